@@ -1,0 +1,42 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test lint types models check bench clean
+
+run: .venv/run.ok  ## start the dashboard on the bundled models
+	$(BIN)/streamlit run app.py
+
+test: .venv/test.ok  ## run every test, the browser tests too when a Chromium is found
+	$(BIN)/python -m pytest
+
+lint: .venv/test.ok
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/test.ok
+	$(BIN)/mypy
+
+models: .venv/run.ok  ## train the bundled models again (about 20 minutes on two cores)
+	$(BIN)/python -m backend.bundled.train
+
+check: .venv/run.ok  ## measure what the bundled models show
+	$(BIN)/python -m backend.bundled.check
+
+bench: .venv/test.ok  ## path patching against the obvious way; clicks and first paint in a browser
+	$(BIN)/python -m benchmarks.path_patching
+	$(BIN)/python -m benchmarks.browser
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %s. Try: make PYTHON=python3.12 run" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+.venv/run.ok: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
+	touch $@
+
+.venv/test.ok: requirements-test.txt .venv/run.ok
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-test.txt
+	touch $@

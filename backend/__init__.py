@@ -1,0 +1,1 @@
+"""The engine: tasks, models, patching and measures. Importing it does not import torch."""

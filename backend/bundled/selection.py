@@ -1,0 +1,99 @@
+"""Choose the base's circuit: path patching gives a pool of heads, pruning leaves what is needed.
+
+Taking the k best of each group depends strongly on the four numbers k; pruning does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from backend.bundled.validation import VALIDATION_SEED
+from backend.circuit import Circuit, Group, Head, Site
+from backend.discovery import Discovery, discover, prune
+from backend.faithfulness import prepare_backdrop
+from backend.loading import LoadedModel
+from backend.path_patching import RunPairs
+from backend.reports import correctly_answered, whole_answers
+from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
+from backend.vital import mean_head_outputs
+
+N_BOXES = 7
+N_SCORED = 100
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How a circuit is chosen.
+
+    On the prompts used for pruning, `least_faithfulness` is met; on fresh ones the circuit does a
+    little worse, because pruning keeps what happens to do well on its own prompts.
+    """
+
+    n_pruning: int = 600
+    most_receivers: int = 4
+    least_receiver_effect: float = 0.05
+    pool: int = 80
+    least_faithfulness: float = 1.0
+
+
+def score_heads(loaded: LoadedModel, seed: int, selection: Selection) -> Discovery:
+    """Path patching of all four groups, on correctly answered prompts."""
+    prompts = correctly_answered(loaded, N_SCORED, N_BOXES, seed)
+    pairs = RunPairs(loaded.model, prompts, counterfactual_prompts(loaded.tokenizer, prompts))
+    receivers = dict.fromkeys(Group, selection.most_receivers)
+    return discover(pairs, receivers, selection.least_receiver_effect)
+
+
+def choose_circuit(
+    loaded: LoadedModel, seed: int = VALIDATION_SEED, selection: Selection | None = None
+) -> Circuit:
+    """The circuit of a model, with its scores and all that is needed to find it again."""
+    selection = selection or Selection()
+    found = score_heads(loaded, seed, selection)
+    prompts = sample_prompts(loaded.tokenizer, selection.n_pruning, N_BOXES, seed + 1)
+    reference = reference_prompts(loaded.tokenizer, selection.n_pruning, N_BOXES, seed + 1)
+    backdrop = prepare_backdrop(loaded.model, prompts, mean_head_outputs(loaded.model, reference))
+    least = selection.least_faithfulness * float(whole_answers(loaded, prompts).correct.mean())
+    pruned = prune(backdrop, _pool(found, selection), torch.tensor(prompts.answer_ids), least)
+    return Circuit(pruned.groups, "base", _provenance(loaded, found, seed, selection))
+
+
+def _pool(found: Discovery, selection: Selection) -> Circuit:
+    """The best (group, head) pairs by score; a head at one token belongs to its better group."""
+    ranked = sorted(
+        (float(stage.mean[head]), head, group.name)
+        for group, stage in found.stages.items()
+        for head in stage.strongest(stage.mean.numel())
+    )
+    best: dict[Site, tuple[Group, Head]] = {}
+    for _, head, name in ranked:
+        best.setdefault(Site(head, Group[name].position), (Group[name], head))
+    return Circuit({}).keep(list(best.values())[: selection.pool])
+
+
+def _provenance(
+    loaded: LoadedModel, found: Discovery, seed: int, selection: Selection
+) -> Mapping[str, Any]:
+    return {
+        "model": loaded.name,
+        "method": "path patching on correctly answered prompts, then greedy pruning",
+        "n_prompts": found.n_prompts,
+        "n_prompts_pruning": selection.n_pruning,
+        "boxes": N_BOXES,
+        "seed": seed,
+        "thresholds": {
+            "most_receivers": selection.most_receivers,
+            "least_receiver_effect": selection.least_receiver_effect,
+            "pool": selection.pool,
+            "least_faithfulness": selection.least_faithfulness,
+        },
+        "receivers": {g.name: [[*h] for h in stage.receivers] for g, stage in found.stages.items()},
+        "scores": {
+            group.name: [[round(score, 5) for score in row] for row in stage.mean.tolist()]
+            for group, stage in found.stages.items()
+        },
+    }

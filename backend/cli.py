@@ -1,0 +1,177 @@
+"""The engine from the command line: results as JSON on standard output, progress on the other."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from backend import catalogue, circuit_commands
+from backend.circuit import Circuit, Group
+from backend.command_parts import (
+    about,
+    add_circuit,
+    add_command,
+    add_models,
+    add_prompts,
+    prompts_of,
+    read_circuit,
+)
+from backend.errors import UserError
+from backend.saved import plain
+
+_EXAMPLES = """examples:
+  python -m backend models
+  python -m backend accuracy base arithmetic-lora --prompts 1000
+  python -m backend faithfulness base chat --circuit base
+  python -m backend discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found.json
+  python -m backend compare base arithmetic-lora chat --save family
+  python -m backend cmap arithmetic-full base --part v
+  python -m backend accuracy ~/models/my-llama --boxes 5 --seed 3
+"""
+
+_DEFAULT_SIZES = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns 0, or 1 after a message about what to put right."""
+    options = _parser().parse_args(arguments)
+    try:
+        result = options.run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; run the same command again to start over", file=sys.stderr)
+        return 130
+    print(json.dumps(plain(result), indent=2))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m backend",
+        description="Find and measure the entity-tracking circuit of a language model. A MODEL is "
+        "a bundled name, the folder of a Hugging Face model, or a hub name such as owner/name.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_command(commands, "models", _models, "the bundled models and circuits", "models")
+    accuracy = add_command(
+        commands, "accuracy", _accuracy, "how well models do the task", "accuracy base chat"
+    )
+    add_models(accuracy)
+    add_prompts(accuracy, 1000)
+    faithfulness = add_command(
+        commands,
+        "faithfulness",
+        _faithfulness,
+        "how much of the models a circuit does alone, with everything else knocked out",
+        "faithfulness base arithmetic-full --circuit base",
+    )
+    add_models(faithfulness)
+    add_circuit(faithfulness)
+    add_prompts(faithfulness, 1000)
+    discover = add_command(
+        commands,
+        "discover",
+        _discover,
+        "find a circuit by path patching, in four stages",
+        "discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found.json",
+    )
+    discover.add_argument("model", metavar="MODEL")
+    discover.add_argument(
+        "--keep",
+        nargs="+",
+        type=_kept,
+        default=[],
+        metavar="GROUP=HEADS",
+        help="how many heads to keep in a group (default: A=8 B=6 C=4 D=4)",
+    )
+    discover.add_argument(
+        "--centred",
+        action="store_true",
+        help="rank heads by their score less the median of their layer",
+    )
+    discover.add_argument("--save", type=Path, metavar="FILE", help="also write the circuit here")
+    add_prompts(discover, 100)
+    circuit_commands.add_to(commands)
+    return parser
+
+
+def _kept(text: str) -> tuple[Group, int]:
+    letter, _, number = text.partition("=")
+    if letter not in Group.__members__ or not number.isdecimal() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"“{text}” is not like B=6: a group A to D, then heads")
+    return Group[letter], int(number)
+
+
+def _models(_: argparse.Namespace) -> Any:
+    return {
+        "models": [
+            {
+                "name": name,
+                "label": card.label,
+                "finetuned_on": card.finetuned_on,
+                "paper_counterpart": card.paper_counterpart,
+            }
+            for name in catalogue.bundled_models()
+            if (card := catalogue.card(name))
+        ],
+        "circuits": {name: str(path) for name, path in catalogue.circuits().items()},
+    }
+
+
+def _accuracy(options: argparse.Namespace) -> Any:
+    from backend.loading import load_model
+    from backend.reports import accuracy_report
+
+    return about(options) | {
+        "models": {
+            name: accuracy_report(load_model(name), *prompts_of(options)) for name in options.models
+        }
+    }
+
+
+def _faithfulness(options: argparse.Namespace) -> Any:
+    from backend.loading import load_model
+    from backend.reports import faithfulness_report
+
+    circuit = read_circuit(options.circuit)
+    return about(options) | {
+        "circuit": circuit.name,
+        "models": {
+            name: faithfulness_report(load_model(name), circuit, *prompts_of(options))
+            for name in options.models
+        },
+    }
+
+
+def _discover(options: argparse.Namespace) -> Any:
+    from backend.loading import load_model
+    from backend.reports import discovery_report
+
+    sizes = _DEFAULT_SIZES | dict(options.keep)
+    loaded = load_model(options.model)
+    circuit = discovery_report(loaded, sizes, *prompts_of(options), _show_stage, options.centred)
+    if options.save:
+        _save(options.save, circuit)
+    return json.loads(circuit.to_json())
+
+
+def _show_stage(stage: Group, done: int, total: int) -> None:
+    end = "\n" if done == total else ""
+    print(f"\rstage {stage.name}: {done} of {total}", end=end, file=sys.stderr, flush=True)
+
+
+def _save(path: Path, circuit: Circuit) -> None:
+    try:
+        path.write_text(circuit.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"The circuit cannot be written to {path} ({error.strerror}). Choose another --save."
+        ) from error

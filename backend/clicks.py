@@ -1,0 +1,105 @@
+"""*Whole model minus these heads*: what the model does when some heads give other values.
+
+The values are means (knock-out), a counterfactual's (activation patching) or another model's
+(CMAP). Only the layers from the first patched one and the tokens from the first patched one can
+change; only they are run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from backend.circuit import Site
+from backend.hooks import Edit, decoder, edited_head_outputs, shape_of, unwrapped
+from backend.replay import FullRun, full_run, logits_of, replay
+from backend.tasks import PromptSet
+from backend.vital import input_ids, site_mask, vital_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class CleanRun:
+    """A model's untouched run on some prompts; tokens [n, 3], the vital ones."""
+
+    model: nn.Module
+    run: FullRun
+    tokens: Tensor
+
+
+def prepare_clean(model: nn.Module, prompts: PromptSet) -> CleanRun:
+    """Run the prompts once, keeping what patching needs."""
+    return CleanRun(model, full_run(model, input_ids(model, prompts)), vital_tokens(model, prompts))
+
+
+def clean_logits(clean: CleanRun) -> Tensor:
+    """Logits at the last token of the untouched run: [n, vocab]."""
+    return logits_of(clean.model, clean.run.residuals[-1][:, -1])
+
+
+@torch.no_grad()
+def patched_logits(clean: CleanRun, patches: Collection[Site], values: Tensor) -> Tensor:
+    """Logits at the last token [n, vocab] when these sites give `values`.
+
+    values [n_layers, n, 3, n_heads, d_head], at the vital tokens.
+    """
+    if not patches:
+        return clean_logits(clean)
+    mask = site_mask(shape_of(clean.model), patches)
+    first_layer = int(mask.any(-1).any(-1).nonzero()[0])
+    first_token = clean.tokens[:, int(mask.any(-1).any(0).nonzero()[0])]
+    final = torch.empty_like(clean.run.residuals[-1][:, -1])
+    for start in first_token.unique().tolist():
+        prompts = (first_token == start).nonzero()[:, 0]
+        final[prompts] = _replay_from(clean, prompts, start, first_layer, mask, values)
+    return logits_of(clean.model, final)
+
+
+def _replay_from(
+    clean: CleanRun, prompts: Tensor, start: int, layer: int, mask: Tensor, values: Tensor
+) -> Tensor:
+    """Run these prompts again from a token and a layer on: the last residuals [n, d_model]."""
+    hidden = clean.run.residuals[layer][prompts, start:]
+    tokens = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
+    context = clean.run.context.before(start).of_prompts(prompts)
+    edit = _patch(clean.tokens[prompts] - start, mask, values[:, prompts])
+    with edited_head_outputs(clean.model, edit):
+        return replay(clean.model, hidden, tokens, context, layer)[:, 0]
+
+
+@torch.no_grad()
+def patched_logits_plainly(
+    model: nn.Module, prompts: PromptSet, patches: Collection[Site], values: Tensor
+) -> Tensor:
+    """`patched_logits` by its definition, one hooked run of the whole prompts: [n, vocab]."""
+    mask = site_mask(shape_of(model), patches)
+    with edited_head_outputs(model, _patch(vital_tokens(model, prompts), mask, values)):
+        run = decoder(model)(input_ids=input_ids(model, prompts), use_cache=False)
+    logits: Tensor = unwrapped(model).get_output_embeddings()(run.last_hidden_state[:, -1])
+    return logits
+
+
+def _patch(rows: Tensor, mask: Tensor, values: Tensor) -> Edit:
+    """Give the sites of `mask` [n_layers, 3, n_heads] their values; `rows` [n, 3] holds them."""
+
+    def edit(layer: int, heads: Tensor) -> Tensor | None:
+        return given(heads, rows, mask[layer], values[layer]) if mask[layer].any() else None
+
+    return edit
+
+
+def given(heads: Tensor, rows: Tensor, mask: Tensor, values: Tensor) -> Tensor:
+    """One layer's head outputs [n, seq, n_heads, d_head] with new values at some sites.
+
+    rows [n, 3] holds the vital tokens; mask [3, n_heads]; values [n, 3, n_heads, d_head].
+    """
+    prompts = torch.arange(len(rows), device=rows.device)
+    heads = heads.clone()
+    for position, chosen in enumerate(mask):
+        if chosen.any():
+            at = prompts, rows[:, position]
+            new = values[:, position]
+            heads[at] = torch.where(chosen.to(heads.device)[:, None], new, heads[at])
+    return heads

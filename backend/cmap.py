@@ -1,0 +1,167 @@
+"""Cross-model activation patching (CMAP): which part of one model makes another one better?
+
+Both models read the same prompt. The outputs of some heads at the circuit's tokens are taken from
+the source and put into the target, which computes everything else. What is read off is the share of
+the gap between the two that is closed,
+
+    recovery = (patched − target) / (source − target),
+
+in accuracy over the same prompts (Prakash et al., cross-model activation patching). Without a gap
+that is larger than its interval there is nothing to recover, and the figure is undefined. Instead
+of its output, a head's queries, keys or values can be transplanted: see `backend.transplants`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+from torch import Tensor
+
+from backend.circuit import READING_ORDER, Circuit, Group, Head, Position, Site
+from backend.clicks import patched_logits
+from backend.compare import same_prompts
+from backend.errors import UserError
+from backend.hooks import Projection
+from backend.loading import LoadedModel
+from backend.measures import mean_difference, recovery, wilson
+from backend.path_patching import Progress
+from backend.results import Cmap, HeadMap, Part, Transplanted
+from backend.subject import Batch, Right, Subject, silent
+from backend.transplants import foreign, transplanted_logits
+from backend.vital import VITAL, vital_head_outputs
+
+_PROJECTIONS: dict[Part, Projection] = {Part.q: "q_proj", Part.k: "k_proj", Part.v: "v_proj"}
+
+GROUP_SETS: tuple[tuple[Group, ...], ...] = (
+    (),
+    *((group,) for group in READING_ORDER),
+    READING_ORDER,
+)
+"""None, D, C, B, A and all."""
+
+
+def compatible(source: LoadedModel, target: LoadedModel, part: Part = Part.output) -> str | None:
+    """Why heads of the source do not fit into the target; None if they do."""
+    ours, theirs = source.shape, target.shape
+    counts = [
+        ("layers", ours.n_layers, theirs.n_layers),
+        ("heads in a layer", ours.n_heads, theirs.n_heads),
+        ("numbers in a head", ours.d_head, theirs.d_head),
+    ]
+    if part in (Part.k, Part.v):
+        counts.append(("key-value heads in a layer", ours.n_kv_heads, theirs.n_kv_heads))
+    for what, here, there in counts:
+        if here != there:
+            return f"{source.name} has {here} {what}, {target.name} has {there}."
+    if source.tokenizer.get_vocab() != target.tokenizer.get_vocab():
+        return f"The tokenizers of {source.name} and {target.name} have different vocabularies."
+    return None
+
+
+def group_sets(
+    circuit: Circuit, sets: Iterable[Collection[Group]] = GROUP_SETS
+) -> dict[str, frozenset[Site]]:
+    """The sites of sets of groups, by name: “none”, “D”, “D + B”, “all”, in reading order."""
+    return {_set_name(groups): circuit.sites_of(groups) for groups in sets}
+
+
+def _set_name(groups: Collection[Group]) -> str:
+    if set(groups) == set(Group):
+        return "all"
+    return " + ".join(group.name for group in READING_ORDER if group in groups) or "none"
+
+
+def cmap(
+    source: Subject,
+    target: Subject,
+    sets: Mapping[str, Collection[Site]],
+    part: Part = Part.output,
+    progress: Progress = silent,
+) -> Cmap:
+    """Accuracy and recovery for each set of sites transplanted from the source into the target.
+
+    Raises UserError when the two do not fit together or are not asked the same prompts.
+    """
+    patched = transplanted(source, target, [*sets.values()], part, progress)
+    return Cmap(
+        source.loaded.name,
+        target.loaded.name,
+        part.name,
+        wilson(source.whole),
+        wilson(target.whole),
+        mean_difference(source.whole, target.whole),
+        {
+            name: _outcome(len(sites), right, source, target)
+            for (name, sites), right in zip(sets.items(), patched, strict=True)
+        },
+    )
+
+
+def head_map(
+    source: Subject,
+    target: Subject,
+    positions: Collection[Position] = VITAL,
+    part: Part = Part.output,
+    progress: Progress = silent,
+) -> HeadMap:
+    """Accuracy and recovery for every single head transplanted, at each of these tokens."""
+    n_layers, n_heads, *_ = target.loaded.shape
+    sites = [
+        Site(Head(layer, index), position)
+        for position in positions
+        for layer in range(n_layers)
+        for index in range(n_heads)
+    ]
+    patched = transplanted(source, target, [{site} for site in sites], part, progress)
+    outcomes = iter([_outcome(1, right, source, target) for right in patched])
+    return HeadMap(
+        source.loaded.name,
+        target.loaded.name,
+        part.name,
+        mean_difference(source.whole, target.whole),
+        {
+            position.name: tuple(
+                tuple(next(outcomes) for _ in range(n_heads)) for _ in range(n_layers)
+            )
+            for position in positions
+        },
+    )
+
+
+def transplanted(
+    source: Subject,
+    target: Subject,
+    sets: Collection[Collection[Site]],
+    part: Part,
+    progress: Progress = silent,
+) -> Right:
+    """What the target answers right with each set of sites out of the source: [n_sets, n]."""
+    reason = compatible(source.loaded, target.loaded, part)
+    if reason:
+        raise UserError(f"{reason} Choose two models of the same shape and tokenizer.")
+    same_prompts([source, target])
+
+    def ask(batch: Batch) -> Iterator[Tensor]:
+        transplant = _transplant(source, batch, part)
+        for sites in sets:
+            yield batch.right(transplant(sites))
+
+    return target.answered(len(sets), ask, progress)
+
+
+def _transplant(source: Subject, batch: Batch, part: Part) -> Callable[[Collection[Site]], Tensor]:
+    model = source.loaded.model
+    if part is Part.output:
+        values = vital_head_outputs(model, batch.prompts)
+        return lambda sites: patched_logits(batch.clean, sites, values)
+    other = foreign(batch.clean, model, batch.prompts, _PROJECTIONS[part])
+    return lambda sites: transplanted_logits(batch.clean, sites, other)
+
+
+def _outcome(n_sites: int, right: Right, source: Subject, target: Subject) -> Transplanted:
+    return Transplanted(
+        n_sites,
+        wilson(right),
+        mean_difference(right, target.whole),
+        recovery(right, target.whole, source.whole),
+    )

@@ -1,0 +1,199 @@
+"""One circuit, many models: is it there, and what does each model lose without its parts?
+
+All models are asked the same prompts, so their differences are paired. In each of them
+
+- the circuit is evaluated with every other head knocked out, and beside it random circuits with as
+  many heads at each token, drawn without replacement (the paper's were drawn with);
+- faithfulness is the accuracy of the circuit over that of the model;
+- every group is knocked out as a whole, in the circuit and in the whole model.
+
+Knocked-out heads take each model's own means over reference prompts (Prakash et al., circuit
+evaluation, table 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from backend.circuit import Circuit, Group, Head, ModelShape, Site
+from backend.errors import UserError
+from backend.loading import LoadedModel
+from backend.measures import mean_difference, mean_estimate, ratio, ratio_difference, wilson
+from backend.path_patching import Progress
+from backend.results import (
+    Comparison,
+    Difference,
+    GroupOverlap,
+    Knockout,
+    ModelFigures,
+    RandomCircuits,
+)
+from backend.subject import Right, Subject, between, silent
+from backend.tasks import reference_prompts, sample_prompts
+from backend.vital import VITAL
+
+N_REFERENCE = 300
+N_RANDOM = 10
+
+
+@dataclass(frozen=True, eq=False)
+class ModelAnswers:
+    """What a model answers right on the n prompts.
+
+    whole, circuit [n]; random [n_random, n]; model_without, circuit_without [4, n], a row for each
+    group in the order of `Group`.
+    """
+
+    whole: Right
+    circuit: Right
+    random: Right
+    model_without: Right
+    circuit_without: Right
+
+
+def examine(loaded: LoadedModel, n: int, boxes: int, seed: int) -> Subject:
+    """The model with `n` prompts of a seed, and its reference prompts of the same seed."""
+    return Subject(
+        loaded,
+        sample_prompts(loaded.tokenizer, n, boxes, seed),
+        reference_prompts(loaded.tokenizer, N_REFERENCE, boxes, seed),
+    )
+
+
+def same_prompts(subjects: Sequence[Subject]) -> None:
+    """Raise UserError unless all subjects are asked the same prompts, word for word."""
+    for subject in subjects[1:]:
+        if subject.prompts.texts != subjects[0].prompts.texts:
+            raise UserError(
+                f"The tokenizers of {subjects[0].loaded.name} and {subject.loaded.name} write "
+                "different words as one token, so the models cannot be asked the same prompts. "
+                "Choose models that share a tokenizer."
+            )
+
+
+def random_circuits(
+    circuit: Circuit, shape: ModelShape, n: int, seed: int
+) -> list[frozenset[Site]]:
+    """`n` draws of as many sites as the circuit has at each token, out of all heads there.
+
+    A and B work at one token: their heads are drawn together, none of them twice.
+    """
+    rng = np.random.default_rng(seed)
+    heads = [Head(layer, i) for layer in range(shape.n_layers) for i in range(shape.n_heads)]
+    sizes = {token: sum(site.position is token for site in circuit.sites) for token in VITAL}
+    return [
+        frozenset(
+            Site(heads[chosen], token)
+            for token, size in sizes.items()
+            for chosen in rng.permutation(len(heads))[:size]
+        )
+        for _ in range(n)
+    ]
+
+
+def compare(
+    subjects: Sequence[Subject],
+    circuit: Circuit,
+    seed: int = 0,
+    n_random: int = N_RANDOM,
+    progress: Progress = silent,
+) -> Comparison:
+    """The circuit in every model, and the difference of every pair of models.
+
+    Raises UserError when a model lacks a head of the circuit, or when the models are not asked the
+    same prompts.
+    """
+    same_prompts(subjects)
+    for subject in subjects:
+        circuit.check(subject.loaded.shape, subject.loaded.name)
+    each = 1 / len(subjects)
+    answers = [
+        answers_of(subject, circuit, seed, n_random, between(progress, i * each, (i + 1) * each))
+        for i, subject in enumerate(subjects)
+    ]
+    return Comparison(
+        circuit.name,
+        tuple(map(figures, subjects, answers)),
+        tuple(
+            difference(subjects[i].loaded.name, answers[i], subjects[j].loaded.name, answers[j])
+            for i, j in combinations(range(len(subjects)), 2)
+        ),
+    )
+
+
+def answers_of(
+    subject: Subject,
+    circuit: Circuit,
+    seed: int = 0,
+    n_random: int = N_RANDOM,
+    progress: Progress = silent,
+) -> ModelAnswers:
+    """Everything that a model is asked for the comparison."""
+    groups = [circuit.sites_of([group]) for group in Group]
+    drawn = random_circuits(circuit, subject.loaded.shape, n_random, seed)
+    without = [circuit.sites - group for group in groups]
+    alone = subject.alone([circuit.sites, *without, *drawn], between(progress, 0, 0.7))
+    model_without = subject.without(groups, between(progress, 0.7, 1))
+    return ModelAnswers(
+        subject.whole, alone[0], alone[1 + len(groups) :], model_without, alone[1 : 1 + len(groups)]
+    )
+
+
+def figures(subject: Subject, answers: ModelAnswers) -> ModelFigures:
+    """The model's row of the comparison."""
+    accuracies = answers.random.mean(1)
+    knocked_out = zip(Group, answers.model_without, answers.circuit_without, strict=True)
+    return ModelFigures(
+        subject.loaded.name,
+        wilson(answers.whole),
+        wilson(answers.circuit),
+        ratio(answers.circuit, answers.whole),
+        RandomCircuits(
+            mean_estimate(answers.random.mean(0)),
+            float(accuracies.std(ddof=1)) if len(accuracies) > 1 else float("nan"),
+            tuple(accuracies.tolist()),
+        ),
+        {
+            group.name: Knockout(
+                wilson(of_model),
+                wilson(of_circuit),
+                mean_difference(of_model, answers.whole),
+                mean_difference(of_circuit, answers.circuit),
+            )
+            for group, of_model, of_circuit in knocked_out
+        },
+        subject.n_reference,
+    )
+
+
+def difference(first: str, before: ModelAnswers, second: str, after: ModelAnswers) -> Difference:
+    """How far the second model is above the first; `is_clear` says if by more than its interval."""
+    return Difference(
+        first,
+        second,
+        mean_difference(after.whole, before.whole),
+        mean_difference(after.circuit, before.circuit),
+        ratio_difference((after.circuit, after.whole), (before.circuit, before.whole)),
+    )
+
+
+def overlap(found: Circuit, expected: Circuit) -> dict[str, GroupOverlap]:
+    """The heads that two circuits share, by the group's letter."""
+    return {
+        group.name: _overlap({*found.heads(group)}, {*expected.heads(group)}) for group in Group
+    }
+
+
+def _overlap(found: set[Head], expected: set[Head]) -> GroupOverlap:
+    shared = found & expected
+    return GroupOverlap(
+        tuple(sorted(shared)),
+        tuple(sorted(found - expected)),
+        tuple(sorted(expected - found)),
+        len(shared) / len(found) if found else float("nan"),
+        len(shared) / len(expected) if expected else float("nan"),
+    )

@@ -1,0 +1,51 @@
+"""Edges: how much of the answer flows from each single head to each single head of the next group.
+
+Path patching as in discovery, with one receiver at a time: D to the values of a head in C, C to the
+values of a head in B, B to the queries of a head in A, and A to the logits. A head can only send to
+layers above its own. Under grouped-query attention the values that a head of B or C receives belong
+to a key-value head that it shares: receivers that share one have the same weights (Prakash et al.,
+circuit discovery).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from backend.circuit import READING_ORDER, Circuit, Group, Head
+from backend.measures import mean_estimate
+from backend.path_patching import Progress, RunPairs, scores_of
+from backend.results import Edge, Edges
+from backend.subject import between, silent
+
+_NEXT = dict(pairwise(READING_ORDER))
+
+
+def edges(pairs: RunPairs, circuit: Circuit, model: str, progress: Progress = silent) -> Edges:
+    """The weight of every edge of the circuit; of A, one edge a head, to the logits."""
+    runs = [
+        (group, receiver, senders)
+        for group in READING_ORDER
+        for receiver in (circuit.heads(_NEXT[group]) if group in _NEXT else [None])
+        if (senders := _senders(circuit, group, receiver))
+    ]
+    found: list[Edge] = []
+    for done, (group, receiver, senders) in enumerate(runs):
+        step = between(progress, done / len(runs), (done + 1) / len(runs))
+        found += _into(pairs, group, receiver, senders, step)
+    return Edges(model, circuit.name, tuple(found))
+
+
+def _senders(circuit: Circuit, group: Group, receiver: Head | None) -> list[Head]:
+    heads = circuit.heads(group)
+    return [head for head in heads if receiver is None or head.layer < receiver.layer]
+
+
+def _into(
+    pairs: RunPairs, group: Group, receiver: Head | None, senders: list[Head], progress: Progress
+) -> Iterator[Edge]:
+    receivers = [] if receiver is None else [receiver]
+    scores = scores_of(pairs, group, receivers, progress, senders).double().numpy()
+    for head in senders:
+        weight = mean_estimate(scores[:, head.layer, head.index])
+        yield Edge(group.name, head, receiver, weight)

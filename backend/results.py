@@ -1,0 +1,217 @@
+"""What the methods find, as plain values for tables, pages and JSON (no torch).
+
+Groups are keyed by their letter and heads are [layer, index], so that every result survives
+`dataclasses.asdict` and JSON. Figures that are undefined are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from backend.circuit import Head
+from backend.measures import Estimate
+
+_ROUNDING = 1e-12
+
+
+class Part(Enum):
+    """What of a head is transplanted from the source into the target."""
+
+    output = "head output"
+    """What the head gives at the site's token."""
+    q = "queries"
+    """Its query at the site's token."""
+    k = "keys"
+    """Its keys at every token that the site's token sees."""
+    v = "values"
+    """Its values at every token that the site's token sees."""
+
+
+@dataclass(frozen=True)
+class RandomCircuits:
+    """How well random circuits of the same sizes do.
+
+    mean: over prompts and draws, its interval over prompts; spread: standard deviation of the
+    accuracies of the draws.
+    """
+
+    mean: Estimate
+    spread: float
+    accuracies: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Knockout:
+    """What is left without one whole group: accuracies, and what they are above those with it."""
+
+    model: Estimate
+    circuit: Estimate
+    model_change: Estimate
+    circuit_change: Estimate
+
+
+@dataclass(frozen=True)
+class ModelFigures:
+    """One model's row of the comparison (Prakash et al., table 1); groups are letters."""
+
+    name: str
+    model: Estimate
+    circuit: Estimate
+    faithfulness: Estimate
+    random: RandomCircuits
+    groups: Mapping[str, Knockout]
+    n_reference: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the second model is above the first, on the same prompts."""
+
+    first: str
+    second: str
+    model: Estimate
+    circuit: Estimate
+    faithfulness: Estimate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One circuit in many models, and all pairs of them, in the order in which they were given."""
+
+    circuit: str
+    models: tuple[ModelFigures, ...]
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class GroupOverlap:
+    """Heads that two circuits share in a group, and those in only one of them.
+
+    precision: share of the found heads that are expected; recall: share of the expected ones that
+    are found. NaN of no heads.
+    """
+
+    shared: tuple[Head, ...]
+    only_found: tuple[Head, ...]
+    only_expected: tuple[Head, ...]
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Transplanted:
+    """What the target does with some sites out of the source.
+
+    change: its accuracy above the untouched target's; recovery: the share of the gap between
+    source and target that is closed.
+    """
+
+    n_sites: int
+    accuracy: Estimate
+    change: Estimate
+    recovery: Estimate
+
+
+@dataclass(frozen=True)
+class Cmap:
+    """Cross-model activation patching: what happens for each set of sites, by the set's name."""
+
+    source: str
+    target: str
+    part: str
+    source_accuracy: Estimate
+    target_accuracy: Estimate
+    gap: Estimate
+    sets: Mapping[str, Transplanted]
+
+
+@dataclass(frozen=True)
+class HeadMap:
+    """Each single head transplanted: [n_layers][n_heads] at every token, by the token's name."""
+
+    source: str
+    target: str
+    part: str
+    gap: Estimate
+    heads: Mapping[str, tuple[tuple[Transplanted, ...], ...]]
+
+
+@dataclass(frozen=True)
+class HeadContribution:
+    """What a head adds to a circuit from which others of its group are missing.
+
+    before, after: accuracy of the circuit without `removed`, and without the head as well; gain:
+    before / after − 1, undefined where nothing is left.
+    """
+
+    group: str
+    head: Head
+    removed: tuple[Head, ...]
+    before: Estimate
+    after: Estimate
+    gain: Estimate
+
+    def adds(self, least: float) -> bool:
+        """Whether the accuracy before is at least `least` (a share) above the one after."""
+        enough = (1 + least) * self.after.value - _ROUNDING
+        return self.before.value > 0 and self.before.value >= enough
+
+
+@dataclass(frozen=True)
+class Minimality:
+    """What every head of a circuit adds to it."""
+
+    model: str
+    circuit: str
+    accuracy: Estimate
+    heads: tuple[HeadContribution, ...]
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The circuit and the model, each without the same heads; difference: circuit − model."""
+
+    name: str
+    n_removed: int
+    circuit: Estimate
+    model: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """How alike a circuit and its model lose heads.
+
+    mean_incompleteness: |circuit − model| averaged over the random removals.
+    """
+
+    model: str
+    circuit: str
+    groups: tuple[Removal, ...]
+    random: tuple[Removal, ...]
+    mean_incompleteness: float
+
+
+@dataclass(frozen=True)
+class Edge:
+    """How much of the answer flows from one head to one of the next group.
+
+    receiver: None for the logits, which A writes into; weight: (p_patched − p_clean) / p_clean of
+    the right answer, negative where the path matters.
+    """
+
+    group: str
+    sender: Head
+    receiver: Head | None
+    weight: Estimate
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The weight of every edge of a circuit that a model can have."""
+
+    model: str
+    circuit: str
+    edges: tuple[Edge, ...]

@@ -1,0 +1,130 @@
+"""A model under examination: which prompts it answers right, whole, in part or without a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backend.circuit import Site
+from backend.clicks import CleanRun, patched_logits, prepare_clean
+from backend.faithfulness import Backdrop, circuits_right, prepare_backdrop
+from backend.loading import LoadedModel
+from backend.path_patching import Progress
+from backend.tasks import PromptSet, select
+from backend.vital import mean_head_outputs, prompt_batches, vital_means
+
+Right = NDArray[np.bool_]
+"""Whether prompts are answered right: [n], or [k, n] for k interventions."""
+
+
+def silent(done: int, total: int) -> None:
+    """Progress that nobody asked about."""
+
+
+def between(progress: Progress, start: float, end: float) -> Progress:
+    """The progress of a part of the work, from one share of it to another, in thousandths."""
+    return lambda done, total: progress(round(1000 * (start + (end - start) * done / total)), 1000)
+
+
+class Batch:
+    """Some prompts of a subject, and what their interventions start from, made when needed."""
+
+    def __init__(self, subject: Subject, prompts: PromptSet) -> None:
+        self.prompts = prompts
+        self._subject = subject
+
+    @cached_property
+    def clean(self) -> CleanRun:
+        """The untouched run."""
+        return prepare_clean(self._subject.loaded.model, self.prompts)
+
+    @cached_property
+    def backdrop(self) -> Backdrop:
+        """The run with every head knocked out."""
+        return prepare_backdrop(self._subject.loaded.model, self.prompts, self._subject.means)
+
+    @cached_property
+    def means(self) -> Tensor:
+        """What knocked-out sites give: [n_layers, n, 3, n_heads, d_head]."""
+        return vital_means(self._subject.means, self.prompts)
+
+    @cached_property
+    def answer_ids(self) -> Tensor:
+        """The right answers' token ids: [n]."""
+        return torch.tensor(self.prompts.answer_ids)
+
+    def right(self, logits: Tensor) -> Tensor:
+        """Whether logits [n, vocab] answer right, as one row: [1, n]."""
+        return (logits.argmax(-1).cpu() == self.answer_ids)[None]
+
+
+class Subject:
+    """A model and the prompts it is asked, in batches that fit into memory.
+
+    Knocked-out heads take their means over `reference`, prompts drawn independently. The latest
+    batch is kept: prompts that fit into one run once for all questions.
+    """
+
+    def __init__(self, loaded: LoadedModel, prompts: PromptSet, reference: PromptSet) -> None:
+        self.loaded = loaded
+        self.prompts = prompts
+        self.n_reference = len(reference)
+        self._reference = reference
+        self._slices = prompt_batches(loaded.model, *prompts.input_ids.shape)
+        self._batch = lru_cache(maxsize=1)(self._prepare)
+
+    @cached_property
+    def means(self) -> Tensor:
+        """Head outputs averaged over the reference: [n_layers, seq, n_heads, d_head]."""
+        return mean_head_outputs(self.loaded.model, self._reference)
+
+    @cached_property
+    def whole(self) -> Right:
+        """What the untouched model answers right: [n]."""
+        return self.without([()])[0]
+
+    def alone(self, circuits: Sequence[Collection[Site]], progress: Progress = silent) -> Right:
+        """What each circuit answers right with all other heads knocked out: [n_circuits, n]."""
+        return self.answered(
+            len(circuits),
+            lambda batch: circuits_right(batch.backdrop, circuits, batch.answer_ids),
+            progress,
+        )
+
+    def without(self, parts: Sequence[Collection[Site]], progress: Progress = silent) -> Right:
+        """What the whole model answers right with each of these parts knocked out: [n_parts, n]."""
+
+        def ask(batch: Batch) -> Iterator[Tensor]:
+            for sites in parts:
+                yield batch.right(patched_logits(batch.clean, sites, batch.means))
+
+        return self.answered(len(parts), ask, progress)
+
+    def answered(
+        self, n_questions: int, ask: Callable[[Batch], Iterator[Tensor]], progress: Progress
+    ) -> Right:
+        """Rows of right answers [k, n of the batch] that `ask` gives, put together: [questions, n].
+
+        `progress` counts questions times batches, between which it may raise to cancel.
+        """
+        done, total = 0, n_questions * len(self._slices)
+        columns = []
+        for number in range(len(self._slices)):
+            batch = self._batch(number)
+            rows = [np.zeros((0, len(batch.prompts)), dtype=bool)]
+            for some in ask(batch):
+                rows.append(some.numpy())
+                done += len(some)
+                progress(done, total)
+            columns.append(np.concatenate(rows))
+        return np.concatenate(columns, 1)
+
+    def _prepare(self, number: int) -> Batch:
+        chosen = np.zeros(len(self.prompts), dtype=bool)
+        chosen[self._slices[number]] = True
+        return Batch(self, select(self.prompts, chosen))

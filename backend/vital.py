@@ -1,0 +1,95 @@
+"""The three tokens at which circuits work, as tensors: where they are, and head outputs there.
+
+Tensors of head outputs at these tokens are [n_layers, n, 3, n_heads, d_head] throughout, the
+tokens in the order of `VITAL`: the order in which they stand in the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backend.circuit import Head, ModelShape, Position, Site
+from backend.hooks import decoder, record_head_outputs, shape_of
+from backend.tasks import PromptSet
+
+VITAL = (Position.prev_query_label, Position.query_label, Position.last)
+
+_NUMBERS_AT_ONCE = 1 << 28
+
+
+def all_sites(shape: ModelShape) -> frozenset[Site]:
+    """Every head at every vital token."""
+    return frozenset(
+        Site(Head(layer, index), position)
+        for layer in range(shape.n_layers)
+        for index in range(shape.n_heads)
+        for position in VITAL
+    )
+
+
+def site_mask(shape: ModelShape, sites: Collection[Site]) -> Tensor:
+    """True at the given sites: [n_layers, 3, n_heads]. Raises ValueError for any other token."""
+    mask = torch.zeros(shape.n_layers, len(VITAL), shape.n_heads, dtype=torch.bool)
+    for (layer, index), position in sites:
+        mask[layer, VITAL.index(position), index] = True
+    return mask
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model takes its token ids."""
+    device: torch.device = decoder(model).embed_tokens.weight.device
+    return device
+
+
+def input_ids(model: nn.Module, prompts: PromptSet) -> Tensor:
+    """The prompts' token ids [n, seq] on the model's device."""
+    return torch.tensor(prompts.input_ids, device=device_of(model))
+
+
+def vital_tokens(model: nn.Module, prompts: PromptSet) -> Tensor:
+    """Index of each vital token in each prompt, on the model's device: [n, 3]."""
+    tokens = np.stack([prompts.positions[position] for position in VITAL], 1)
+    return torch.tensor(tokens, device=device_of(model))
+
+
+def vital_head_outputs(model: nn.Module, prompts: PromptSet) -> Tensor:
+    """Head outputs of a plain run at the vital tokens: [n_layers, n, 3, n_heads, d_head].
+
+    Of a counterfactual or of another model of the same shape (CMAP), they are what sites are
+    patched with.
+    """
+    ids, tokens = input_ids(model, prompts), vital_tokens(model, prompts)
+    batches = prompt_batches(model, *ids.shape)
+    return torch.cat([record_head_outputs(model, ids[rows], tokens[rows]) for rows in batches], 1)
+
+
+@torch.no_grad()
+def mean_head_outputs(model: nn.Module, reference: PromptSet) -> Tensor:
+    """Head outputs averaged over reference prompts, per token: [n_layers, seq, n_heads, d_head].
+
+    A head is knocked out by giving it this value (Prakash et al., circuit evaluation).
+    """
+    ids = input_ids(model, reference)
+    batches = prompt_batches(model, *ids.shape)
+    total = sum(record_head_outputs(model, ids[rows]).sum(1) for rows in batches)
+    return torch.as_tensor(total / len(reference))
+
+
+def vital_means(means: Tensor, prompts: PromptSet) -> Tensor:
+    """`means` [n_layers, seq, ...] at each prompt's vital tokens: [n_layers, n, 3, ...]."""
+    tokens = np.stack([prompts.positions[position] for position in VITAL], 1)
+    return means[:, torch.tensor(tokens, device=means.device)]
+
+
+def prompt_batches(model: nn.Module, n: int, length: int) -> list[slice]:
+    """Slices of `n` prompts of `length` tokens, few enough for their run to be kept in memory."""
+    stack, shape = decoder(model), shape_of(model)
+    block = stack.layers[0]
+    kept = shape.n_layers * (2 * shape.n_kv_heads * shape.d_head + block.mlp.down_proj.out_features)
+    passing = 4 * block.mlp.gate_proj.out_features
+    size = max(1, _NUMBERS_AT_ONCE // (length * (kept + passing)))
+    return [slice(start, min(n, start + size)) for start in range(0, n, size)]

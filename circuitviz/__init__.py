@@ -1,0 +1,1 @@
+"""Drawing: a circuit as a graph, laid out, pictured and clickable; charts. Never imports torch."""

@@ -1,0 +1,58 @@
+"""Charts of the page, in Altair: transparent, large text, legible in both themes."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+BEFORE = "#9AA3B2"
+RIGHT = "#0F9D75"
+WRONG = "#D9730D"
+ROW_HEIGHT = 36
+LEGEND_HEIGHT = 50
+"""Streamlit fits the whole chart into its height, the legend included."""
+
+
+def answer_bars(answers: pd.DataFrame) -> alt.LayerChart:
+    """Paired bars of the model's top answers, before above after.
+
+    ``answers`` has a row per answer: ``word``, probabilities ``before`` and ``after``, and
+    ``is_right``; the order of the rows is kept.
+    """
+    long = answers.melt(
+        ["word", "is_right"], ["before", "after"], var_name="when", value_name="probability"
+    )
+    long["look"] = long["when"].where(
+        long["when"] == "before", long["is_right"].map({True: "after, right", False: "after"})
+    )
+    long["text"] = long["probability"].map("{:.2f}".format)
+    order = list(answers["word"])
+    bars = alt.Chart(long).encode(
+        y=alt.Y("word:N", sort=order, title=None, scale=alt.Scale(paddingInner=0.25)).axis(
+            labelFontSize=18, labelLimit=160, ticks=False, domain=False, labelPadding=8
+        ),
+        yOffset=alt.YOffset("when:N", sort=["before", "after"]),
+        x=alt.X("probability:Q", scale=alt.Scale(domain=[0, 1.12])).axis(None),
+        tooltip=[
+            alt.Tooltip("word:N", title="answer"),
+            alt.Tooltip("when:N"),
+            alt.Tooltip("probability:Q", format=".3f"),
+        ],
+    )
+    marks = bars.mark_bar(cornerRadiusEnd=3).encode(
+        color=alt.Color(
+            "look:N",
+            title=None,
+            scale=alt.Scale(
+                domain=["before", "after, right", "after"], range=[BEFORE, RIGHT, WRONG]
+            ),
+            legend=alt.Legend(orient="top", labelFontSize=15, symbolType="square"),
+        )
+    )
+    numbers = bars.mark_text(align="left", dx=5, fontSize=13).encode(
+        text="text:N", color=alt.value(BEFORE)
+    )
+    chart: alt.LayerChart = alt.layer(marks, numbers).properties(
+        height=LEGEND_HEIGHT + ROW_HEIGHT * max(len(order), 1)
+    )
+    return chart.configure(background="transparent").configure_view(stroke=None)

@@ -1,0 +1,104 @@
+"""The clickable circuit as a Streamlit component: plain HTML, CSS and JavaScript, no build step.
+
+The browser owns the clicks, Python owns everything else. Each message carries the *whole* state
+and a sequence number; Python answers with the number it has served, and the browser takes over
+Python's state only when nothing newer is on its way, or when the epoch changed (reset, undo, a
+deep link: anything that Python decided).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from backend.circuit import Group, Head
+from backend.errors import UserError
+from circuitviz.graph import NodeKey
+from circuitviz.picture import Picture, node_id
+
+_FOLDER = Path(__file__).parent
+_SCRIPTS = ("geometry.js", "drawing.js", "circuit.js")
+
+
+def _read(*names: str) -> str:
+    return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in names)
+
+
+_mount = st.components.v2.component(
+    "circuit", html=_read("circuit.html"), css=_read("circuit.css"), js=_read(*_SCRIPTS)
+)
+
+
+@dataclass(frozen=True)
+class Message:
+    """The state of all switches after the click with this sequence number."""
+
+    sequence: int
+    epoch: int
+    off: frozenset[NodeKey]
+    switched: frozenset[NodeKey] = frozenset()
+
+    def is_news(self, served_sequence: int, epoch: int) -> bool:
+        """Whether Python has not acted on this message yet, nor overruled it."""
+        return self.epoch == epoch and self.sequence > served_sequence
+
+
+def circuit_component(
+    picture: Picture,
+    *,
+    off: frozenset[NodeKey],
+    switched: frozenset[NodeKey] = frozenset(),
+    served_sequence: int,
+    epoch: int,
+    key: str,
+    height: str,
+    on_change: Callable[[], None] = lambda: None,
+) -> Message | None:
+    """Show the circuit, ``height`` (a CSS length) high, and return the last thing switched."""
+    result = _mount(
+        key=key,
+        data={
+            **picture.data,
+            "off": sorted(map(node_id, off)),
+            "switched": sorted(map(node_id, switched)),
+            "served": served_sequence,
+            "epoch": epoch,
+            "cssHeight": height,
+        },
+        on_message_change=on_change,
+    )
+    message = parse_message(result.get("message"))
+    if message and message.off <= picture.members and message.switched <= picture.outside:
+        return message
+    return None
+
+
+def parse_message(raw: object) -> Message | None:
+    """Read what the browser sent; anything malformed is no message."""
+    if not isinstance(raw, dict):
+        return None
+    sequence, epoch = raw.get("sequence"), raw.get("epoch")
+    off, switched = _parse_heads(raw.get("off")), _parse_heads(raw.get("switched", []))
+    if type(sequence) is not int or type(epoch) is not int or sequence < 0:
+        return None
+    if off is None or switched is None:
+        return None
+    return Message(sequence, epoch, off, switched)
+
+
+def _parse_heads(raw: object) -> frozenset[NodeKey] | None:
+    if not isinstance(raw, list):
+        return None
+    keys = [_parse_head(item) for item in raw]
+    return None if None in keys else frozenset(key for key in keys if key)
+
+
+def _parse_head(raw: object) -> NodeKey | None:
+    letter, _, name = raw.partition(" ") if isinstance(raw, str) else ("", "", "")
+    try:
+        return Group[letter], Head.parse(name)
+    except (KeyError, UserError):
+        return None

@@ -1,0 +1,107 @@
+"""A circuit as a directed graph: attention heads, and who can write into whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from math import isfinite
+from typing import TypeAlias
+
+import networkx as nx
+
+from backend.circuit import READING_ORDER, Circuit, Group, Head, ModelShape
+
+NodeKey: TypeAlias = tuple[Group, Head]
+LOGITS = "logits"
+
+
+def circuit_graph(
+    circuit: Circuit,
+    shape: ModelShape,
+    scores: Mapping[NodeKey, float] | None = None,
+    *,
+    attention_targets: Mapping[NodeKey, str] | None = None,
+    extra: Iterable[NodeKey] = (),
+    added: Iterable[NodeKey] = (),
+    weights: Mapping[tuple[NodeKey, NodeKey | str], float] | None = None,
+) -> nx.DiGraph:
+    """Draw up the graph of a circuit.
+
+    Parameters
+    ----------
+    circuit : Circuit
+        The heads by group.
+    shape : ModelShape
+        The model's shape; heads outside it raise UserError.
+    scores : mapping of (group, head) to float, optional
+        Path-patching scores; a head without a finite one gets ``score=None``.
+    attention_targets : mapping of (group, head) to str, optional
+        What each head attends to, in words.
+    extra : iterable of (group, head)
+        Heads outside the circuit to show; they have no edges.
+    added : iterable of (group, head)
+        Those of ``extra`` that were switched in; they have edges.
+    weights : mapping of (source, target) to float, optional
+        Measured strengths of edges; an edge without one gets ``weight=None``.
+
+    Returns
+    -------
+    networkx.DiGraph
+        Nodes ``(group, head)`` and ``"logits"``. Edges lead from each group to the next, and only
+        to higher layers: a head cannot influence its own layer or those below.
+
+    Examples
+    --------
+    >>> circuit = Circuit({Group.B: (Head(0, 1),), Group.A: (Head(1, 0), Head(0, 0))})
+    >>> graph = circuit_graph(circuit, ModelShape(2, 2, 2, 8))
+    >>> [str(target) for _, target in graph.successors((Group.B, Head(0, 1)))]
+    ['L1.0']
+    """
+    circuit.check(shape, "the model")
+    scores, targets, weights = scores or {}, attention_targets or {}, weights or {}
+    members = dict.fromkeys(circuit.members)
+    outside = dict.fromkeys(key for key in extra if key not in members)
+    graph: nx.DiGraph = nx.DiGraph()
+    for key in (*members, *outside):
+        group, head = key
+        graph.add_node(
+            key,
+            group=group,
+            head=head,
+            score=_finite(scores.get(key)),
+            position=group.position,
+            in_circuit=key in members,
+            attends_to=targets.get(key),
+        )
+    graph.add_node(LOGITS)
+    active = [*members, *(key for key in dict.fromkeys(added) if key in outside)]
+    for source, target, kind in _compositions(active):
+        graph.add_edge(source, target, kind=kind, weight=weights.get((source, target)))
+    return graph
+
+
+def outside_heads(circuit: Circuit, shape: ModelShape) -> tuple[NodeKey, ...]:
+    """Every head that is not in the circuit at its token; those at the last token as group A."""
+    sites = circuit.sites
+    return tuple(
+        (group, Head(layer, index))
+        for group in (Group.D, Group.C, Group.A)
+        for layer in range(shape.n_layers)
+        for index in range(shape.n_heads)
+        if (Head(layer, index), group.position) not in sites
+    )
+
+
+def _finite(score: float | None) -> float | None:
+    return score if score is not None and isfinite(score) else None
+
+
+def _compositions(active: list[NodeKey]) -> Iterable[tuple[NodeKey, NodeKey | str, str]]:
+    by_group = {group: [key for key in active if key[0] is group] for group in READING_ORDER}
+    for group, following in pairwise(READING_ORDER):
+        for source in by_group[group]:
+            for target in by_group[following]:
+                if source[1].layer < target[1].layer:
+                    yield source, target, group.composition
+    for source in by_group[Group.A]:
+        yield source, LOGITS, Group.A.composition

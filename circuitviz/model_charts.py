@@ -1,0 +1,338 @@
+"""Charts that compare models: bars with intervals, maps of heads, the overlap of two circuits.
+
+Transparent, large text; `ink` is the text colour of the theme.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import isnan
+
+import altair as alt
+import pandas as pd
+
+from backend.circuit import READING_ORDER, Group, Head
+from backend.measures import Estimate
+from backend.results import ModelFigures, Transplanted
+from circuitviz.palette import COLOURS
+
+INK = "#79808F"
+"""A grey that reads on a light and on a dark page."""
+WHOLE, CIRCUIT, RANDOM = "#9AA3B2", "#56B4E9", "#E69F00"
+"""Grey and two of Okabe and Ito's colours that no group has."""
+BAR_HEIGHT = 300
+_GROUP_WIDTH = 0.86
+"""Of a model's room, what its bars take."""
+MINUS = "\N{MINUS SIGN}"
+Label = Callable[[str], str]
+
+
+def accuracy_chart(models: Sequence[ModelFigures], label: Label, ink: str) -> alt.LayerChart:
+    """For each model the accuracy of the whole, of the circuit and of random circuits."""
+    looks = {"full model": WHOLE, "circuit": CIRCUIT, "random circuits": RANDOM}
+    rows = [
+        _row(label(row.name), kind, estimate)
+        for row in models
+        for kind, estimate in zip(looks, (row.model, row.circuit, row.random.mean), strict=True)
+    ]
+    return _grouped_bars(rows, looks, ink)
+
+
+def knockout_chart(
+    models: Sequence[ModelFigures], label: Label, in_model: bool, ink: str
+) -> alt.LayerChart:
+    """For each model what is left without any group and without each: in it or in its circuit."""
+    kinds = {f"without {group.name}": group for group in READING_ORDER}
+    rows = []
+    for row in models:
+        rows.append(_row(label(row.name), "intact", row.model if in_model else row.circuit))
+        for kind, group in kinds.items():
+            left = row.groups[group.name]
+            rows.append(_row(label(row.name), kind, left.model if in_model else left.circuit))
+    looks = {"intact": WHOLE} | {kind: COLOURS[group] for kind, group in kinds.items()}
+    letters = {"intact": "all"} | {kind: group.name for kind, group in kinds.items()}
+    return _grouped_bars(rows, looks, ink, letters)
+
+
+def _row(model: str, kind: str, estimate: Estimate) -> dict[str, object]:
+    return {
+        "model": model,
+        "kind": kind,
+        "accuracy": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n": estimate.n,
+        "text": f"{estimate.value:.2f}",
+    }
+
+
+def _grouped_bars(
+    rows: Sequence[Mapping[str, object]],
+    looks: Mapping[str, str],
+    ink: str,
+    letters: Mapping[str, str] | None = None,
+) -> alt.LayerChart:
+    """Bars of every kind side by side for each model; `letters` are written above them."""
+    frame = pd.DataFrame(rows)
+    if letters:
+        frame["text"] = frame["kind"].map(letters) + "\n" + frame["text"].str.lstrip("0")
+    kinds, names = list(looks), list(dict.fromkeys(frame["model"]))
+    # Positions in numbers: with offsets of names, whiskers do not stand in the middle of bars.
+    width = _GROUP_WIDTH / len(kinds)
+    within = frame["kind"].map(kinds.index) - (len(kinds) - 1) / 2
+    frame["middle"] = frame["model"].map(names.index) + within * width
+    frame["left"] = frame["middle"] - 0.45 * width
+    frame["right"] = frame["middle"] + 0.45 * width
+    axis = alt.Axis(
+        values=list(range(len(names))),
+        labelExpr=f"split({json.dumps(names)}[datum.value], ' ')",
+        labelFontSize=16,
+        labelLimit=150,
+        labelOverlap=False,
+        labelPadding=8,
+        ticks=False,
+        grid=False,
+    )
+    place = alt.X(
+        title=None, axis=axis, scale=alt.Scale(domain=[-0.5, len(names) - 0.5], nice=False)
+    )
+    bars = alt.Chart(frame).encode(
+        x=_of("middle:Q", place),
+        tooltip=[
+            alt.Tooltip("model:N"),
+            alt.Tooltip("kind:N", title="what runs"),
+            *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("accuracy", "low", "high")),
+            alt.Tooltip("n:Q", title="prompts"),
+        ],
+    )
+    marks = bars.mark_rect(cornerRadius=2).encode(
+        x=_of("left:Q", place),
+        x2="right:Q",
+        y=alt.Y("accuracy:Q", title="accuracy", scale=_UNIT).axis(**_AXIS),
+        y2=alt.datum(0),
+        color=alt.Color(
+            "kind:N",
+            title=None,
+            scale=alt.Scale(domain=kinds, range=list(looks.values())),
+            legend=alt.Legend(orient="top", labelFontSize=15, symbolType="square", columns=5),
+        ),
+    )
+    return _finished(
+        alt.layer(marks, _whiskers(bars, ink), _figures(bars, ink, 2 if letters else 1)), BAR_HEIGHT
+    )
+
+
+def _of(field: str, place: alt.X) -> alt.X:
+    placed: alt.X = place.copy()
+    placed.shorthand = field
+    return placed
+
+
+_UNIT = alt.Scale(domain=[0, 1.18], nice=False)
+_AXIS = {
+    "labelFontSize": 14,
+    "titleFontSize": 15,
+    "values": [0, 0.2, 0.4, 0.6, 0.8, 1],
+    "grid": True,
+    "gridOpacity": 0.25,
+}
+
+
+def _whiskers(bars: alt.Chart, ink: str) -> alt.Chart:
+    return bars.mark_rule(strokeWidth=2, color=ink).encode(
+        y=alt.Y("low:Q", scale=_UNIT), y2="high:Q"
+    )
+
+
+def _figures(bars: alt.Chart, ink: str, n_lines: int = 1) -> alt.Chart:
+    return bars.mark_text(
+        dy=-4 - 15 * (n_lines - 1),
+        lineHeight=15,
+        fontSize=13,
+        color=ink,
+        fontWeight=600,
+        baseline="bottom",
+        lineBreak="\n",
+    ).encode(y=alt.Y("high:Q", scale=_UNIT), text="text:N")
+
+
+def _finished(chart: alt.LayerChart, height: int) -> alt.LayerChart:
+    done: alt.LayerChart = chart.properties(height=height)
+    return done.configure(background="transparent").configure_view(stroke=None)
+
+
+def in_words(estimate: Estimate) -> str:
+    """A figure for a chart: two digits, or “undefined”."""
+    return "undefined" if isnan(estimate.value) else f"{estimate.value:.2f}".replace("-", MINUS)
+
+
+GAIN, LOSS = (40, 104, 200), (200, 50, 24)
+FAINT = 0.07
+"""Opacity at zero: colours fade into the page, be it light or dark."""
+YOURS = "#E69F00"
+
+
+def transplant_chart(
+    sets: Mapping[str, Transplanted],
+    lines: Mapping[str, Estimate],
+    ink: str,
+) -> alt.LayerChart:
+    """A bar for each set of heads that is transplanted, and lines at both models' accuracies.
+
+    `lines` has the two models' accuracies by what to call them; the set called “your set” stands
+    out. Above each bar is the share of the gap that it recovers.
+    """
+    looks = {group.name: COLOURS[group] for group in Group} | {"none": WHOLE, "your set": YOURS}
+    frame = pd.DataFrame(
+        [
+            {
+                "set": name,
+                "label": f"{name}\n{in_words(outcome.recovery)}",
+                "heads": outcome.n_sites,
+                "accuracy": outcome.accuracy.value,
+                "low": outcome.accuracy.low,
+                "high": outcome.accuracy.high,
+                "n": outcome.accuracy.n,
+                "recovery": in_words(outcome.recovery),
+                "colour": looks.get(name, CIRCUIT),
+                "text": f"{outcome.accuracy.value:.2f}",
+            }
+            for name, outcome in sets.items()
+        ]
+    )
+    bars = alt.Chart(frame).encode(
+        x=alt.X(
+            "label:N",
+            sort=None,
+            title="heads transplanted, and the recovery with them",
+            scale=alt.Scale(paddingInner=0.3),
+        ).axis(
+            labelExpr="split(datum.label, '\\n')",
+            labelFontSize=16,
+            labelLineHeight=20,
+            labelAngle=0,
+            labelLimit=120,
+            labelPadding=8,
+            ticks=False,
+            titleFontSize=15,
+            titlePadding=8,
+        ),
+        tooltip=[
+            alt.Tooltip("set:N", title="transplanted"),
+            alt.Tooltip("heads:Q"),
+            *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("accuracy", "low", "high")),
+            alt.Tooltip("recovery:N"),
+            alt.Tooltip("n:Q", title="prompts"),
+        ],
+    )
+    marks = bars.mark_bar(cornerRadiusEnd=2).encode(
+        y=alt.Y("accuracy:Q", title="accuracy of the target", scale=_UNIT).axis(**_AXIS),
+        color=alt.Color("colour:N", scale=None),
+    )
+    levels = pd.DataFrame(
+        [
+            {"line": name, "accuracy": estimate.value, "text": f"{name} {estimate.value:.2f}"}
+            for name, estimate in lines.items()
+        ]
+    )
+    high = max(lines, key=lambda name: lines[name].value)
+    rules = alt.Chart(levels).encode(y=alt.Y("accuracy:Q", scale=_UNIT))
+    names = [
+        rules.transform_filter(alt.datum.line == name)
+        .mark_text(align="left", dx=6, dy=-9 if name == high else 10, fontSize=14, color=ink)
+        .encode(x=alt.value("width"), text="text:N")
+        for name in lines
+    ]
+    dashes = rules.mark_rule(color=ink, strokeDash=[6, 4], strokeWidth=2)
+    layers = alt.layer(marks, dashes, _whiskers(bars, ink), _figures(bars, ink), *names)
+    return _finished(layers, BAR_HEIGHT + 80)
+
+
+def head_chart(
+    heads: Sequence[Sequence[Transplanted]], pinned: Collection[Head], largest: float, ink: str
+) -> alt.LayerChart:
+    """What each single head does: layers upward, heads to the right, zero is the page’s colour.
+
+    Shown is the recovery, or the change of the accuracy where that is undefined; heads in `pinned`
+    have a frame. A click on a cell is the selection “cell”.
+    """
+    frame = pd.DataFrame(
+        [
+            {
+                "layer": layer,
+                "head": index,
+                "name": str(Head(layer, index)),
+                "effect": effect(outcome).value,
+                "low": effect(outcome).low,
+                "high": effect(outcome).high,
+                "change": outcome.change.value,
+                "recovery": in_words(outcome.recovery),
+                "accuracy": outcome.accuracy.value,
+                "n": outcome.accuracy.n,
+                "pinned": Head(layer, index) in pinned,
+            }
+            for layer, row in enumerate(heads)
+            for index, outcome in enumerate(row)
+        ]
+    )
+    n_layers, n_heads = len(heads), len(heads[0])
+    axis = {"labelFontSize": 13, "titleFontSize": 14, "ticks": False, "domain": False}
+    axis |= {"labelPadding": 4}
+    cells = alt.Chart(frame).encode(
+        x=alt.X("head:O", title="Head").axis(
+            **axis, titlePadding=2, labelAngle=0, labelOverlap=True
+        ),
+        y=alt.Y("layer:O", title="Layer", sort="descending").axis(
+            **axis, titlePadding=10, labelOverlap=True
+        ),
+        tooltip=[
+            alt.Tooltip("name:N", title="head"),
+            alt.Tooltip("recovery:N"),
+            alt.Tooltip("change:Q", title="change of accuracy", format="+.3f"),
+            alt.Tooltip("accuracy:Q", format=".3f"),
+            alt.Tooltip("n:Q", title="prompts"),
+        ],
+    )
+    colour = alt.Color(
+        "effect:Q",
+        scale=alt.Scale(
+            domain=[-largest, -1e-6 * largest, 1e-6 * largest, largest],
+            range=[_rgba(LOSS, 1), _rgba(LOSS, FAINT), _rgba(GAIN, FAINT), _rgba(GAIN, 1)],
+            interpolate="rgb",
+            clamp=True,
+        ),
+        legend=None,
+    )
+    squares = (
+        cells.mark_rect(cornerRadius=2, cursor="pointer")
+        .encode(color=colour)
+        .add_params(alt.selection_point("cell", fields=["layer", "head"]))
+    )
+    frames = cells.transform_filter("datum.pinned").mark_rect(
+        cornerRadius=2, filled=False, fillOpacity=0, stroke=YOURS, strokeWidth=3
+    )
+    layers = [squares, frames]
+    if n_heads <= _ROOM_FOR_NUMBERS:
+        frame["text"] = frame["effect"].map(lambda e: f"{e:+.2f}".replace("-", MINUS) if e else "")
+        frame["strong"] = frame["effect"].abs() > 0.6 * largest
+        layers.append(
+            cells.mark_text(fontSize=12).encode(
+                text="text:N",
+                color=alt.condition("datum.strong", alt.value("#FFFFFF"), alt.value(ink)),
+            )
+        )
+    height = min(max(150 / n_layers, 12), 40) * n_layers + 46
+    return _finished(alt.layer(*layers), round(height))
+
+
+_ROOM_FOR_NUMBERS = 8
+
+
+def effect(outcome: Transplanted) -> Estimate:
+    """The recovery, or the change of the accuracy where the recovery is undefined."""
+    return outcome.change if isnan(outcome.recovery.value) else outcome.recovery
+
+
+def _rgba(colour: tuple[int, int, int], opacity: float) -> str:
+    return f"rgba({','.join(map(str, colour))},{opacity})"

@@ -1,0 +1,180 @@
+"""A laid-out circuit as plain JSON for the browser: where, how big, which colour, which words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import networkx as nx
+
+from backend.circuit import READING_ORDER, Group, Head
+from circuitviz.graph import LOGITS, NodeKey
+from circuitviz.layout import Layout
+from circuitviz.palette import COLOURS, INKS, SHAPES
+
+MINUS = "\N{MINUS SIGN}"
+UNSCORED_SIZE = 0.5
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the component draws, and which heads it may report back."""
+
+    data: Mapping[str, Any]
+    members: frozenset[NodeKey]
+    outside: frozenset[NodeKey]
+
+
+def circuit_picture(
+    graph: nx.DiGraph,
+    layout: Layout,
+    words: Mapping[Group, str] | None = None,
+    *,
+    off_word: str = "knocked out",
+    outside_on: bool = False,
+    least_weight: float = 0.0,
+) -> Picture:
+    """Put graph and layout into words and numbers.
+
+    ``words`` names each group's token, ``off_word`` says what happens to a head that is off, and
+    ``outside_on`` whether heads outside the circuit are on unless they are switched. Measured
+    edges that are weaker than ``least_weight`` are left out.
+    """
+    words = words or {}
+    keys = [node for node in graph if node != LOGITS]
+    places = {key: place for place, key in enumerate(keys)} | {LOGITS: len(keys)}
+    strongest = _strongest_scores(graph, keys)
+    nodes = [_node(graph, layout, key, places, strongest) for key in keys]
+    data = {
+        "title": _sentence(graph, keys),
+        "nodes": nodes,
+        "offWord": off_word,
+        "outsideOn": outside_on,
+        "isMeasured": any(edge["weight"] is not None for edge in graph.edges.values()),
+        "measured": _measured(graph, places, least_weight),
+        "columns": [
+            {
+                "group": column.group.name,
+                "name": column.group.value,
+                "word": words.get(column.group, ""),
+                "composition": column.group.composition,
+                "left": round(column.left, 3),
+                "right": round(column.right, 3),
+                "colour": COLOURS[column.group],
+                "ink": INKS[column.group],
+                "shape": SHAPES[column.group],
+            }
+            for column in layout.columns
+        ],
+        "rows": [
+            {"bottom": round(row.bottom, 3), "top": round(row.top, 3), "empty": row.empty}
+            for row in layout.rows
+        ],
+        "width": round(layout.width, 3),
+        "height": round(layout.height, 3),
+    }
+    inside = frozenset(key for key in keys if graph.nodes[key]["in_circuit"])
+    return Picture(data, inside, frozenset(keys) - inside)
+
+
+def node_id(key: NodeKey) -> str:
+    """The name of a node in messages to and from the browser, like ``C L2.3``."""
+    group, head = key
+    return f"{group.name} {head}"
+
+
+def score_text(score: float | None) -> str:
+    """A score as people read it, with a true minus sign and enough digits to tell it from 0."""
+    if score is None:
+        return "not measured"
+    digits = 2 if abs(score) >= 0.01 or score == 0 else 4
+    return f"{score:+.{digits}f}".replace("-", MINUS)
+
+
+def _node(
+    graph: nx.DiGraph,
+    layout: Layout,
+    key: NodeKey,
+    places: Mapping[NodeKey | str, int],
+    strongest: Mapping[Group, float],
+) -> dict[str, Any]:
+    group, head = key
+    attributes = graph.nodes[key]
+    x, y = layout.positions[key]
+    score = attributes["score"]
+    return {
+        "id": node_id(key),
+        "group": group.name,
+        "layer": head.layer,
+        "name": str(head),
+        "x": round(x, 3),
+        "y": round(y, 3),
+        "size": _size(score, strongest.get(group, 0.0)),
+        "inCircuit": attributes["in_circuit"],
+        "spoken": _spoken(group, head, score, attributes["in_circuit"]),
+        "score": score_text(score),
+        "attendsTo": attributes["attends_to"],
+        "to": [places[target] for target in graph.successors(key)],
+    }
+
+
+def _size(score: float | None, strongest: float) -> float:
+    """0 to 1; the square root makes the *area* of a node proportional to its score."""
+    if score is None:
+        return UNSCORED_SIZE
+    return min(round(sqrt(abs(score) / strongest), 3), 1.0) if strongest else 0.0
+
+
+def _strongest_scores(graph: nx.DiGraph, keys: list[NodeKey]) -> dict[Group, float]:
+    # Scores of different groups are changes of different runs, so only a group's own compare.
+    # Heads outside the circuit do not count: showing them must not shrink those inside.
+    strongest: dict[Group, float] = {}
+    for key in keys:
+        score = graph.nodes[key]["score"]
+        if score is not None and graph.nodes[key]["in_circuit"]:
+            strongest[key[0]] = max(strongest.get(key[0], 0.0), abs(score))
+    return strongest
+
+
+def _spoken(group: Group, head: Head, score: float | None, in_circuit: bool) -> str:
+    if in_circuit:
+        return f"{head}, {group.value}, group {group.name}, score {score_text(score)}"
+    where = group.position.value.replace("_", " ")
+    return f"{head}, outside the circuit, {where} token, score {score_text(score)}"
+
+
+def _measured(
+    graph: nx.DiGraph, places: Mapping[NodeKey | str, int], least: float
+) -> list[dict[str, Any]]:
+    """The measured edges to draw, weakest first; width relative to the strongest of all."""
+    weights = {
+        (places[source], places[target]): attributes["weight"]
+        for (source, target), attributes in graph.edges.items()
+        if attributes["weight"] is not None
+    }
+    strongest = max(map(abs, weights.values()), default=0.0) or 1.0
+    return [
+        {
+            "source": source,
+            "target": target,
+            "strength": round(abs(weight) / strongest, 3),
+            "helps": weight <= 0,
+            "score": score_text(weight),
+        }
+        for (source, target), weight in sorted(weights.items(), key=lambda item: abs(item[1]))
+        if abs(weight) >= least
+    ]
+
+
+def _sentence(graph: nx.DiGraph, keys: list[NodeKey]) -> str:
+    inside = [key for key in keys if graph.nodes[key]["in_circuit"]]
+    counts = ", ".join(
+        f"{sum(key[0] is group for key in inside)} {group.value} ({group.name})"
+        for group in READING_ORDER
+    )
+    return (
+        f"Circuit of {len(inside)} attention heads, read from left to right: {counts}, then the "
+        "logits. Layers go upward. Each head is a switch; arrow keys move between heads."
+    )

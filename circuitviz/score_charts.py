@@ -1,0 +1,170 @@
+"""Charts of discovery: where the scores are, what each head adds, what the circuit lacks."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+HELPS = "rgb(200,50,24)"
+"""Heads with negative scores: the answer needs them."""
+HINDERS = "rgb(40,104,200)"
+FAINT = 0.07
+"""Opacity at zero: colours fade into the page, be it light or dark."""
+OUTSIDE = "#8A93A3"
+
+_LABELLED = 10
+_WIDE_MODEL = 16
+"""With more heads in a layer, a name is wider than its cell."""
+_ROW_HEIGHT = (12, 40)
+_PLOT_HEIGHT = 170
+_AXIS_HEIGHT = 44
+_GAIN_TICKS = (-0.3, -0.1, -0.03, 0, 0.03, 0.1, 0.3, 1, 3, 10)
+
+
+def score_map(scores: pd.DataFrame, ink: str, *, faded: bool = False) -> alt.LayerChart:
+    """Layers upward, heads to the right, colours centred at zero; kept heads have a frame.
+
+    ``scores`` has a row per head: ``layer``, ``head``, ``name``, ``score``, ``standard_error`` and
+    ``kept``; ``ink`` is the text colour of the theme. A chart of old scores is ``faded``.
+    """
+    shown = scores.copy()
+    largest = float(shown["score"].abs().max()) or 1.0
+    nothing = 1e-6 * largest
+    shown["interval"] = [
+        f"{score:+.4f} ± {error:.4f}".replace("-", "\N{MINUS SIGN}")
+        for score, error in zip(shown["score"], shown["standard_error"], strict=True)
+    ]
+    shown["label"] = _labels(shown)
+    shown["strong"] = shown["score"].abs() > 0.6 * largest
+    n_layers, n_heads = shown["layer"].nunique(), shown["head"].nunique()
+    axis = {
+        "labelFontSize": 13,
+        "titleFontSize": 14,
+        "titlePadding": 4,
+        "ticks": False,
+        "domain": False,
+    }
+    cells = alt.Chart(shown).encode(
+        x=alt.X("head:O", title="Head").axis(**axis, labelAngle=0, labelOverlap=True),
+        y=alt.Y("layer:O", title="Layer", sort="descending").axis(**axis, labelOverlap=True),
+        tooltip=[
+            alt.Tooltip("name:N", title="head"),
+            alt.Tooltip("interval:N", title="score ± standard error"),
+            alt.Tooltip("kept:N", title="kept"),
+        ],
+    )
+    colour = alt.Color(
+        "score:Q",
+        scale=alt.Scale(
+            domain=[-largest, -nothing, nothing, largest],
+            range=[HELPS, _faint(HELPS), _faint(HINDERS), HINDERS],
+            interpolate="rgb",
+        ),
+        legend=alt.Legend(
+            title=None, format="+.2f", labelFontSize=13, gradientThickness=10, tickCount=5
+        ),
+    )
+    squares = cells.mark_rect(cornerRadius=2, opacity=0.4 if faded else 1).encode(color=colour)
+    kept = cells.transform_filter("datum.kept")
+    frames = kept.mark_rect(cornerRadius=2, filled=False, fillOpacity=0, stroke=ink, strokeWidth=2)
+    names = (
+        cells.transform_filter("datum.label != ''")
+        .mark_text(fontSize=14 if n_heads <= _WIDE_MODEL else 11, fontWeight=600)
+        .encode(
+            text="label:N",
+            color=alt.condition("datum.strong", alt.value("#FFFFFF"), alt.value(ink)),
+        )
+    )
+    low, high = _ROW_HEIGHT
+    rows = min(max(_PLOT_HEIGHT / max(n_layers, 1), low), high) * n_layers
+    return _bare(alt.layer(squares, frames, names).properties(height=round(rows) + _AXIS_HEIGHT))
+
+
+def contribution_bars(heads: pd.DataFrame, least: float, ink: str) -> alt.LayerChart:
+    """One bar per head of what it adds, with its interval, and a line where minimal heads begin.
+
+    ``heads`` has ``name``, ``gain`` with its ``low`` and ``high``, accuracies ``before`` and
+    ``after``, ``removed``, ``minimal`` and ``colour`` per row; the order of the rows is kept.
+    Small gains take much of the height, as it is there that the line runs.
+    """
+    bars = alt.Chart(heads).encode(
+        x=alt.X("name:N", sort=list(heads["name"]), title=None).axis(
+            labelFontSize=13, labelAngle=-60, ticks=False, domain=False, labelOverlap=False
+        ),
+        tooltip=[
+            alt.Tooltip("name:N", title="head"),
+            alt.Tooltip("gain:Q", title="adds", format="+.1%"),
+            alt.Tooltip("before:Q", title="accuracy without K", format=".3f"),
+            alt.Tooltip("after:Q", title="accuracy without K and the head", format=".3f"),
+            alt.Tooltip("removed:N", title="K"),
+        ],
+    )
+    gain = alt.Y("gain:Q", title="adds", scale=alt.Scale(type="symlog", constant=0.02)).axis(
+        format="+.0%", labelFontSize=13, titleFontSize=14, values=_GAIN_TICKS
+    )
+    marks = bars.mark_bar(cornerRadiusEnd=3).encode(
+        y=gain,
+        color=alt.Color("colour:N", scale=None),
+        opacity=alt.condition("datum.minimal", alt.value(1.0), alt.value(0.3)),
+    )
+    whiskers = bars.mark_rule(color=ink, strokeWidth=1.4).encode(y="low:Q", y2="high:Q")
+    line = (
+        alt.Chart(pd.DataFrame({"least": [least]}))
+        .mark_rule(color=ink, strokeDash=[5, 4])
+        .encode(y="least:Q")
+    )
+    return _bare(alt.layer(marks, whiskers, line).properties(height=320))
+
+
+def completeness_scatter(removals: pd.DataFrame, ink: str) -> alt.LayerChart:
+    """Circuit against model, each without the same heads; on the diagonal they agree.
+
+    ``removals`` has ``name``, ``kind`` (the group, or "random"), ``circuit``, ``model`` with their
+    ``_low`` and ``_high``, ``n_removed`` and ``colour`` per row.
+    """
+    scale = alt.Scale(domain=[0, 1])
+    axis = {"labelFontSize": 13, "titleFontSize": 14, "tickCount": 5, "format": ".1f"}
+    points = alt.Chart(removals).encode(
+        x=alt.X("model:Q", scale=scale, title="accuracy of the model without K").axis(**axis),
+        y=alt.Y("circuit:Q", scale=scale, title="accuracy of the circuit without K").axis(**axis),
+        tooltip=[
+            alt.Tooltip("name:N", title="K"),
+            alt.Tooltip("n_removed:Q", title="heads"),
+            alt.Tooltip("circuit:Q", format=".3f"),
+            alt.Tooltip("model:Q", format=".3f"),
+        ],
+    )
+    diagonal = (
+        alt.Chart(pd.DataFrame({"model": [0, 1], "circuit": [0, 1]}))
+        .mark_line(color=OUTSIDE, strokeDash=[6, 5])
+        .encode(x="model:Q", y="circuit:Q")
+    )
+    colour = alt.Color("colour:N", scale=None)
+    across = points.mark_rule(opacity=0.45).encode(x="model_low:Q", x2="model_high:Q", color=colour)
+    up = points.mark_rule(opacity=0.45).encode(y="circuit_low:Q", y2="circuit_high:Q", color=colour)
+    dots = points.mark_point(filled=True, size=110, opacity=0.95).encode(color=colour)
+    letters = (
+        points.transform_filter("datum.kind != 'random'")
+        .mark_text(dx=13, dy=-9, fontSize=17, fontWeight=700, color=ink)
+        .encode(text="kind:N")
+    )
+    return _bare(alt.layer(diagonal, across, up, dots, letters).properties(height=380))
+
+
+def _labels(shown: pd.DataFrame) -> list[str]:
+    """The names of the strongest heads and of those kept; in a wide model of fewer."""
+    most = _LABELLED if shown["head"].nunique() <= _WIDE_MODEL else _LABELLED // 2
+    strongest = shown["score"].abs().nlargest(most)
+    threshold = max(float(strongest.min()), 0.05 * float(strongest.max()))
+    is_strong = (shown["score"].abs() >= threshold) & (shown["score"] != 0)
+    is_shown = is_strong | (shown["kept"] & (most == _LABELLED))
+    return [name if yes else "" for name, yes in zip(shown["name"], is_shown, strict=True)]
+
+
+def _faint(colour: str) -> str:
+    return colour.replace("rgb(", "rgba(").replace(")", f",{FAINT})")
+
+
+def _bare(chart: alt.LayerChart) -> alt.LayerChart:
+    bare: alt.LayerChart = chart.configure(background="transparent").configure_view(stroke=None)
+    return bare

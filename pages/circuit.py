@@ -1,0 +1,67 @@
+"""Click a head of the circuit and watch the answer change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+import shell
+
+shell.enter()
+
+from backend import catalogue  # noqa: E402
+from backend.circuit import Circuit  # noqa: E402
+from backend.errors import UserError  # noqa: E402
+from backend.setting import Mode, intervention  # noqa: E402
+from shell import picture, state, waiting  # noqa: E402
+from shell.example import show_example  # noqa: E402
+from shell.numbers import announce, show_numbers  # noqa: E402
+from shell.switches import show_readings, show_switches  # noqa: E402
+
+if TYPE_CHECKING:
+    from backend.bench import Bench
+
+
+@st.fragment
+def explore(bench: Bench, circuit: Circuit) -> None:
+    from backend.bench import answers
+
+    view = state.current()
+    asked = (circuit, view.reading, view.mode)
+    everything_on = intervention(*asked, source=view.source)
+    now = intervention(*asked, view.off, view.switched, view.source)
+    show_readings()
+    if view.mode is Mode.other:
+        waiting.wait_for_source(bench, view.source)
+    left, right = st.columns([1.8, 1], gap="medium")
+    with left:
+        picture.show_picture(bench, circuit, view)
+        show_switches(circuit)
+    with right:
+        try:
+            before, after = answers(bench, everything_on), answers(bench, now)
+        except RuntimeError as error:  # torch: the memory is full
+            st.error(f"This could not be computed: {error}. Choose fewer prompts in the sidebar.")
+            return
+        show_numbers(view.reading, bench.whole, before, after)
+        show_example(bench, before, after)
+        st.caption(
+            f"{catalogue.label(view.model)} · circuit “{view.circuit}” · {view.n} prompts, seed "
+            f"{view.seed}, {view.boxes} boxes · means over {bench.n_reference} reference prompts"
+        )
+        announce(view.reading, bench.whole, after)
+    state.write_address()
+
+
+try:
+    view = state.current()
+    circuit = catalogue.circuit(view.circuit)
+    bench = waiting.bench_for(view.setting)
+    circuit.check(bench.loaded.shape, catalogue.label(view.model))
+    state.keep_only(circuit, bench.loaded.shape)
+except UserError as error:
+    st.error(str(error))
+else:
+    state.show_complaints()
+    explore(bench, circuit)

@@ -1,0 +1,83 @@
+"""One circuit, many models: is it there, and which model needs which of its groups?"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+import shell
+
+shell.enter()
+
+from backend import catalogue  # noqa: E402
+from backend.errors import UserError  # noqa: E402
+from backend.results import Comparison  # noqa: E402
+from shell import choices, state, studies, waiting  # noqa: E402
+from shell.comparison import (  # noqa: E402
+    show_accuracies,
+    show_differences,
+    show_downloads,
+    show_knockouts,
+    show_table,
+)
+from shell.overlap import show_overlap  # noqa: E402
+
+_STUDY = "comparison"
+
+
+def choose() -> studies.ComparisonRequest:
+    """What is to be compared; raises UserError for a circuit that cannot be read."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        models = st.multiselect(
+            "Models",
+            choices.model_names(st.session_state.get("compared", ())),
+            default=catalogue.bundled_models(),
+            format_func=catalogue.label,
+            key="compared",
+            persist_state="session",
+            accept_new_options=True,
+            help="Bundled models. You can also type the folder of a Hugging Face model on this "
+            "computer, or a hub name such as `owner/name`.",
+        )
+        heads = choices.choose_heads("compared_heads")
+        request = studies.ComparisonRequest(tuple(models), heads, choices.chosen_prompts())
+        st.button(
+            "Run",
+            type="primary",
+            icon="▶",
+            disabled=not models,
+            on_click=studies.start,
+            args=(_STUDY, request, studies.compare_models),
+        )
+    return request
+
+
+def show(request: studies.ComparisonRequest, result: Comparison) -> None:
+    show_table(request, result)
+    left, right = st.columns([1, 1.35], gap="medium")
+    with left:
+        show_accuracies(result)
+    with right:
+        show_knockouts(result)
+    show_differences(result)
+    show_downloads(request, result)
+
+
+try:
+    request = choose()
+    study = studies.latest(_STUDY, request)
+    if study:
+        choices.say_what_changed(study.request, request)
+        waiting.follow(study.job)
+        if study.job.parts:
+            show(study.request, studies.joined(study.request, study.job.parts))
+    else:
+        st.info(
+            f"Press Run to measure the circuit “{request.heads.name}” "
+            f"({choices.sizes(request.heads.circuit)}) in each of these models, on "
+            f"{request.prompts}: the whole model, the circuit alone, random circuits of the same "
+            "size, and what is left without each group. It takes a few seconds a model."
+        )
+    show_overlap(request.heads)
+except UserError as error:
+    st.error(str(error))
+state.write_address()

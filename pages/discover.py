@@ -1,0 +1,29 @@
+"""Find a circuit by path patching, then ask whether it is minimal and complete."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+import shell
+
+shell.enter()
+
+from backend.errors import UserError  # noqa: E402
+from shell import discovery, state, waiting  # noqa: E402
+from shell.found import show_found  # noqa: E402
+from shell.stages import SCORE, show_controls, show_run_all, show_stages  # noqa: E402
+
+discovery.set_defaults()
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    st.markdown("#### Discover: find a circuit by path patching", help=SCORE, width="stretch")
+    show_controls()
+    now = discovery.progress(discovery.plan())
+    show_run_all(now)
+if now.job:
+    waiting.follow(now.job)
+show_stages(now)
+try:
+    show_found(now)
+except UserError as error:
+    st.error(str(error))
+state.write_address()

@@ -1,0 +1,48 @@
+"""What every page shares: page config, navigation, the sidebar, and the state behind the address.
+
+`app.py` calls `main`, every page begins with `enter`. Until `st.navigation` has run once in a
+server process, Streamlit starts files in `pages/` on their own, without `app.py`: `enter` notices
+and hands over to `main`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from shell import sidebar, state
+
+_PAGES = Path(__file__).parent.parent / "pages"
+_STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+
+
+def main() -> None:
+    """Configure the page, restore the state from the address, and run the chosen page."""
+    st.set_page_config(
+        page_title="Circuit explorer", page_icon="🔎", layout="wide", initial_sidebar_state=250
+    )
+    st.html(f"<style>{_STYLE}</style>")
+    state.restore()
+    page = st.navigation(
+        [
+            st.Page(_PAGES / "circuit.py", title="Circuit", default=True),
+            st.Page(_PAGES / "compare.py", title="Compare"),
+            st.Page(_PAGES / "cmap.py", title="CMAP"),
+            st.Page(_PAGES / "discover.py", title="Discover"),
+        ],
+        position="top",
+    )
+    sidebar.show()
+    st.session_state["entered"] = True
+    try:
+        page.run()
+    finally:
+        st.session_state["entered"] = False
+
+
+def enter() -> None:
+    """The first line of a page: go through `main` if the page was started without it."""
+    if not st.session_state.get("entered", False):
+        main()
+        st.stop()

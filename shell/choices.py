@@ -1,0 +1,64 @@
+"""Choices that several pages offer: which heads, which models, which prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import streamlit as st
+
+from backend import catalogue
+from backend.circuit import READING_ORDER, Circuit
+from backend.setting import Reading
+from shell import state
+from shell.studies import Heads, Prompts
+
+
+def choose_heads(key: str) -> Heads:
+    """The circuit of the sidebar, or those of its heads that are on in the Circuit page.
+
+    Raises UserError for a circuit that is unknown or malformed.
+    """
+    view = state.current()
+    whole = Heads(view.circuit, frozenset(catalogue.circuit(view.circuit).members))
+    added = view.switched if view.reading is Reading.circuit else frozenset()
+    on = (whole.members | added) - view.off
+    if on == whole.members:
+        return whole
+    offered = {
+        f"All of “{view.circuit}” ({len(whole.members)})": whole,
+        f"Those switched on ({len(on)})": Heads(f"{view.circuit}, heads that are on", on),
+    }
+    chosen = st.segmented_control(
+        "Which heads",
+        list(offered),
+        default=next(iter(offered)),
+        key=key,
+        required=True,
+        help="The circuit as it was found, or the heads that you left on in the Circuit page.",
+    )
+    return offered[chosen]
+
+
+def chosen_prompts() -> Prompts:
+    """The prompts that the sidebar asks for."""
+    view = state.current()
+    return Prompts(view.n, view.boxes, view.seed)
+
+
+def model_names(also: Iterable[str] = ()) -> list[str]:
+    """The bundled models, the sidebar's, and others that are chosen already."""
+    names = (*catalogue.bundled_models(), state.current().model, *also)
+    return list(dict.fromkeys(names))
+
+
+def sizes(circuit: Circuit) -> str:
+    """How many heads a circuit has: “5 D, 8 C, 3 B, 7 A”."""
+    return ", ".join(f"{len(circuit.heads(group))} {group.name}" for group in READING_ORDER)
+
+
+def say_what_changed(shown: object, chosen: object) -> None:
+    """Say that the figures on screen are not those of what is chosen now."""
+    if shown != chosen:
+        st.info(
+            "The choices have changed since these figures were measured. Press Run for new ones."
+        )

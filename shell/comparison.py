@@ -1,0 +1,191 @@
+"""The outcome of a comparison: the paper's table, charts, sentences and files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from math import isnan
+
+import pandas as pd
+import streamlit as st
+
+from backend import catalogue
+from backend.measures import Estimate
+from backend.results import Comparison, Difference, RandomCircuits
+from backend.saved import plain
+from circuitviz.model_charts import accuracy_chart, knockout_chart
+from circuitviz.tables import figures_table, signed
+from shell.choices import sizes
+from shell.stages import ink
+from shell.studies import ComparisonRequest
+
+_HEADINGS = (
+    "Model", "Fine-tuned on", "Full model", "Circuit", "Random circuit", "Faithfulness",
+)  # fmt: skip
+
+
+def show_table(request: ComparisonRequest, result: Comparison) -> None:
+    """The columns of the paper's table 1."""
+    st.html(
+        figures_table(
+            _HEADINGS,
+            [
+                (
+                    catalogue.label(row.name),
+                    _finetuned_on(row.name),
+                    row.model,
+                    row.circuit,
+                    _random(row.random),
+                    row.faithfulness,
+                )
+                for row in result.models
+            ],
+        )
+    )
+    random = result.models[0].random
+    st.caption(
+        f"Accuracy on {request.prompts}; circuit “{request.heads.name}” "
+        f"({sizes(request.heads.circuit)}). 95 % intervals: Wilson for accuracies, paired "
+        "bootstrap over prompts for faithfulness = circuit / full model. Knocked-out heads give "
+        f"each model’s own means over {result.models[0].n_reference} other prompts. Random "
+        f"circuits: {len(random.accuracies)} draws with as many heads at each token; SD is "
+        "between draws."
+    )
+
+
+def show_accuracies(result: Comparison) -> None:
+    """The table's accuracies as bars."""
+    st.markdown(
+        "#### Is the circuit there?",
+        help="Accuracy of the whole model, of the circuit alone, and of random circuits.",
+    )
+    st.altair_chart(
+        accuracy_chart(result.models, catalogue.label, ink()),
+        width="stretch",
+        key="accuracies",
+        alt="Accuracy of the full model, the circuit and random circuits, for each model",
+    )
+
+
+def show_knockouts(result: Comparison) -> None:
+    """What every model has left without each group, in the circuit or in the whole model."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        st.markdown(
+            "#### Which group is needed?",
+            width="content",
+            help="Accuracy that is left when one whole group is knocked out.",
+        )
+        where = st.segmented_control(
+            "Knocked out in",
+            ["in the circuit", "in the whole model"],
+            default="in the circuit",
+            key="knocked_out_in",
+            required=True,
+            label_visibility="collapsed",
+        )
+    in_model = where == "in the whole model"
+    st.altair_chart(
+        knockout_chart(result.models, catalogue.label, in_model, ink()),
+        width="stretch",
+        key="knockouts",
+        alt=f"Accuracy left {where} without each group, for each model",
+    )
+
+
+def show_differences(result: Comparison) -> None:
+    """A sentence for every pair of models."""
+    if not result.differences:
+        return
+    st.markdown("#### Do the models differ?")
+    st.markdown("\n".join(f"- {difference_sentence(pair)}" for pair in result.differences))
+    st.caption(
+        f"Second model less the first, on the same {result.models[0].model.n} prompts; 95 % "
+        "intervals by paired bootstrap over prompts. A difference is clear when its interval does "
+        "not hold 0."
+    )
+
+
+def difference_sentence(pair: Difference) -> str:
+    """Whether the second model differs from the first by more than the intervals, in words."""
+    measures = {
+        "full model": pair.model,
+        "circuit": pair.circuit,
+        "faithfulness": pair.faithfulness,
+    }
+    names = f"**{_plain(pair.first)} → {_plain(pair.second)}**"
+    return f"{names}: " + "; ".join(_verdict(*item) for item in measures.items()) + "."
+
+
+def _verdict(measure: str, difference: Estimate) -> str:
+    if isnan(difference.value):
+        return f"{measure} undefined"
+    change = f"{signed(difference.value)} ({signed(difference.low)} to {signed(difference.high)})"
+    if not difference.is_clear:
+        return f"{measure} not clearly different, {change}"
+    return f"{measure} **clearly {'higher' if difference.value > 0 else 'lower'}**, {change}"
+
+
+def _plain(name: str) -> str:
+    """A model's name without what Markdown would read into it."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|$~:<>" else c for c in catalogue.label(name))
+
+
+def show_downloads(request: ComparisonRequest, result: Comparison) -> None:
+    """The figures as files."""
+    measured_on = asdict(request.prompts) | {
+        "circuit": request.heads.name,
+        "heads": [f"{group.name} {head}" for group, head in request.heads.circuit.members],
+    }
+    with st.container(horizontal=True):
+        st.download_button(
+            "Table as CSV", as_csv(request, result), "comparison.csv", "text/csv", on_click="ignore"
+        )
+        st.download_button(
+            "Everything as JSON",
+            json.dumps(plain({"measured_on": measured_on, "result": result}), indent=2),
+            "comparison.json",
+            "application/json",
+            on_click="ignore",
+        )
+
+
+def as_csv(request: ComparisonRequest, result: Comparison) -> str:
+    """The table, each figure with its interval and n in columns of their own."""
+    return pd.DataFrame(
+        [
+            {
+                "model": row.name,
+                "finetuned_on": _finetuned_on(row.name),
+                **_columns("full_model", row.model),
+                **_columns("circuit", row.circuit),
+                **_columns("random_circuit", row.random.mean),
+                "random_circuit_sd": row.random.spread,
+                **_columns("faithfulness", row.faithfulness),
+                "circuit_name": request.heads.name,
+                "seed": request.prompts.seed,
+                "boxes": request.prompts.boxes,
+            }
+            for row in result.models
+        ]
+    ).to_csv(index=False)
+
+
+def _columns(name: str, estimate: Estimate) -> dict[str, float]:
+    return {
+        name: estimate.value,
+        f"{name}_low": estimate.low,
+        f"{name}_high": estimate.high,
+        f"{name}_n": estimate.n,
+    }
+
+
+def _random(random: RandomCircuits) -> str:
+    mean = random.mean
+    return (
+        f"{mean.value:.3f}\n{mean.low:.3f} to {mean.high:.3f}, n = {mean.n}\nSD {random.spread:.3f}"
+    )
+
+
+def _finetuned_on(name: str) -> str:
+    card = catalogue.card(name)
+    return card.finetuned_on if card else "not known"

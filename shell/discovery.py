@@ -1,0 +1,120 @@
+"""What the Discover page is asked to do, and the jobs that do it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from backend import jobs
+from backend.circuit import Circuit, Group
+from backend.setting import Setting
+
+if TYPE_CHECKING:
+    from backend.discovery import Stage
+
+DEFAULT_KEPT: Mapping[Group, int] = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
+DEFAULT_N = 100
+MOST_PROMPTS = 1000
+RAW, CENTRED = "Score", "Median-centred"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The prompts, how many heads each group keeps, and what they are ranked by."""
+
+    setting: Setting
+    kept: Mapping[Group, int]
+    centred: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A plan, its job if there is one, and what is found; `valid` stages fit the plan."""
+
+    plan: Plan
+    job: jobs.Job | None
+    stages: tuple[Stage, ...]
+    valid: int
+
+    @property
+    def is_running(self) -> bool:
+        """Whether stages are on their way."""
+        return self.job is not None and not self.job.future.done()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all four stages fit the plan."""
+        return self.valid == len(Group)
+
+
+def set_defaults() -> None:
+    """The controls of a new session."""
+    defaults = {"discover_n": DEFAULT_N, "discover_ranking": RAW}
+    kept = {f"discover_keep_{group.name}": number for group, number in DEFAULT_KEPT.items()}
+    for key, value in (defaults | kept).items():
+        st.session_state.setdefault(key, value)
+
+
+def plan() -> Plan:
+    """What the sidebar and the page's controls ask for."""
+    at = st.session_state
+    setting = Setting(at["model"], at["discover_n"], at["boxes"], at["seed"])
+    kept = {group: at[f"discover_keep_{group.name}"] for group in Group}
+    return Plan(setting, kept, at["discover_ranking"] == CENTRED)
+
+
+def progress(plan: Plan) -> Progress:
+    """How far the discovery on these prompts is, in this tab or else in another."""
+    job, before = _started().get(plan.setting, (None, ()))
+    if job is None:
+        job = jobs.known(_key(plan.setting))
+    found = tuple(job.parts) if job else ()
+    stages = found if len(found) >= len(before) else before
+    return Progress(plan, job, stages, _n_valid(plan, stages))
+
+
+def run(now: Progress, until: Group) -> None:
+    """Run the stages that are missing or stale, up to this one."""
+    key, done = _key(now.plan.setting), now.stages[: now.valid]
+    jobs.forget(key)
+    job = jobs.job(key, lambda report: _work(now.plan, done, until, report))
+    _started()[now.plan.setting] = job, done
+
+
+def found_circuit(now: Progress, name: str) -> Circuit:
+    """The circuit of the four stages."""
+    from backend.stages import found_circuit
+
+    return found_circuit(now.plan.setting, now.stages, now.plan.kept, now.plan.centred, name)
+
+
+def _work(
+    plan: Plan, done: tuple[Stage, ...], until: Group, report: jobs.Report
+) -> Iterator[Stage]:
+    yield from done
+    report("Starting the engine", 0.02)
+    from backend.stages import run_stages
+
+    yield from run_stages(plan.setting, plan.kept, plan.centred, done, until, report)
+
+
+def _n_valid(plan: Plan, stages: tuple[Stage, ...]) -> int:
+    if not stages:
+        return 0
+    from backend.stages import n_valid
+
+    return n_valid(stages, plan.kept, plan.centred)
+
+
+def _key(setting: Setting) -> tuple[str, Setting]:
+    return "discover", setting
+
+
+def _started() -> dict[Setting, tuple[jobs.Job, tuple[Stage, ...]]]:
+    """This tab's discoveries, with the stages that they went on from: a cancel loses none."""
+    started: dict[Setting, tuple[jobs.Job, tuple[Stage, ...]]]
+    started = st.session_state.setdefault("discoveries", {})
+    return started

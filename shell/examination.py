@@ -1,0 +1,284 @@
+"""Questions to a circuit, each a job: is it minimal, is it complete, how strong are its edges?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from backend import jobs
+from backend.circuit import Circuit, Group
+from backend.results import Completeness, Edges, Minimality, Removal
+from backend.setting import Setting
+from circuitviz.palette import COLOURS
+from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
+from shell import studies, waiting
+from shell.stages import ink
+from shell.studies import Heads
+
+_LEAST_GAIN = 1.0
+_MINIMALITY = (
+    "For each head v, K is up to 30 % of its group: the heads most redundant with it. v adds "
+    "F(circuit − K) / F(circuit − K − v) − 1, where F is accuracy with all else knocked out "
+    "(Prakash et al., circuit minimality)."
+)
+_COMPLETENESS = (
+    "The circuit and the whole model, each without the same heads K: whole groups, and 20 random "
+    "sets with every head in or out at even odds. On the diagonal they lose alike; the bars are "
+    "95 % Wilson intervals (Prakash et al., circuit completeness)."
+)
+_EDGES = (
+    "Path patching from each single head to each single head of the next group, and from A to the "
+    "logits: (p_patched − p_clean) / p_clean of the right answer."
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about which circuit, on which prompts."""
+
+    name: str
+    setting: Setting
+    heads: Heads
+
+
+def smaller(circuit: Circuit) -> Circuit:
+    """The circuit, or what was kept of it as minimal."""
+    kept: Circuit = _smaller().get(frozenset(circuit.members), circuit)
+    return kept
+
+
+def with_edges(circuit: Circuit, setting: Setting) -> Circuit:
+    """The circuit, with the weights of its edges in the provenance if they were measured."""
+    study = _asked(_question("edges", circuit, setting))
+    if not study or not study.job.parts:
+        return circuit
+    from backend.saved import plain
+
+    (found,) = study.job.parts
+    return replace(
+        circuit,
+        provenance={**circuit.provenance, "edges": {"n_prompts": setting.n} | plain(found)},
+    )
+
+
+def show_examination(whole: Circuit, circuit: Circuit, setting: Setting) -> None:
+    """Three tabs; `whole` is the circuit before heads were dropped."""
+    minimal, complete, edges = st.tabs(["Minimality", "Completeness", "Edges"])
+    with minimal:
+        _show_minimality(whole, circuit, setting)
+    with complete:
+        found = _ask("completeness", circuit, setting, _completeness, _COMPLETENESS)
+        if found:
+            _show_completeness(found)
+    with edges:
+        measured = _ask("edges", circuit, setting, _edges, _EDGES)
+        if measured:
+            _show_edges(measured)
+
+
+def _show_minimality(whole: Circuit, circuit: Circuit, setting: Setting) -> None:
+    if circuit != whole:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            dropped = len(whole.members) - len(circuit.members)
+            st.markdown(f"{dropped} of {len(whole.members)} heads were dropped as not minimal.")
+            st.button("Take them back", on_click=_take_back, args=(whole,))
+    found = _ask("minimality", circuit, setting, _minimality, _MINIMALITY)
+    if not found:
+        return
+    st.session_state.setdefault("least_gain", _LEAST_GAIN)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.number_input(
+            "A minimal head adds at least (%)",
+            min_value=-5.0,
+            max_value=50.0,
+            step=0.5,
+            key="least_gain",
+            persist_state="session",
+            width=260,
+        )
+        least = st.session_state["least_gain"] / 100
+        kept = sum(each.adds(least) for each in found.heads)
+        st.button(
+            f"Keep only the {kept} minimal heads",
+            disabled=kept in (0, len(found.heads)),
+            on_click=_keep_minimal,
+            args=(whole, circuit, found, least),
+        )
+    frame = contribution_frame(found, least)
+    st.altair_chart(contribution_bars(frame, least, ink()), width="stretch", key="contributions")
+    with st.expander("As a table"):
+        st.dataframe(
+            frame[["name", "removed", "before", "after", "gain", "low", "high", "minimal"]],
+            hide_index=True,
+            column_config={
+                "name": "head v",
+                "removed": "K",
+                "before": st.column_config.NumberColumn("accuracy without K", format="%.3f"),
+                "after": st.column_config.NumberColumn("without K and v", format="%.3f"),
+                "gain": st.column_config.NumberColumn("v adds", format="percent"),
+                "low": st.column_config.NumberColumn("95 % from", format="percent"),
+                "high": st.column_config.NumberColumn("to", format="percent"),
+            },
+        )
+
+
+def _show_completeness(found: Completeness) -> None:
+    left, right = st.columns([1.5, 1], gap="medium", vertical_alignment="center")
+    with left:
+        st.altair_chart(
+            completeness_scatter(removal_frame(found), ink()), width="stretch", key="completeness"
+        )
+    with right:
+        if not isnan(found.mean_incompleteness):
+            st.metric(
+                "Mean incompleteness",
+                f"{found.mean_incompleteness:.3f}",
+                help="|accuracy of the circuit − accuracy of the model|, averaged over the random "
+                "sets. 0 is complete.",
+            )
+        for removal in found.groups:
+            gap = removal.difference
+            clear = "a clear difference" if gap.is_clear else "within its interval"
+            value = f"{gap.value:+.3f}".replace("-", "\N{MINUS SIGN}")
+            st.markdown(f"Without all of **{removal.name}**: {value}, {clear}.")
+        st.caption(f"Circuit − model, on {found.groups[0].difference.n} prompts.")
+
+
+def _show_edges(found: Edges) -> None:
+    strongest = sorted(found.edges, key=lambda edge: edge.weight.value)[:8]
+    st.markdown(f"{len(found.edges)} edges are measured, and are saved with the circuit.")
+    st.caption(
+        "Strongest: "
+        + "; ".join(
+            f"{edge.sender} → {edge.receiver or 'logits'} {edge.weight.value:+.3f}".replace(
+                "-", "\N{MINUS SIGN}"
+            )
+            for edge in strongest
+        )
+        + ". The Circuit page draws them all."
+    )
+
+
+def contribution_frame(found: Minimality, least: float) -> pd.DataFrame:
+    """A row per head, in the circuit's order."""
+    return pd.DataFrame(
+        {
+            "name": [f"{each.group} {each.head}" for each in found.heads],
+            "removed": [", ".join(map(str, each.removed)) or "none" for each in found.heads],
+            "before": [each.before.value for each in found.heads],
+            "after": [each.after.value for each in found.heads],
+            "gain": [each.gain.value for each in found.heads],
+            "low": [each.gain.low for each in found.heads],
+            "high": [each.gain.high for each in found.heads],
+            "minimal": [each.adds(least) for each in found.heads],
+            "colour": [COLOURS[Group[each.group]] for each in found.heads],
+        }
+    )
+
+
+def removal_frame(found: Completeness) -> pd.DataFrame:
+    """A row per set of removed heads; random ones come first, so that groups lie above them."""
+
+    def row(removal: Removal, kind: str, colour: str) -> dict[str, Any]:
+        shown = {"name": removal.name, "n_removed": removal.n_removed}
+        for what, figure in (("circuit", removal.circuit), ("model", removal.model)):
+            shown |= {what: figure.value, f"{what}_low": figure.low, f"{what}_high": figure.high}
+        return shown | {"kind": kind, "colour": colour}
+
+    rows = [row(removal, "random", OUTSIDE) for removal in found.random]
+    rows += [row(each, each.name, COLOURS[Group[each.name]]) for each in found.groups]
+    return pd.DataFrame(rows)
+
+
+def _ask(name: str, circuit: Circuit, setting: Setting, work: Any, explanation: str) -> Any:
+    """A button that asks, how far the answer is, and the answer once it is there."""
+    question = _question(name, circuit, setting)
+    study = _asked(question)
+    if not study or (study.job.future.done() and not study.job.parts):
+        st.button(
+            f"Measure {name} of {len(circuit.members)} heads",
+            key=f"ask_{name}",
+            on_click=studies.start,
+            args=(name, question, work),
+            help=explanation,
+        )
+    else:
+        st.caption(explanation)
+    if not study:
+        return None
+    waiting.follow(study.job)
+    return study.job.parts[0] if study.job.parts else None
+
+
+def _asked(question: Question) -> studies.Study[Question] | None:
+    study = studies.latest(question.name, question)
+    return study if study and study.request == question else None
+
+
+def _question(name: str, circuit: Circuit, setting: Setting) -> Question:
+    return Question(name, setting, Heads(circuit.name, frozenset(circuit.members)))
+
+
+def _minimality(question: Question, report: jobs.Report) -> Iterator[Minimality]:
+    report("Starting the engine", 0.02)
+    from backend.minimality import minimality
+
+    told = _told(report, "Removing heads")
+    yield minimality(_subject(question), question.heads.circuit, progress=told)
+
+
+def _completeness(question: Question, report: jobs.Report) -> Iterator[Completeness]:
+    report("Starting the engine", 0.02)
+    from backend.completeness import completeness
+
+    told = _told(report, "Removing sets of heads")
+    seed = question.setting.seed
+    yield completeness(_subject(question), question.heads.circuit, seed=seed, progress=told)
+
+
+def _edges(question: Question, report: jobs.Report) -> Iterator[Edges]:
+    report("Choosing prompts that the model answers right", 0.02)
+    from backend.bench import load
+    from backend.edges import edges
+    from backend.stages import run_pairs
+
+    circuit, setting = question.heads.circuit, question.setting
+    circuit.check(load(setting.model).shape, setting.model)
+    told = _told(report, "Patching one edge after the other")
+    yield edges(run_pairs(setting), circuit, setting.model, told)
+
+
+def _subject(question: Question) -> Any:
+    from backend.bench import load
+    from backend.compare import examine
+
+    setting = question.setting
+    return examine(load(setting.model), setting.n, setting.boxes, setting.seed)
+
+
+def _told(report: jobs.Report, stage: str) -> Any:
+    return lambda done, total: report(stage, 0.1 + 0.9 * done / total)
+
+
+def _keep_minimal(whole: Circuit, circuit: Circuit, found: Minimality, least: float) -> None:
+    from backend.minimality import minimal_circuit
+
+    _smaller()[_key(whole)] = minimal_circuit(circuit, found, least)
+
+
+def _take_back(whole: Circuit) -> None:
+    _smaller().pop(_key(whole), None)
+
+
+def _key(circuit: Circuit) -> frozenset:
+    return frozenset(circuit.members)
+
+
+def _smaller() -> dict[frozenset, Circuit]:
+    kept: dict[frozenset, Circuit] = st.session_state.setdefault("smaller_circuits", {})
+    return kept

@@ -1,0 +1,72 @@
+"""The worked example: one prompt, and what the model answers before and after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from backend.measures import Answers
+from circuitviz.charts import answer_bars
+from circuitviz.prompt import prompt_html
+
+if TYPE_CHECKING:
+    from backend.bench import Bench
+
+_SHOWN = 5
+
+
+def show_example(bench: Bench, before: Answers, after: Answers) -> None:
+    """The chosen prompt, the likeliest answers to it, and buttons to step through the prompts."""
+    prompt, n = st.session_state["example"] % len(bench.prompts), len(bench.prompts)
+    decode = bench.loaded.tokenizer.decode
+    answers = _likeliest(before, after, prompt)
+    words = [decode([token]).strip() for token in answers]
+    answer = decode([int(after.top(prompt, 1)[0])]).strip()
+    st.html(prompt_html(bench.prompts.words(prompt), bench.prompts.roles(prompt), answer))
+    frame = pd.DataFrame(
+        {
+            "word": words,
+            "before": before.probabilities[prompt, answers],
+            "after": after.probabilities[prompt, answers],
+            "is_right": answers == bench.prompts.answer_ids[prompt],
+        }
+    )
+    st.altair_chart(answer_bars(frame), width="stretch", key="answers")
+    flips = np.flatnonzero(_first(before) != _first(after))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button("◀", on_click=_go, args=((prompt - 1) % n,), help="Previous prompt")
+        st.markdown(f"Example {prompt + 1} of {n}")
+        st.button("▶", on_click=_go, args=((prompt + 1) % n,), help="Next prompt")
+        st.button(
+            f"Next flip ({len(flips)})",
+            on_click=_go,
+            args=(_next(flips, prompt),),
+            disabled=not len(flips),
+            help="The next prompt to which the first answer is another one than with every head "
+            "on. In brackets: how many of the prompts.",
+        )
+
+
+def _likeliest(before: Answers, after: Answers, prompt: int) -> np.ndarray:
+    """The top answers of both runs together, the most probable first."""
+    tokens = np.union1d(before.top(prompt, _SHOWN), after.top(prompt, _SHOWN))
+    highest = np.maximum(before.probabilities[prompt, tokens], after.probabilities[prompt, tokens])
+    return tokens[np.argsort(-highest, kind="stable")]
+
+
+def _first(answers: Answers) -> np.ndarray:
+    return answers.probabilities.argmax(axis=1)
+
+
+def _next(flips: np.ndarray, prompt: int) -> int:
+    """The first flip after a prompt, going round."""
+    if not len(flips):
+        return prompt
+    return int(flips[np.searchsorted(flips, prompt, side="right") % len(flips)])
+
+
+def _go(prompt: int) -> None:
+    st.session_state["example"] = prompt

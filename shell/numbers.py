@@ -1,0 +1,97 @@
+"""The numbers beside the picture: each with its interval, its n and its change."""
+
+from __future__ import annotations
+
+from math import isnan
+
+import streamlit as st
+
+from backend.measures import (
+    Answers,
+    Estimate,
+    mean_difference,
+    mean_estimate,
+    ratio,
+    wilson,
+)
+from backend.setting import Reading
+
+_RATIO_HELP = {
+    Reading.circuit: "Accuracy of the circuit as it stands, divided by the accuracy of the whole "
+    "model (the paper, circuit evaluation). 1 means that the circuit alone does all that the model "
+    "does. 95 % interval by paired bootstrap over prompts.",
+    Reading.model: "Accuracy of the model without the switched-off heads, divided by that of the "
+    "whole model. 95 % interval by paired bootstrap over prompts.",
+}
+_LABELS = {
+    Reading.circuit: ("Circuit", "Faithfulness"),
+    Reading.model: ("Model minus heads", "Accuracy kept"),
+}
+
+
+def show_numbers(reading: Reading, whole: Answers, before: Answers, after: Answers) -> None:
+    """Four figures in two rows: `before` is with every head on, `after` as it is now."""
+    part, share = _LABELS[reading]
+    kept, kept_before = (ratio(run.correct, whole.correct) for run in (after, before))
+    top, bottom = (st.columns(2, gap="small") for _ in range(2))
+    with top[0], st.container(gap="xxsmall"):
+        _figure(
+            "Whole model",
+            wilson(whole.correct),
+            None,
+            "Share of prompts that the untouched model answers right: its most probable next "
+            "token, among all tokens, is the object in the box asked for. 95 % Wilson interval.",
+        )
+    with top[1], st.container(gap="xxsmall"):
+        _figure(
+            part,
+            wilson(after.correct),
+            mean_difference(after.correct, before.correct).value,
+            f"Share of prompts answered right when {_WHAT_RUNS[reading]}. 95 % Wilson interval.",
+        )
+    with bottom[0], st.container(gap="xxsmall"):
+        _figure(share, kept, kept.value - kept_before.value, _RATIO_HELP[reading])
+    with bottom[1], st.container(gap="xxsmall"):
+        _figure(
+            "P(right answer)",
+            mean_estimate(after.probability),
+            mean_difference(after.probability, before.probability).value,
+            "Probability of the right object, mean over prompts. It moves before the accuracy "
+            "does. 95 % interval by bootstrap over prompts.",
+        )
+
+
+_WHAT_RUNS = {
+    Reading.circuit: "only the heads that are on compute, and every other head of the model is "
+    "knocked out at every token",
+    Reading.model: "everything runs as usual, except for the heads that are switched off",
+}
+
+
+def _figure(label: str, estimate: Estimate, change: float | None, explanation: str) -> None:
+    if isnan(estimate.value):
+        st.metric(label, "undefined", help=explanation)
+        st.caption(f"The model answers none of {estimate.n} prompts right.")
+        return
+    moved = change is not None and abs(change) >= 0.0005
+    st.metric(
+        label,
+        f"{estimate.value:.3f}",
+        "untouched" if change is None else f"{change:+.3f}",
+        delta_description="" if change is None else "since all on",
+        delta_color="normal" if moved else "off",
+        delta_arrow="auto" if moved else "off",
+        help=explanation,
+    )
+    st.caption(f"95 %: {estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}")
+
+
+def announce(reading: Reading, whole: Answers, after: Answers) -> None:
+    """The outcome in one sentence for screen readers, with the number of the click it answers."""
+    part, share = _LABELS[reading]
+    kept = ratio(after.correct, whole.correct).value
+    click = f"{st.session_state['epoch']}.{st.session_state['served']}"
+    st.html(
+        f'<div class="spoken" role="status" data-click="{click}">{part}: accuracy '
+        f"{after.correct.mean():.3f}. {share} {kept:.3f}.</div>"
+    )

@@ -1,0 +1,105 @@
+"""The clickable circuit on the page: draw it, and take in what is clicked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from backend import catalogue
+from backend.circuit import Circuit, Group, Head, Position
+from backend.setting import Mode, Reading
+from circuitviz.component import circuit_component, parse_message
+from circuitviz.graph import circuit_graph, outside_heads
+from circuitviz.layout import circuit_layout
+from circuitviz.picture import circuit_picture
+from shell import state
+from shell.edges import edge_weights, least_weight
+from shell.history import NodeKey, Switches
+from shell.view import View
+
+if TYPE_CHECKING:
+    from backend.bench import Bench
+
+_KEY = "circuit_picture"
+# The screen less what stands above and below, so that graph and numbers need no scrolling.
+_HEIGHT = "clamp(440px, calc(100vh - {others}px), 960px)"
+_OTHERS, _OTHERS_WITH_SLIDER = 192, 216
+
+
+def show_picture(bench: Bench, circuit: Circuit, view: View) -> None:
+    """Draw the circuit with its switches; a click calls the fragment again."""
+    shape = bench.loaded.shape
+    extra = outside_heads(circuit, shape) if view.outside else tuple(view.switched)
+    drawn = (*circuit.members, *extra)
+    weights = edge_weights(circuit)
+    graph = circuit_graph(
+        circuit,
+        shape,
+        _scores(circuit, drawn),
+        attention_targets={key: _looks_at(bench, key) for key in drawn},
+        extra=extra,
+        added=view.switched if view.reading is Reading.circuit else (),
+        weights=weights,
+    )
+    layout = circuit_layout(graph, shape, grid=view.outside)
+    words = _column_words(bench, view.example % len(bench.prompts))
+    circuit_component(
+        circuit_picture(
+            graph,
+            layout,
+            words,
+            off_word=_off_word(view),
+            outside_on=view.reading is Reading.model,
+            least_weight=least_weight(circuit),
+        ),
+        off=view.off,
+        switched=view.switched,
+        served_sequence=st.session_state["served"],
+        epoch=st.session_state["epoch"],
+        key=_KEY,
+        height=_HEIGHT.format(others=_OTHERS_WITH_SLIDER if weights else _OTHERS),
+        on_change=_take_in,
+    )
+
+
+def _take_in() -> None:
+    message = parse_message(st.session_state[_KEY].get("message"))
+    if message and message.is_news(st.session_state["served"], st.session_state["epoch"]):
+        st.session_state["served"] = message.sequence
+        state.click(Switches(message.off, message.switched))
+
+
+def _off_word(view: View) -> str:
+    if view.mode is Mode.other:
+        return f"from {catalogue.label(view.source)}"
+    return {Mode.mean: "knocked out", Mode.counterfactual: "patched"}[view.mode]
+
+
+def _scores(circuit: Circuit, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, float]:
+    """The path-patching scores that came with the circuit, where they are of the right size."""
+    tables = circuit.provenance.get("scores", {})
+    scores = {}
+    for group, (layer, index) in drawn:
+        try:
+            scores[group, Head(layer, index)] = float(tables[group.name][layer][index])
+        except (KeyError, IndexError, TypeError, ValueError):
+            continue
+    return scores
+
+
+def _looks_at(bench: Bench, key: NodeKey) -> str:
+    target, mass = bench.attention.strongest(*key)
+    return f"{target} ({mass:.2f})"
+
+
+def _column_words(bench: Bench, prompt: int) -> dict[Group, str]:
+    words = bench.prompts.words(prompt)
+    at = {position: words[bench.prompts.positions[position][prompt]] for position in Position}
+    return {
+        Group.D: f"previous “{at[Position.prev_query_label]}”",
+        Group.C: f"query “{at[Position.query_label]}”",
+        Group.B: f"last “{at[Position.last]}”",
+        Group.A: f"last “{at[Position.last]}”",
+    }

@@ -1,0 +1,95 @@
+"""The sidebar: which model, which circuit, which prompts."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend import catalogue
+from backend.errors import UserError
+from backend.tasks import MAX_BOXES, MIN_BOXES
+from shell import state
+from shell.history import History
+from shell.view import MAX_SEED, N_PROMPTS
+
+_MAX_CIRCUIT_MB = 1
+
+
+def show() -> None:
+    """Draw the sidebar; what is chosen lands in the session's state."""
+    with st.sidebar:
+        st.markdown("### Circuit explorer")
+        st.selectbox(
+            "Model",
+            _with_current(catalogue.bundled_models(), "model"),
+            format_func=catalogue.label,
+            key="model",
+            persist_state="session",
+            accept_new_options=True,
+            help="A bundled model. You can also type the folder of a Hugging Face model on this "
+            "computer, or a hub name such as `owner/name`.",
+        )
+        _describe(st.session_state["model"])
+        st.selectbox(
+            "Circuit",
+            _with_current(tuple(catalogue.circuits()), "circuit"),
+            key="circuit",
+            persist_state="session",
+            on_change=_start_over,
+            help="The heads to draw and to click. “base” was found in the bundled base model.",
+        )
+        with st.popover("Add a circuit", width="stretch"):
+            st.file_uploader(
+                "A circuit saved as JSON",
+                type="json",
+                key="uploaded_circuit",
+                max_upload_size=_MAX_CIRCUIT_MB,
+                on_change=_add_circuit,
+            )
+            if complaint := st.session_state.get("upload_complaint"):
+                st.error(complaint)
+        st.selectbox(
+            "Prompts",
+            N_PROMPTS,
+            key="n",
+            persist_state="session",
+            help="How many prompts every number is measured on. More prompts, narrower intervals.",
+        )
+        st.number_input(
+            "Seed",
+            min_value=0,
+            max_value=MAX_SEED,
+            key="seed",
+            persist_state="session",
+            help="Another seed draws other objects, labels and questions.",
+        )
+        st.slider(
+            "Boxes in each prompt", MIN_BOXES, MAX_BOXES, key="boxes", persist_state="session"
+        )
+
+
+def _with_current(options: tuple[str, ...], key: str) -> tuple[str, ...]:
+    """A name from the address stays selectable, so that the page can say what is wrong with it."""
+    current = st.session_state[key]
+    return options if current in options else (*options, current)
+
+
+def _describe(model: str) -> None:
+    card = catalogue.card(model)
+    if card:
+        st.caption(f"Fine-tuned on: {card.finetuned_on}. In the paper: {card.paper_counterpart}.")
+
+
+def _start_over() -> None:
+    state.overrule(History())
+
+
+def _add_circuit() -> None:
+    file = st.session_state["uploaded_circuit"]
+    st.session_state["upload_complaint"] = None
+    if file is None:
+        return
+    try:
+        st.session_state["circuit"] = catalogue.add_circuit(file.name, file.getvalue())
+        _start_over()
+    except UserError as error:
+        st.session_state["upload_complaint"] = str(error)

@@ -1,0 +1,46 @@
+"""A random model whose right answers are its own, and a circuit to remove heads from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from backend.circuit import Circuit, Group, Head
+from backend.hooks import shape_of
+from backend.loading import LoadedModel
+from backend.subject import Subject
+from backend.tasks import reference_prompts, sample_prompts
+from tests import oracles, tiny
+
+TOKENIZER = tiny.word_tokenizer()
+CIRCUIT = Circuit(
+    {
+        Group.A: (Head(2, 1), Head(3, 0), Head(3, 2), Head(3, 3)),
+        Group.B: (Head(1, 0), Head(2, 1), Head(2, 3)),
+        Group.C: (Head(0, 3), Head(1, 1), Head(1, 2)),
+        Group.D: (Head(0, 0), Head(0, 2)),
+    },
+    "random",
+)
+"""L2.1 is in A and in B."""
+
+
+class Examined:
+    """A subject in float64, whose right answers are those that the model gives."""
+
+    def __init__(self, kind: str) -> None:
+        self.model = tiny.in_float64(tiny.MAKERS[kind]())
+        prompts = sample_prompts(TOKENIZER, 30, n_boxes=3)
+        self.reference = reference_prompts(TOKENIZER, 12, n_boxes=3)
+        answers = oracles.run(self.model, prompts)[0].argmax(-1).numpy()
+        self.prompts = replace(prompts, answer_ids=answers)
+        loaded = LoadedModel(kind, self.model, TOKENIZER, shape_of(self.model))
+        self.subject = Subject(loaded, self.prompts, self.reference)
+
+    def accuracy(self, runner: Any, sites: Any) -> float:
+        """With a runner of `oracles`, of a circuit alone or of the model without sites."""
+        logits = runner(self.model, self.prompts, self.reference, sites)
+        right = logits.argmax(-1) == torch.tensor(self.prompts.answer_ids)
+        return float(right.double().mean())

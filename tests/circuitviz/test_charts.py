@@ -1,0 +1,29 @@
+"""Charts: every answer appears before and after, nothing paints over the theme."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from circuitviz.charts import answer_bars
+
+
+def test_answer_bars_pair_before_and_after_in_the_given_order() -> None:
+    answers = pd.DataFrame(
+        {
+            "word": ["apple", "clock"],
+            "before": [0.71, 0.05],
+            "after": [0.12, 0.48],
+            "is_right": [True, False],
+        }
+    )
+    spec = answer_bars(answers).to_dict()
+    (rows,) = spec["datasets"].values()
+    looks = {(row["word"], row["look"]): row["text"] for row in rows}
+    assert looks == {
+        ("apple", "before"): "0.71",
+        ("apple", "after, right"): "0.12",
+        ("clock", "before"): "0.05",
+        ("clock", "after"): "0.48",
+    }
+    assert spec["layer"][0]["encoding"]["y"]["sort"] == ["apple", "clock"]
+    assert spec["config"]["background"] == "transparent"

@@ -1,0 +1,94 @@
+"""The picture's data: plain JSON, and true to the graph."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.circuit import READING_ORDER, Circuit, Group, ModelShape
+from circuitviz.graph import NodeKey, circuit_graph, outside_heads
+from circuitviz.layout import circuit_layout
+from circuitviz.palette import COLOURS, INKS, SHAPES
+from circuitviz.picture import Picture, circuit_picture, node_id, score_text
+from tests.circuitviz.samples import TINY, WORDS, tiny_circuit
+from tests.circuitviz.strategies import circuits
+
+
+def picture_of(
+    circuit: Circuit, shape: ModelShape, scores: dict[NodeKey, float] | None = None
+) -> Picture:
+    graph = circuit_graph(circuit, shape, scores)
+    return circuit_picture(graph, circuit_layout(graph, shape), WORDS)
+
+
+@given(circuits())
+@settings(deadline=None, max_examples=25)
+def test_the_data_is_plain_json_and_holds_every_edge(drawn: tuple[Circuit, ModelShape]) -> None:
+    graph = circuit_graph(*drawn)
+    picture = circuit_picture(graph, circuit_layout(graph, drawn[1]))
+    data = json.loads(json.dumps(picture.data, allow_nan=False))
+    assert len(data["nodes"]) == len(drawn[0].members) == len(picture.members)
+    assert sum(len(node["to"]) for node in data["nodes"]) == graph.number_of_edges()
+
+
+def test_the_strongest_head_of_each_group_is_largest() -> None:
+    circuit = tiny_circuit()
+    scores = {key: -(10.0 ** -READING_ORDER.index(key[0])) for key in circuit.members}
+    first = {group: circuit.heads(group)[0] for group in Group}
+    scores |= {(group, head): 4 * scores[group, head] for group, head in first.items()}
+    sizes = {node["id"]: node["size"] for node in picture_of(circuit, TINY, scores).data["nodes"]}
+    for key in circuit.members:
+        assert sizes[node_id(key)] == (1.0 if key[1] == first[key[0]] else 0.5)
+
+
+def test_columns_carry_the_prompts_own_words() -> None:
+    columns = picture_of(tiny_circuit(), TINY).data["columns"]
+    assert [column["group"] for column in columns] == ["D", "C", "B", "A"]
+    assert columns[0]["word"] == "previous “F”"
+
+
+def test_a_screen_reader_hears_head_name_group_and_score() -> None:
+    circuit = tiny_circuit()
+    key = circuit.members[0]
+    node = picture_of(circuit, TINY, {key: -0.412}).data["nodes"][0]
+    assert node["spoken"] == f"{key[1]}, Structure Reader, group D, score −0.41"
+
+
+def test_outside_heads_are_told_apart() -> None:
+    circuit = tiny_circuit()
+    graph = circuit_graph(circuit, TINY, extra=outside_heads(circuit, TINY))
+    picture = circuit_picture(graph, circuit_layout(graph, TINY))
+    assert picture.members == set(circuit.members)
+    assert picture.outside == set(outside_heads(circuit, TINY))
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [(None, "not measured"), (-0.4123, "−0.41"), (0.5, "+0.50"), (-0.0021, "−0.0021")],
+)
+def test_score_text(score: float | None, text: str) -> None:
+    assert score_text(score) == text
+
+
+@given(st.sampled_from(list(Group)))
+def test_ink_can_be_read_on_its_colour(group: Group) -> None:
+    assert contrast(COLOURS[group], INKS[group]) >= 4.5
+
+
+def test_groups_differ_in_shape_and_colour() -> None:
+    assert len(set(SHAPES.values())) == len(set(COLOURS.values())) == len(Group)
+
+
+def contrast(first: str, second: str) -> float:
+    """The contrast ratio of two colours, after WCAG 2."""
+    lighter, darker = sorted((luminance(first), luminance(second)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -1,0 +1,30 @@
+"""What tests in a browser share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from tests.dashboard import browsing, chromium
+
+# Two threads on tensors this small, on shared cores, take ten times longer than one.
+torch.set_num_threads(1)
+# Nor may an example fail because the machine is busy.
+settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("shared")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; skips, and says so, when there is none."""
+    executable = chromium()
+    if not executable:
+        pytest.skip("No Chromium found: the browser tests did not run.")
+    with browsing(executable) as running:
+        yield running

@@ -1,0 +1,102 @@
+"""Start a Streamlit script and a real browser to look at it: for tests and benchmarks."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+_START_SECONDS = 60
+_BROWSER_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def chromium() -> str | None:
+    """Where a Chromium is, if there is one."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@contextmanager
+def serving(script: Path, *options: str) -> Iterator[str]:
+    """The address of a new server process for the script, up and healthy."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}", *options],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        address = f"http://localhost:{port}"
+        _wait_until_healthy(address)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+@contextmanager
+def browsing(executable: str) -> Iterator[Any]:
+    """A headless Chromium."""
+    from playwright.sync_api import expect, sync_playwright
+
+    # A busy machine is slow, not wrong; five seconds, the default, would tell them apart badly.
+    expect.set_options(timeout=30_000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=_BROWSER_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def watched_pages(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open pages; afterwards no page may have gone wrong, nor asked anything of another machine."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(address: str, **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}} | options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(f"page error: {error}"))
+        page.on("console", lambda m: complaints.extend([m.text] if m.type == "error" else []))
+        page.on("request", lambda r: complaints.extend([r.url] if _is_external(r.url) else []))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints, complaints
+
+
+def _is_external(url: str) -> bool:
+    return not url.startswith(("http://localhost:", "ws://localhost:", "data:", "blob:"))
+
+
+def _wait_until_healthy(address: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise TimeoutError(f"The server did not start within {_START_SECONDS} s.")

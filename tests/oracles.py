@@ -1,0 +1,202 @@
+"""Slow and obvious: one plain run of the whole prompts, with hooks, for everything asked.
+
+They share nothing with the engine but the definition of a head output, which they write out anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backend.circuit import Group, Head, Site
+from backend.tasks import PromptSet
+
+Change = Callable[[Tensor], None]
+"""Writes into a flat activation [n, seq, n_heads * d_head] in place."""
+
+
+def base_of(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def attention(model: Any, layer: int) -> Any:
+    return base_of(model).model.layers[layer].self_attn
+
+
+def sizes(model: Any) -> tuple[int, int, int, int]:
+    config = base_of(model).config
+    heads = config.num_attention_heads
+    return config.num_hidden_layers, heads, config.num_key_value_heads, config.head_dim
+
+
+@torch.no_grad()
+def run(
+    model: Any,
+    prompts: PromptSet,
+    change_heads: Mapping[int, Change] | None = None,
+    change_projection: Mapping[tuple[int, str], Change] | None = None,
+) -> tuple[Tensor, dict[tuple[int, str], Tensor]]:
+    """Logits at the last token [n, vocab], and what went into o_proj and came out of q and v."""
+    seen: dict[tuple[int, str], Tensor] = {}
+
+    def before_o(layer: int) -> Any:
+        def hook(_: Any, inputs: Any) -> Any:
+            flat = inputs[0].clone()
+            if change_heads and layer in change_heads:
+                change_heads[layer](flat)
+            seen[layer, "heads"] = flat.clone()
+            return (flat,)
+
+        return hook
+
+    def after(layer: int, name: str) -> Any:
+        def hook(_: Any, __: Any, output: Tensor) -> Tensor:
+            flat = output.clone()
+            if change_projection and (layer, name) in change_projection:
+                change_projection[layer, name](flat)
+            seen[layer, name] = flat.clone()
+            return flat
+
+        return hook
+
+    with ExitStack() as hooks:
+        for layer in range(sizes(model)[0]):
+            module = attention(model, layer)
+            hooks.enter_context(module.o_proj.register_forward_pre_hook(before_o(layer)))
+            for name in ("q_proj", "k_proj", "v_proj"):
+                handle = getattr(module, name).register_forward_hook(after(layer, name))
+                hooks.enter_context(handle)
+        ids = torch.tensor(prompts.input_ids, device=next(base_of(model).parameters()).device)
+        logits = base_of(model)(input_ids=ids, use_cache=False).logits[:, -1]
+    return logits, seen
+
+
+def head_outputs(model: Any, prompts: PromptSet) -> Tensor:
+    """[n_layers, n, seq, n_heads, d_head]"""
+    n_layers, n_heads, _, d_head = sizes(model)
+    _, seen = run(model, prompts)
+    flat = torch.stack([seen[layer, "heads"] for layer in range(n_layers)])
+    return flat.view(*flat.shape[:3], n_heads, d_head)
+
+
+def replaced(
+    model: Any, prompts: PromptSet, new: Mapping[tuple[int, int, int, int], Tensor]
+) -> Tensor:
+    """Logits [n, vocab] when head outputs (layer, prompt, token, head) have these values."""
+    n_layers, _, _, d_head = sizes(model)
+
+    def change_of(layer: int) -> Change:
+        def change(flat: Tensor) -> None:
+            for (at_layer, prompt, token, head), value in new.items():
+                if at_layer == layer:
+                    flat[prompt, token, head * d_head : (head + 1) * d_head] = value
+
+        return change
+
+    return run(model, prompts, {layer: change_of(layer) for layer in range(n_layers)})[0]
+
+
+def circuit_alone(
+    model: Any, prompts: PromptSet, reference: PromptSet, sites: Collection[Site]
+) -> Tensor:
+    """Logits [n, vocab] when every head output is its mean, but at these sites."""
+    means, d_head = head_outputs(model, reference).mean(1), sizes(model)[3]
+
+    def change_of(layer: int) -> Change:
+        def change(flat: Tensor) -> None:
+            free = flat.clone()
+            flat[:] = means[layer].flatten(-2)
+            for site in (site for site in sites if site.head.layer == layer):
+                at = _numbers(prompts, site, d_head)
+                flat[at] = free[at]
+
+        return change
+
+    return run(model, prompts, {layer: change_of(layer) for layer in range(sizes(model)[0])})[0]
+
+
+def model_without(
+    model: Any, prompts: PromptSet, reference: PromptSet, sites: Collection[Site]
+) -> Tensor:
+    """Logits [n, vocab] when head outputs at these sites are their means."""
+    means, d_head = head_outputs(model, reference).mean(1), sizes(model)[3]
+
+    def change_of(layer: int) -> Change:
+        def change(flat: Tensor) -> None:
+            for site in (site for site in sites if site.head.layer == layer):
+                at = _numbers(prompts, site, d_head)
+                flat[at] = means[layer].flatten(-2).expand_as(flat)[at]
+
+        return change
+
+    return run(model, prompts, {layer: change_of(layer) for layer in range(sizes(model)[0])})[0]
+
+
+def _numbers(prompts: PromptSet, site: Site, d_head: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the site's numbers are in a flat activation."""
+    first = site.head.index * d_head
+    tokens = torch.tensor(prompts.positions[site.position])
+    rows = torch.arange(len(prompts))
+    return rows[:, None], tokens[:, None], torch.arange(first, first + d_head)[None]
+
+
+def answer_probabilities(logits: Tensor, prompts: PromptSet) -> Tensor:
+    answers = torch.tensor(prompts.answer_ids, device=logits.device)
+    return logits.softmax(-1)[torch.arange(len(answers)), answers]
+
+
+def path_patching_score(
+    model: Any,
+    prompts: PromptSet,
+    counterfactual: PromptSet,
+    group: Group,
+    receivers: Collection[Head],
+    sender: Head,
+    clean: Any = None,
+    other: Any = None,
+) -> Tensor:
+    """(p_patched - p_clean) / p_clean of the right answer [n], by two plain runs of the model.
+
+    First run: the sender at the group's token has the counterfactual's value, every other head
+    output its clean one. Second run: the receivers' queries or values at that token come from the
+    first; everything else is computed. `clean` and `other` are the runs on both prompt sets.
+    """
+    n_layers, n_heads, n_kv_heads, d_head = sizes(model)
+    clean_logits, clean_seen = clean or run(model, prompts)
+    _, other_seen = other or run(model, counterfactual)
+    at = torch.tensor(prompts.positions[group.position])
+    other_at = torch.tensor(counterfactual.positions[group.position])
+    rows = torch.arange(len(prompts))
+    piece = slice(sender.index * d_head, (sender.index + 1) * d_head)
+
+    def freeze(layer: int) -> Change:
+        def change(flat: Tensor) -> None:
+            flat[:] = clean_seen[layer, "heads"]
+            if layer == sender.layer:
+                flat[rows, at, piece] = other_seen[layer, "heads"][rows, other_at, piece]
+
+        return change
+
+    logits, sent = run(model, prompts, {layer: freeze(layer) for layer in range(n_layers)})
+    if group is not Group.A:
+        name = "q_proj" if group is Group.B else "v_proj"
+        per_head = 1 if group is Group.B else n_heads // n_kv_heads
+
+        def receive(layer: int) -> Change:
+            def change(flat: Tensor) -> None:
+                for receiver in receivers:
+                    if receiver.layer == layer:
+                        first = receiver.index // per_head * d_head
+                        part = slice(first, first + d_head)
+                        flat[rows, at, part] = sent[layer, name][rows, at, part]
+
+            return change
+
+        changes = {(layer, name): receive(layer) for layer in range(n_layers)}
+        logits, _ = run(model, prompts, None, changes)
+    p_clean = answer_probabilities(clean_logits, prompts)
+    return (answer_probabilities(logits, prompts) - p_clean) / p_clean

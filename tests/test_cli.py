@@ -1,0 +1,144 @@
+"""The command line: JSON on one stream, words on the other, messages for what users get wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from backend import catalogue
+from backend.circuit import Circuit, Group, Head
+from backend.cli import main
+from backend.loading import load_model
+from backend.tasks import sample_prompts
+from tests import planted
+from tests.tiny import llama, word_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    place = tmp_path_factory.mktemp("model")
+    llama().save_pretrained(place)
+    word_tokenizer().save_pretrained(place)
+    return str(place)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any, str]:
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if out else None, err
+
+
+def test_models_lists_what_is_bundled(capsys: pytest.CaptureFixture[str]) -> None:
+    code, result, _ = run(capsys, "models")
+    assert code == 0
+    assert [model["name"] for model in result["models"]] == list(catalogue.bundled_models())
+    assert "base" in result["circuits"]
+
+
+def test_accuracy_is_what_the_model_answers(
+    capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    code, result, _ = run(capsys, "accuracy", folder, "--prompts", "60", "--boxes", "3")
+    loaded = load_model(folder)
+    prompts = sample_prompts(loaded.tokenizer, 60, 3, 0)
+    with torch.no_grad():
+        logits = loaded.model(torch.tensor(prompts.input_ids)).logits[:, -1]
+    right = logits.argmax(-1).numpy() == prompts.answer_ids
+    probability = logits.softmax(-1)[range(60), prompts.answer_ids].double()
+    figures = result["models"][folder]
+    assert code == 0
+    assert figures["accuracy"]["value"] == pytest.approx(right.mean())
+    assert figures["probability"]["value"] == pytest.approx(float(probability.mean()), abs=1e-6)
+    assert figures["accuracy"]["n"] == 60
+    assert result["prompts"] == 60
+
+
+def test_an_undefined_figure_is_null(capsys: pytest.CaptureFixture[str], folder: str) -> None:
+    whole = run(capsys, "accuracy", folder, "--prompts", "20")[1]["models"][folder]["accuracy"]
+    assert whole["value"] == 0, "this random model should answer nothing right"
+    circuit = Path(folder) / "circuit.json"
+    circuit.write_text(Circuit({Group.A: (Head(0, 0),)}).to_json())
+    code, result, _ = run(
+        capsys, "faithfulness", folder, "--circuit", str(circuit), "--prompts", "20"
+    )
+    assert code == 0
+    assert result["models"][folder]["faithfulness"]["value"] is None
+
+
+def test_discover_finds_and_saves_the_planted_circuit(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    planted.model().save_pretrained(tmp_path)
+    planted.tokenizer().save_pretrained(tmp_path)
+    saved = tmp_path / "found.json"
+    sizes = [f"{group.name}={len(heads)}" for group, heads in planted.CIRCUIT.items()]
+    code, result, err = run(
+        capsys, "discover", str(tmp_path), "--prompts", "20", "--boxes", "2",
+        "--keep", *sizes, "--save", str(saved),
+    )  # fmt: skip
+    assert code == 0
+    found = Circuit.from_json(saved.read_text())
+    assert dict(found.groups) == planted.CIRCUIT
+    assert result == json.loads(saved.read_text())
+    assert result["provenance"]["n_prompts"] == 20
+    assert "stage D" in err
+    code, result, _ = run(
+        capsys, "faithfulness", str(tmp_path), "--circuit", str(saved), "--prompts", "50",
+        "--boxes", "2",
+    )  # fmt: skip
+    assert result["models"][str(tmp_path)]["faithfulness"]["value"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("accuracy", "no-such-model"), "There is no model “no-such-model”"),
+        (("accuracy", "{folder}", "--boxes", "0"), "2 to 10 boxes, not 0"),
+        (("accuracy", "{folder}", "--boxes", "100"), "2 to 10 boxes, not 100"),
+        (("accuracy", "{folder}", "--prompts", "0"), "At least one prompt"),
+        (("faithfulness", "{folder}", "--circuit", "nothing"), "There is no circuit “nothing”"),
+        (("faithfulness", "{folder}", "--circuit", "{big}"), r"has head L31.31 in group A"),
+        (("faithfulness", "{folder}", "--circuit", "{bad}"), "groups.A"),
+        (("discover", "{folder}", "--prompts", "5"), "answers only 0 of 50 prompts right"),
+        (("discover", "{damaged}", "--prompts", "5"), "cannot be loaded"),
+    ],
+)
+def test_bad_input_gets_one_clear_message(
+    capsys: pytest.CaptureFixture[str],
+    folder: str,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    big, bad, damaged = (tmp_path / name for name in ("big.json", "bad.json", "damaged"))
+    big.write_text(Circuit({Group.A: (Head(31, 31),)}, "big").to_json())
+    bad.write_text('{"groups": {"A": 3}}')
+    damaged.mkdir()
+    (damaged / "config.json").write_text("{")
+    places = {"folder": folder, "big": big, "bad": bad, "damaged": damaged}
+    code, result, err = run(capsys, *(word.format(**places) for word in arguments))
+    assert code == 1
+    assert result is None
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kept", ["E=3", "A", "A=0", "A=x", "A=-1"])
+def test_a_wrong_keep_is_explained(capsys: pytest.CaptureFixture[str], kept: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["discover", "base", "--keep", kept])
+    assert "is not like B=6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["models", "accuracy", "faithfulness", "discover"])
+def test_every_command_has_help_with_an_example(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"example: python -m backend {command}" in capsys.readouterr().out

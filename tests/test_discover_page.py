@@ -1,0 +1,266 @@
+"""The Discover page without a browser: what it shows is what path patching gives."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from backend import catalogue, jobs
+from backend.bench import load, prepare
+from backend.circuit import Circuit, Group, Head
+from backend.compare import examine
+from backend.completeness import completeness
+from backend.minimality import minimality
+from backend.setting import Setting
+from backend.stages import found_circuit, run_stages
+from shell import discovery
+from shell.discovery import DEFAULT_KEPT, Plan
+from shell.edges import edge_weights
+from shell.history import History, Switches
+from shell.stages import stage_frame
+
+APP = Path(__file__).parent.parent / "app.py"
+N = 10
+SHOWN = 50
+SETTING = Setting("base", N, 7, 0)
+
+
+@pytest.fixture(autouse=True)
+def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", tmp_path)
+    jobs.forget(("discover", SETTING))
+
+
+def page(**values: Any) -> AppTest:
+    test = AppTest.from_file(str(APP), default_timeout=60)
+    test.query_params.update({"n": str(SHOWN), "model": values.pop("model", "base")})
+    for key, value in ({"discover_n": N} | values).items():
+        test.session_state[key.replace("base_found", "base-found")] = value
+    return rerun(test.switch_page("pages/discover.py"))
+
+
+def rerun(test: AppTest) -> AppTest:
+    test.run()
+    assert not test.exception
+    return test
+
+
+def press(test: AppTest, label: str) -> AppTest:
+    next(button for button in test.button if button.label == label).click()
+    return rerun(test)
+
+
+def labels(test: AppTest) -> list[str]:
+    return [button.label for button in test.button]
+
+
+def finish(test: AppTest, setting: Setting = SETTING) -> AppTest:
+    job = jobs.known(("discover", setting))
+    assert job is not None
+    job.future.exception(120)
+    return rerun(test)
+
+
+def run_all(test: AppTest) -> AppTest:
+    return finish(press(test, "Run all four stages"))
+
+
+def stages(test: AppTest) -> tuple[Any, ...]:
+    return tuple(test.session_state["discoveries"][SETTING][0].parts)
+
+
+def expected(kept: dict[Group, int] | None = None, until: Group = Group.D) -> list[Any]:
+    sizes = {**DEFAULT_KEPT, **(kept or {})}
+    return list(run_stages(SETTING, sizes, False, (), until, lambda stage, share: None))
+
+
+def charts(test: AppTest) -> list[dict[str, Any]]:
+    return [json.loads(chart.proto.spec) for chart in test.get("vega_lite_chart")]
+
+
+def test_all_four_stages_show_the_scores_of_path_patching() -> None:
+    test = run_all(page())
+    assert len(charts(test)) == len(Group)
+    for group, shown, right in zip(Group, stages(test), expected(), strict=True):
+        assert shown.receivers == right.receivers
+        frame = stage_frame(Plan(SETTING, DEFAULT_KEPT, False), shown, group)
+        for row in frame.itertuples():
+            head = Head(row.layer, row.head)
+            assert row.name == str(head)
+            assert row.score == pytest.approx(float(right.mean[head]), abs=1e-6)
+            assert row.standard_error == pytest.approx(float(right.standard_error[head]), abs=1e-6)
+            assert row.kept == (head in right.strongest(DEFAULT_KEPT[group]))
+    assert "All four stages are done" in labels(test)
+
+
+def test_stages_run_one_by_one() -> None:
+    test = page()
+    for group in Group:
+        press(test, f"Run {group.name}")
+        finish(test)
+        assert len(stages(test)) == list(Group).index(group) + 1
+    assert [s.receivers for s in stages(test)] == [s.receivers for s in expected()]
+
+
+def test_keeping_other_heads_makes_the_later_stages_stale() -> None:
+    test = run_all(page())
+    first = stages(test)
+    test.slider(key="discover_keep_B").set_value(2)
+    rerun(test)
+    stale = [caption.value for caption in test.caption if "Stale" in caption.value]
+    assert len(stale) == 2
+    assert all("run again from C" in text for text in stale)
+    assert any("when all four stages have run" in caption.value for caption in test.caption)
+    finish(press(test, "Run the rest, from C"))
+    again = stages(test)
+    assert again[:2] == first[:2]
+    assert again[2].receivers == first[1].strongest(2)
+    assert not [caption for caption in test.caption if "Stale" in caption.value]
+
+
+def test_median_centred_scores_rank_the_heads() -> None:
+    test = run_all(page(discover_ranking=discovery.CENTRED))
+    stage = stages(test)[0]
+    kept = stage.strongest(DEFAULT_KEPT[Group.A], centred=True)
+    assert stages(test)[1].receivers == kept
+    frame = stage_frame(Plan(SETTING, DEFAULT_KEPT, True), stage, Group.A)
+    for layer, rows in frame.groupby("layer"):
+        assert rows["score"].median() == pytest.approx(0, abs=1e-6), layer
+
+
+def test_cancelling_keeps_the_finished_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived, go_on = Event(), Event()
+
+    def slow(*arguments: Any) -> Any:
+        *_, report = arguments
+        for number, stage in enumerate(run_stages(*arguments)):
+            yield stage
+            if number == 1:
+                arrived.set()
+                go_on.wait(60)
+                report("Going on", 0.6)
+
+    monkeypatch.setattr("backend.stages.run_stages", slow)
+    test = page()
+    press(test, "Run all four stages")
+    assert arrived.wait(60)
+    rerun(test)
+    assert len(charts(test)) == 2
+    press(test, "Cancel")
+    go_on.set()
+    finish(test)
+    assert "Cancelled. What was finished is kept." in test.info[0].value
+    assert len(charts(test)) == 2
+    monkeypatch.undo()
+    finish(press(test, "Run the rest, from C"))
+    assert len(charts(test)) == len(Group)
+
+
+def test_another_tab_finds_the_same_stages() -> None:
+    run_all(page())
+    assert len(charts(page())) == len(Group)
+
+
+def test_an_unknown_model_gets_a_message_and_the_page_goes_on() -> None:
+    test = page(model="no-such-model")
+    press(test, "Run all four stages")
+    finish(test, Setting("no-such-model", N, 7, 0))
+    assert "There is no model" in test.error[0].value
+    assert "Run all four stages" in labels(test)
+
+
+def test_saving_keeps_heads_and_where_they_come_from(tmp_path: Path) -> None:
+    test = run_all(page(name_for_base_found="mine"))
+    press(test, "Save")
+    assert "Saved as “mine”" in test.success[0].value
+    saved = Circuit.from_json((tmp_path / "mine.json").read_text())
+    right = found_circuit(SETTING, expected(), DEFAULT_KEPT, False, "mine")
+    assert saved.groups == right.groups
+    assert not {*saved.heads(Group.A)} & {*saved.heads(Group.B)}
+    for key in ("model", "seed", "boxes", "n_prompts", "sizes", "receivers", "scores", "date"):
+        assert key in saved.provenance
+    assert saved.provenance["sizes"] == {g.name: n for g, n in DEFAULT_KEPT.items()}
+
+
+@pytest.mark.parametrize("name", ["base", "../../etc/passwd", "", "a b", "x" * 65])
+def test_a_bad_name_gets_a_message_and_no_file(tmp_path: Path, name: str) -> None:
+    test = run_all(page(name_for_base_found=name))
+    press(test, "Save")
+    assert test.error
+    assert not [*tmp_path.rglob("*.json")]
+    press(test, "Open in the Circuit page")
+    assert test.error
+    assert test.session_state["circuit"] == "base"
+
+
+def test_the_found_circuit_opens_in_the_circuit_page() -> None:
+    shown = Setting("base", SHOWN, 7, 0)
+    jobs.job(shown, lambda report: iter([prepare(shown, report)])).future.result(120)
+    test = page(name_for_base_found="opened")
+    head = (Group.A, catalogue.circuit("base").heads(Group.A)[0])
+    test.session_state["history"] = History(Switches(frozenset({head})))
+    run_all(test)
+    press(test, "Open in the Circuit page")
+    assert test.session_state["circuit"] == "opened"
+    assert test.session_state["history"] == History()
+    assert "Faithfulness" in [metric.label for metric in test.metric]
+
+
+def ask(test: AppTest, label: str) -> Any:
+    press(test, next(text for text in labels(test) if text.startswith(label)))
+    study = test.session_state[label.split()[1]]
+    (found,) = study.job.future.result(120)
+    rerun(test)
+    return found
+
+
+def test_minimality_drops_heads_and_takes_them_back() -> None:
+    test = run_all(page())
+    found = ask(test, "Measure minimality")
+    n_heads = len(found.heads)
+    subject = examine(load("base"), N, 7, 0)
+    circuit = found_circuit(SETTING, expected(), DEFAULT_KEPT, False, "found")
+    assert found == replace(minimality(subject, circuit), circuit=found.circuit)
+    n_kept = sum(each.adds(0.01) for each in found.heads)
+    assert 0 < n_kept < n_heads
+    press(test, f"Keep only the {n_kept} minimal heads")
+    assert any(f"{n_kept} heads:" in caption.value for caption in test.caption)
+    press(test, "Take them back")
+    assert any(f"{n_heads} heads:" in caption.value for caption in test.caption)
+    test.number_input(key="least_gain").set_value(50.0)
+    rerun(test)
+    n_strong = sum(each.adds(0.5) for each in found.heads)
+    assert f"Keep only the {n_strong} minimal heads" in labels(test)
+
+
+def test_completeness_is_the_engines() -> None:
+    test = run_all(page())
+    found = ask(test, "Measure completeness")
+    subject = examine(load("base"), N, 7, 0)
+    circuit = found_circuit(SETTING, expected(), DEFAULT_KEPT, False, "found")
+    assert found == completeness(subject, circuit)
+    assert f"{found.mean_incompleteness:.3f}" in [metric.value for metric in test.metric]
+
+
+def test_edges_are_saved_with_the_circuit(tmp_path: Path) -> None:
+    test = run_all(page(name_for_base_found="edged"))
+    found = ask(test, "Measure edges")
+    press(test, "Save")
+    saved = Circuit.from_json((tmp_path / "edged.json").read_text())
+    assert len(edge_weights(saved)) == len(found.edges)
+    for edge in found.edges:
+        assert edge.weight.value in edge_weights(saved).values()
+
+
+def test_a_circuit_of_the_sidebar_can_be_examined() -> None:
+    test = page()
+    found = ask(test, "Measure edges")
+    assert {edge.sender for edge in found.edges if edge.group == "A"} == {
+        *catalogue.circuit("base").heads(Group.A)
+    }
