@@ -7,7 +7,7 @@ change; only they are run again.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -48,25 +48,37 @@ def patched_logits(clean: CleanRun, patches: Collection[Site], values: Tensor) -
     if not patches:
         return clean_logits(clean)
     mask = site_mask(shape_of(clean.model), patches)
+
+    def rerun(prompts: Tensor | slice, start: int, layer: int) -> Tensor:
+        hidden = clean.run.residuals[layer][prompts, start:]
+        tokens = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
+        context = clean.run.context.before(start).of_prompts(prompts)
+        edit = _patch(clean.tokens[prompts] - start, mask, values[:, prompts])
+        with edited_head_outputs(clean.model, edit):
+            return replay(clean.model, hidden, tokens, context, layer)[:, 0]
+
+    return rerun_logits(clean, mask, rerun)
+
+
+def rerun_logits(
+    clean: CleanRun, mask: Tensor, rerun: Callable[[Tensor | slice, int, int], Tensor]
+) -> Tensor:
+    """Logits at the last token [n, vocab] after running again only what the sites can change.
+
+    mask [n_layers, 3, n_heads] has the sites; `rerun` is given prompts whose first site is
+    at the same token, that token, and the first layer, and gives the residuals [n, d_model]
+    that leave the last layer at the last token.
+    """
     first_layer = int(mask.any(-1).any(-1).nonzero()[0])
     first_token = clean.tokens[:, int(mask.any(-1).any(0).nonzero()[0])]
+    starts = first_token.unique().tolist()
+    if len(starts) == 1:
+        return logits_of(clean.model, rerun(slice(None), starts[0], first_layer))
     final = torch.empty_like(clean.run.residuals[-1][:, -1])
-    for start in first_token.unique().tolist():
+    for start in starts:
         prompts = (first_token == start).nonzero()[:, 0]
-        final[prompts] = _replay_from(clean, prompts, start, first_layer, mask, values)
+        final[prompts] = rerun(prompts, start, first_layer)
     return logits_of(clean.model, final)
-
-
-def _replay_from(
-    clean: CleanRun, prompts: Tensor, start: int, layer: int, mask: Tensor, values: Tensor
-) -> Tensor:
-    """Run these prompts again from a token and a layer on: the last residuals [n, d_model]."""
-    hidden = clean.run.residuals[layer][prompts, start:]
-    tokens = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
-    context = clean.run.context.before(start).of_prompts(prompts)
-    edit = _patch(clean.tokens[prompts] - start, mask, values[:, prompts])
-    with edited_head_outputs(clean.model, edit):
-        return replay(clean.model, hidden, tokens, context, layer)[:, 0]
 
 
 @torch.no_grad()

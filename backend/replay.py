@@ -40,8 +40,8 @@ class Context:
         all_keys = torch.cat([self.keys[layer], keys], 2)
         return all_keys, torch.cat([self.values[layer], values], 2)
 
-    def of_prompts(self, prompts: Tensor) -> Context:
-        """The context of these prompts only; `prompts` are row numbers."""
+    def of_prompts(self, prompts: Tensor | slice) -> Context:
+        """The context of these prompts only, by row numbers or, without a copy, a slice of them."""
         tokens = self.tokens if len(self.tokens) == 1 else self.tokens[prompts]
         return Context(
             tuple(keys[prompts] for keys in self.keys),

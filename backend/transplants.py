@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.circuit import Site
-from backend.clicks import CleanRun, clean_logits, given
+from backend.clicks import CleanRun, clean_logits, given, rerun_logits
 from backend.hooks import (
     Projection,
     decoder,
@@ -34,7 +34,7 @@ from backend.hooks import (
     recorded_head_outputs,
     shape_of,
 )
-from backend.replay import Context, Recorder, layer_inputs, logits_of, through_mlp
+from backend.replay import Context, Recorder, layer_inputs, through_mlp
 from backend.tasks import PromptSet
 from backend.vital import input_ids, site_mask
 
@@ -76,25 +76,31 @@ def transplanted_logits(clean: CleanRun, sites: Collection[Site], source: Foreig
         return clean_logits(clean)
     model = clean.model
     mask = site_mask(shape_of(model), sites)
-    first = int(mask.any(-1).any(-1).nonzero()[0])
-    start = int(clean.tokens[:, mask.any(-1).any(0)].min())
-    hidden = clean.run.residuals[first][:, start:]
-    own, other = clean.run.context.before(start), source.context.before(start)
-    inputs = layer_inputs(model, hidden, clean.run.context.tokens[:, start:], own.tokens, 1)
-    rows = (clean.tokens - start).clamp(min=0)
-    for layer, block in enumerate(decoder(model).layers[first:], first):
-        normed = block.input_layernorm(hidden)
-        with recorded_head_outputs(model) as computed:
-            attended, _ = block.self_attn(normed, past_key_values=own, **inputs)
-        if mask[layer].any():
-            with (
-                edited_projections(
-                    model, source.name, lambda at, _: source.projected[at][:, start:]
-                ),
-                recorded_head_outputs(model, rows) as transplanted,
-            ):
-                block.self_attn(normed, past_key_values=other, **inputs)
-            heads = given(computed[0], rows, mask[layer], transplanted[0])
-            attended = block.self_attn.o_proj(heads.flatten(-2))
-        hidden = through_mlp(block, hidden + attended)
-    return logits_of(model, hidden[:, -1])
+
+    def rerun(prompts: Tensor | slice, start: int, first: int) -> Tensor:
+        hidden = clean.run.residuals[first][prompts, start:]
+        own, other = (
+            context.before(start).of_prompts(prompts)
+            for context in (clean.run.context, source.context)
+        )
+        tokens = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
+        inputs = layer_inputs(model, hidden, tokens, own.tokens, 1)
+        rows = (clean.tokens[prompts] - start).clamp(min=0)
+        for layer, block in enumerate(decoder(model).layers[first:], first):
+            normed = block.input_layernorm(hidden)
+            with recorded_head_outputs(model) as computed:
+                attended, _ = block.self_attn(normed, past_key_values=own, **inputs)
+            if mask[layer].any():
+                with (
+                    edited_projections(
+                        model, source.name, lambda at, _: source.projected[at][prompts, start:]
+                    ),
+                    recorded_head_outputs(model, rows) as transplanted,
+                ):
+                    block.self_attn(normed, past_key_values=other, **inputs)
+                heads = given(computed[0], rows, mask[layer], transplanted[0])
+                attended = block.self_attn.o_proj(heads.flatten(-2))
+            hidden = through_mlp(block, hidden + attended)
+        return hidden[:, -1]
+
+    return rerun_logits(clean, mask, rerun)
