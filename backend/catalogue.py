@@ -108,19 +108,31 @@ def plain_name(name: str) -> str:
     return name
 
 
+def circuit_name(name: str) -> str:
+    """The name, if a circuit may be added under it; raises UserError otherwise."""
+    if name == "base":
+        raise UserError("“base” is the circuit that comes with this tool. Choose another name.")
+    return plain_name(name)
+
+
 def add_circuit(file_name: str, content: bytes) -> str:
     """Keep a circuit file in `cache/local/circuits`, checked, and return its name.
 
     Raises UserError for a name that is not plain and for a malformed file.
     """
-    name = plain_name(Path(file_name).stem)
-    if name == "base":
-        raise UserError("“base” is the circuit that comes with this tool. Rename the file.")
+    name = circuit_name(Path(file_name).stem)
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError("This file is not text. Choose a JSON file saved by this tool.") from error
     checked = Circuit.from_json(text)
-    ADDED_CIRCUITS.mkdir(parents=True, exist_ok=True)
-    (ADDED_CIRCUITS / f"{name}.json").write_text(checked.to_json(), encoding="utf-8")
+    path = ADDED_CIRCUITS / f"{name}.json"
+    try:
+        ADDED_CIRCUITS.mkdir(parents=True, exist_ok=True)
+        path.write_text(checked.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"The circuit cannot be written to {path} ({error.strerror}). Make room or "
+            "rights there."
+        ) from error
     return name

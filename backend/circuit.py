@@ -149,16 +149,19 @@ class Circuit:
                     "(counted from 0). Choose a circuit that was found in a model of this shape."
                 )
 
-    def to_json(self) -> str:
-        """The circuit as JSON text, provenance included."""
+    def as_data(self) -> dict[str, Any]:
+        """The circuit as JSON has it, provenance included."""
         groups = {g.name: [[*head] for head in self.heads(g)] for g in Group}
-        data = {
+        return {
             "format": FORMAT,
             "name": self.name,
             "groups": groups,
             "provenance": dict(self.provenance),
         }
-        return json.dumps(data, indent=2) + "\n"
+
+    def to_json(self) -> str:
+        """The circuit as JSON text, provenance included."""
+        return json.dumps(self.as_data(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Circuit:
@@ -174,6 +177,11 @@ class Circuit:
             raise UserError(
                 f"This is not a circuit file: {error}. Choose a JSON file saved by this tool."
             ) from error
+        return cls.from_data(data)
+
+    @classmethod
+    def from_data(cls, data: Any) -> Circuit:
+        """Read what as_data gave, or the authors' keys; raises UserError naming a wrong field."""
         if isinstance(data, dict) and "groups" not in data and data.keys() & _AUTHORS_KEYS.values():
             groups = {
                 group: _parse_heads(key, data.get(key, [])) for group, key in _AUTHORS_KEYS.items()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 from backend import saved
 from backend.catalogue import plain_name
-from backend.circuit import Group, Head, Position, Site
+from backend.circuit import Circuit, Group, Head, Position, Site
 from backend.command_parts import (
     about,
     add_circuit,
     add_command,
     add_models,
     add_prompts,
+    checked_by,
     prompts_of,
     read_circuit,
     shown,
@@ -118,7 +120,10 @@ def _add_rest(parser: argparse.ArgumentParser, n: int) -> None:
     add_circuit(parser)
     add_prompts(parser, n)
     parser.add_argument(
-        "--save", type=_plain_name, metavar="NAME", help="keep it as cache/local/results/NAME.json"
+        "--save",
+        type=checked_by(plain_name),
+        metavar="NAME",
+        help="keep it as cache/local/results/NAME.json, where the pages find it",
     )
 
 
@@ -133,7 +138,7 @@ def _compare(options: argparse.Namespace) -> Any:
         "result": compare(subjects, circuit, options.seed, progress=shown("comparing")),
         "overlap": overlap(circuit, other) if other else {},
     }
-    return _kept(options, "compare", result)
+    return _kept(options, "compare", circuit, result)
 
 
 def _cmap(options: argparse.Namespace) -> Any:
@@ -148,12 +153,11 @@ def _cmap(options: argparse.Namespace) -> Any:
     part = Part[options.part]
     sets = group_sets(circuit, options.sets or GROUP_SETS) | dict(options.heads)
     result: dict[str, Any] = {
-        "circuit": circuit.name,
-        "result": cmap(source, target, sets, part, shown("transplanting sets")),
+        "result": cmap(source, target, sets, part, shown("transplanting sets"))
     }
     if options.map:
         result["map"] = head_map(source, target, part=part, progress=shown("transplanting heads"))
-    return _kept(options, "cmap", result)
+    return _kept(options, "cmap", circuit, result)
 
 
 def _minimality(options: argparse.Namespace) -> Any:
@@ -166,7 +170,8 @@ def _minimality(options: argparse.Namespace) -> Any:
     found = minimality(subject, circuit, options.removed, shown("removing heads"))
     smaller = minimal_circuit(circuit, found, options.least)
     kept = {group.name: smaller.heads(group) for group in Group}
-    return _kept(options, "minimality", {"result": found, "least": options.least, "kept": kept})
+    result = {"removed": options.removed, "least": options.least, "kept": kept, "result": found}
+    return _kept(options, "minimality", circuit, result)
 
 
 def _completeness(options: argparse.Namespace) -> Any:
@@ -177,7 +182,7 @@ def _completeness(options: argparse.Namespace) -> Any:
     circuit = read_circuit(options.circuit)
     subject = examine(load_model(options.model), *prompts_of(options))
     found = completeness(subject, circuit, options.sets, options.seed, shown("removing heads"))
-    return _kept(options, "completeness", {"result": found})
+    return _kept(options, "completeness", circuit, {"sets": options.sets, "result": found})
 
 
 def _edges(options: argparse.Namespace) -> Any:
@@ -187,11 +192,13 @@ def _edges(options: argparse.Namespace) -> Any:
     circuit = read_circuit(options.circuit)
     loaded = load_model(options.model)
     found = edges_report(loaded, circuit, *prompts_of(options), shown("weighing edges"))
-    return _kept(options, "edges", {"result": found})
+    return _kept(options, "edges", circuit, {"result": found})
 
 
-def _kept(options: argparse.Namespace, command: str, result: dict[str, Any]) -> dict[str, Any]:
-    result = about(options) | result
+def _kept(
+    options: argparse.Namespace, command: str, circuit: Circuit, result: dict[str, Any]
+) -> dict[str, Any]:
+    result = about(options) | {"circuit": replace(circuit, provenance={}).as_data()} | result
     if options.save:
         saved.save(options.save, command, result)
     return result
@@ -232,10 +239,3 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"“{text}” is not a whole number from 0 on")
     return int(text)
-
-
-def _plain_name(name: str) -> str:
-    try:
-        return plain_name(name)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -6,17 +6,18 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from backend import catalogue, circuit_commands
-from backend.circuit import Circuit, Group
+from backend.circuit import Group
 from backend.command_parts import (
     about,
     add_circuit,
     add_command,
     add_models,
     add_prompts,
+    checked_by,
     prompts_of,
     read_circuit,
 )
@@ -27,7 +28,7 @@ _EXAMPLES = """examples:
   python -m backend models
   python -m backend accuracy base arithmetic-lora --prompts 1000
   python -m backend faithfulness base chat --circuit base
-  python -m backend discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found.json
+  python -m backend discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found
   python -m backend compare base arithmetic-lora chat --save family
   python -m backend cmap arithmetic-full base --part v
   python -m backend accuracy ~/models/my-llama --boxes 5 --seed 3
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "discover",
         _discover,
         "find a circuit by path patching, in four stages",
-        "discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found.json",
+        "discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found",
     )
     discover.add_argument("model", metavar="MODEL")
     discover.add_argument(
@@ -97,7 +98,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="rank heads by their score less the median of their layer",
     )
-    discover.add_argument("--save", type=Path, metavar="FILE", help="also write the circuit here")
+    discover.add_argument(
+        "--save",
+        type=checked_by(catalogue.circuit_name),
+        metavar="NAME",
+        help="keep the circuit under this name, for the dashboard and for --circuit",
+    )
     add_prompts(discover, 100)
     circuit_commands.add_to(commands)
     return parser
@@ -159,19 +165,11 @@ def _discover(options: argparse.Namespace) -> Any:
     loaded = load_model(options.model)
     circuit = discovery_report(loaded, sizes, *prompts_of(options), _show_stage, options.centred)
     if options.save:
-        _save(options.save, circuit)
-    return json.loads(circuit.to_json())
+        circuit = replace(circuit, name=options.save)
+        catalogue.add_circuit(options.save, circuit.to_json().encode())
+    return circuit.as_data()
 
 
 def _show_stage(stage: Group, done: int, total: int) -> None:
     end = "\n" if done == total else ""
     print(f"\rstage {stage.name}: {done} of {total}", end=end, file=sys.stderr, flush=True)
-
-
-def _save(path: Path, circuit: Circuit) -> None:
-    try:
-        path.write_text(circuit.to_json(), encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"The circuit cannot be written to {path} ({error.strerror}). Choose another --save."
-        ) from error

@@ -11,6 +11,7 @@ from typing import Any
 
 from backend import catalogue
 from backend.circuit import Circuit
+from backend.errors import UserError
 
 
 def add_command(
@@ -50,6 +51,18 @@ def read_circuit(name_or_file: str) -> Circuit:
     """The circuit of this name or in this file; raises UserError when there is none."""
     path = Path(name_or_file)
     return catalogue.read_circuit(path) if path.is_file() else catalogue.circuit(name_or_file)
+
+
+def checked_by(check: Callable[[str], str]) -> Callable[[str], str]:
+    """An argument's type: text that passes a check which raises UserError."""
+
+    def checked(text: str) -> str:
+        try:
+            return check(text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return checked
 
 
 def prompts_of(options: argparse.Namespace) -> tuple[int, int, int]:

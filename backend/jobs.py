@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
@@ -16,7 +16,7 @@ Report = Callable[[str, float], None]
 Work = Callable[[Report], Iterator[Any]]
 """Long work, which yields each part of its result as soon as that is finished."""
 
-_KEPT = 4
+_KEPT = 12
 _workers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="circuit-explorer")
 _jobs: OrderedDict[Hashable, Job] = OrderedDict()
 _lock = threading.Lock()
@@ -66,7 +66,7 @@ class Job:
 def job(key: Hashable, work: Work) -> Job:
     """The job of this key: the one that runs or is done, or else a new one.
 
-    The last four results are kept for every page and every browser tab.
+    The last results are kept for every page and every browser tab.
     """
     with _lock:
         if key not in _jobs:
@@ -78,6 +78,13 @@ def job(key: Hashable, work: Work) -> Job:
                 del _jobs[old]
         _jobs.move_to_end(key)
         return _jobs[key]
+
+
+def finished(parts: Iterable[Any]) -> Job:
+    """A job whose result is there already, out of a file."""
+    ready = Job("Read from a file", 1.0, parts=list(parts))
+    ready.future.set_result(ready.parts)
+    return ready
 
 
 def known(key: Hashable) -> Job | None:

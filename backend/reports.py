@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 import torch
 
 from backend.circuit import Circuit, Group
@@ -132,17 +133,24 @@ def _run_pairs(loaded: LoadedModel, n: int, boxes: int, seed: int) -> RunPairs:
     return RunPairs(loaded.model, prompts, counterfactual_prompts(loaded.tokenizer, prompts))
 
 
-def correctly_answered(loaded: LoadedModel, n: int, boxes: int, seed: int) -> PromptSet:
+def correctly_answered(
+    loaded: LoadedModel, n: int, boxes: int, seed: int, progress: Progress = silent
+) -> PromptSet:
     """The first `n` prompts of a seed that the model answers right, out of ten times as many.
 
-    Raises UserError when there are fewer.
+    `n` of them are asked at a time, until enough are right. Raises UserError when there are fewer.
     """
     prompts = sample_prompts(loaded.tokenizer, 10 * n, boxes, seed)
-    correct = whole_answers(loaded, prompts).correct
-    if correct.sum() < n:
-        raise UserError(
-            f"{loaded.name} answers only {correct.sum()} of {len(prompts)} prompts right, and path "
-            f"patching needs {n} of them. Ask for fewer prompts or fewer boxes, or choose a model "
-            "that does the task."
-        )
-    return select(prompts, correct & (correct.cumsum() <= n))
+    correct, place = np.zeros(len(prompts), dtype=bool), np.arange(len(prompts))
+    for start in range(0, len(prompts), n):
+        asked = (start <= place) & (place < start + n)
+        correct[asked] = whole_answers(loaded, select(prompts, asked)).correct
+        n_right = int(correct.sum())
+        progress(min(n_right, n), n)
+        if n_right >= n:
+            return select(prompts, correct & (correct.cumsum() <= n))
+    raise UserError(
+        f"{loaded.name} answers only {n_right} of {len(prompts)} prompts right, and path patching "
+        f"needs {n} of them. Ask for fewer prompts or fewer boxes, or choose a model that does the "
+        "task."
+    )

@@ -6,6 +6,7 @@ Importing this module imports torch: pages reach it from a background job.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from backend.bench import load
@@ -36,8 +37,7 @@ def run_stages(
     cannot be loaded or answers too few prompts right.
     """
     stages = list(done)
-    report("Choosing prompts that the model answers right", 0.04)
-    pairs = run_pairs(setting)
+    pairs = run_pairs(Wanted(setting, report))
     todo = list(Group)[len(stages) : list(Group).index(until) + 1]
     total = sum(_COSTS[group] for group in todo)
     for place, group in enumerate(todo):
@@ -89,9 +89,25 @@ def found_circuit(
     return found.circuit(sizes, name, about, centred)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A setting whose runs are wanted, and who is told how far they are."""
+
+    setting: Setting
+    report: Report = field(compare=False)
+
+
 @lru_cache(maxsize=1)
-def run_pairs(setting: Setting) -> RunPairs:
+def run_pairs(wanted: Wanted) -> RunPairs:
     """The runs that path patching compares, on prompts that the model answers right."""
+    setting = wanted.setting
+
+    def steps(done: int, total: int) -> None:
+        share = 0.04 + (_PREPARED - 0.04) * done / total
+        wanted.report("Choosing prompts that the model answers right", share)
+
+    wanted.report("Loading the model", 0.02)
     loaded = load(setting.model)
-    prompts = correctly_answered(loaded, setting.n, setting.boxes, setting.seed)
+    steps(0, 1)
+    prompts = correctly_answered(loaded, setting.n, setting.boxes, setting.seed, steps)
     return RunPairs(loaded.model, prompts, counterfactual_prompts(loaded.tokenizer, prompts))

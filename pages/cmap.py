@@ -11,7 +11,7 @@ shell.enter()
 from backend import catalogue  # noqa: E402
 from backend.errors import UserError  # noqa: E402
 from backend.results import Part  # noqa: E402
-from shell import choices, state, studies, transplant, waiting  # noqa: E402
+from shell import choices, kept, state, studies, transplant, waiting  # noqa: E402
 
 _STUDY = "transplants"
 
@@ -42,6 +42,7 @@ def choose() -> studies.CmapRequest:
             on_click=studies.start,
             args=(_STUDY, request, studies.transplant),
         )
+        kept.offer("cmap", _STUDY, kept.transplants)
     st.caption(transplant.HELD_FIXED[request.part])
     if reason:
         st.warning(f"This pair cannot be run: {reason} Choose two models of one shape.")

@@ -11,7 +11,7 @@ shell.enter()
 from backend import catalogue  # noqa: E402
 from backend.errors import UserError  # noqa: E402
 from backend.results import Comparison  # noqa: E402
-from shell import choices, state, studies, waiting  # noqa: E402
+from shell import choices, kept, state, studies, waiting  # noqa: E402
 from shell.comparison import (  # noqa: E402
     show_accuracies,
     show_differences,
@@ -48,6 +48,7 @@ def choose() -> studies.ComparisonRequest:
             on_click=studies.start,
             args=(_STUDY, request, studies.compare_models),
         )
+        kept.offer("compare", _STUDY, kept.comparison)
     return request
 
 

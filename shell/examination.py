@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from math import isnan
 from typing import Any
 
@@ -12,15 +12,19 @@ import streamlit as st
 
 from backend import jobs
 from backend.circuit import Circuit, Group
+from backend.errors import UserError
 from backend.results import Completeness, Edges, Minimality, Removal
+from backend.saved import plain, revived, saved
 from backend.setting import Setting
 from circuitviz.palette import COLOURS
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
-from shell import studies, waiting
+from shell import kept, studies, waiting
 from shell.stages import ink
 from shell.studies import Heads
 
 _LEAST_GAIN = 1.0
+_ANSWERS = {"minimality": Minimality, "completeness": Completeness, "edges": Edges}
+_USUAL = {"removed": 0.3, "sets": 20}
 _MINIMALITY = (
     "For each head v, K is up to 30 % of its group: the heads most redundant with it. v adds "
     "F(circuit − K) / F(circuit − K − v) − 1, where F is accuracy with all else knocked out "
@@ -57,8 +61,6 @@ def with_edges(circuit: Circuit, setting: Setting) -> Circuit:
     study = _asked(_question("edges", circuit, setting))
     if not study or not study.job.parts:
         return circuit
-    from backend.saved import plain
-
     (found,) = study.job.parts
     return replace(
         circuit,
@@ -217,7 +219,21 @@ def _ask(name: str, circuit: Circuit, setting: Setting, work: Any, explanation: 
 
 def _asked(question: Question) -> studies.Study[Question] | None:
     study = studies.latest(question.name, question)
-    return study if study and study.request == question else None
+    return study if study and study.request == question else _saved(question)
+
+
+def _saved(question: Question) -> studies.Study[Question] | None:
+    """The answer that the command line saved, to this question and measured in the same way."""
+    for data in saved(question.name).values():
+        try:
+            answer = revived(_ANSWERS[question.name], data.get("result"))
+            asked = Setting(answer.model, *astuple(kept.prompts(data))), kept.heads(data).members
+        except UserError:
+            continue
+        in_the_same_way = all(data.get(name, usual) == usual for name, usual in _USUAL.items())
+        if in_the_same_way and asked == (question.setting, question.heads.members):
+            return studies.Study(question, jobs.finished([answer]))
+    return None
 
 
 def _question(name: str, circuit: Circuit, setting: Setting) -> Question:
@@ -245,12 +261,12 @@ def _edges(question: Question, report: jobs.Report) -> Iterator[Edges]:
     report("Choosing prompts that the model answers right", 0.02)
     from backend.bench import load
     from backend.edges import edges
-    from backend.stages import run_pairs
+    from backend.stages import Wanted, run_pairs
 
     circuit, setting = question.heads.circuit, question.setting
     circuit.check(load(setting.model).shape, setting.model)
     told = _told(report, "Patching one edge after the other")
-    yield edges(run_pairs(setting), circuit, setting.model, told)
+    yield edges(run_pairs(Wanted(setting, report)), circuit, setting.model, told)
 
 
 def _subject(question: Question) -> Any:

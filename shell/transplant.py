@@ -190,7 +190,11 @@ def _ticked(request: CmapRequest, sites: frozenset[Site]) -> dict[str, Transplan
 def _show_maps(study: Study[CmapRequest], maps: list[HeadMap]) -> None:
     st.markdown("#### Head by head")
     if not maps:
-        st.caption("Every head on its own comes next.")
+        st.caption(
+            "Not part of this run: press Run to have it."
+            if study.job.future.done()
+            else "Every head on its own comes next."
+        )
         return
     outcomes = [outcome for found in maps for row in _rows(found) for outcome in row]
     largest = max(abs(effect(outcome).value) for outcome in outcomes) or 1.0

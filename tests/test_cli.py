@@ -70,24 +70,24 @@ def test_an_undefined_figure_is_null(capsys: pytest.CaptureFixture[str], folder:
 
 
 def test_discover_finds_and_saves_the_planted_circuit(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", tmp_path / "circuits")
     planted.model().save_pretrained(tmp_path)
     planted.tokenizer().save_pretrained(tmp_path)
-    saved = tmp_path / "found.json"
     sizes = [f"{group.name}={len(heads)}" for group, heads in planted.CIRCUIT.items()]
     code, result, err = run(
         capsys, "discover", str(tmp_path), "--prompts", "20", "--boxes", "2",
-        "--keep", *sizes, "--save", str(saved),
+        "--keep", *sizes, "--save", "planted",
     )  # fmt: skip
     assert code == 0
-    found = Circuit.from_json(saved.read_text())
+    found = catalogue.circuit("planted")
     assert dict(found.groups) == planted.CIRCUIT
-    assert result == json.loads(saved.read_text())
+    assert result == found.as_data()
     assert result["provenance"]["n_prompts"] == 20
     assert "stage D" in err
     code, result, _ = run(
-        capsys, "faithfulness", str(tmp_path), "--circuit", str(saved), "--prompts", "50",
+        capsys, "faithfulness", str(tmp_path), "--circuit", "planted", "--prompts", "50",
         "--boxes", "2",
     )  # fmt: skip
     assert result["models"][str(tmp_path)]["faithfulness"]["value"] > 0.9

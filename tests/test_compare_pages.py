@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend import catalogue, jobs
+from backend import catalogue, jobs, saved
 from backend.bench import load
 from backend.circuit import Circuit, Group, Head, Position, Site
+from backend.cli import main
 from backend.cmap import cmap, group_sets
 from backend.compare import compare, examine, overlap
 from backend.measures import Estimate
@@ -52,6 +54,12 @@ def finished(test: AppTest, study: str) -> AppTest:
 @pytest.fixture(autouse=True)
 def _forget_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_jobs", type(jobs._jobs)())
+
+
+@pytest.fixture(autouse=True)
+def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(saved, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +149,61 @@ def test_a_cmap_shows_the_engines_numbers(subjects: list[Any]) -> None:
     site = Site(CIRCUIT.heads(Group.A)[0], Position.last)
     test.multiselect(key="pinned").set_value([site]).run()
     assert "your set" in html(test)
+
+
+def test_a_comparison_saved_by_the_command_line_opens(
+    subjects: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.boxes), "--save", "family"]
+    assert main(["compare", *PAIR, *asked]) == 0
+    test = page("compare", n="200")
+    test.selectbox(key="kept_compare").select("family").run()
+    shown = html(test)
+    for row in compare(subjects, CIRCUIT).models:
+        assert f"{row.faithfulness.low:.3f} to {row.faithfulness.high:.3f}, n = {SMALL.n}" in shown
+    assert "The choices have changed" in test.info[0].value
+    assert any(str(SMALL) in caption.value for caption in test.caption)
+    assert test.session_state["kept_compare"] is None
+
+
+def test_a_saved_cmap_opens_with_its_maps(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--prompts", "20", "--boxes", "2", "--part", "v", "--save"]
+    assert main(["cmap", *PAIR[::-1], *asked, "bare"]) == 0
+    assert main(["cmap", *PAIR[::-1], *asked, "mapped", "--map"]) == 0
+    test = page("cmap")
+    test.selectbox(key="kept_cmap").select("bare").run()
+    assert any("Not part of this run" in caption.value for caption in test.caption)
+    test.selectbox(key="kept_cmap").select("mapped").run()
+    assert test.session_state["transplants"].request.part is Part.v
+    maps = test.session_state["transplants"].job.parts[1:]
+    assert [token for found in maps for token in found.heads] == [
+        "prev_query_label", "query_label", "last",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"result": 3},
+        {"circuit": {"groups": {"A": [[1]]}}},
+        {"prompts": "many"},
+        {"result": {"circuit": "base", "models": [{}], "differences": []}},
+    ],
+)
+def test_a_saved_run_that_is_damaged_gets_a_message(results: Path, broken: dict[str, Any]) -> None:
+    good = {
+        "circuit": CIRCUIT.as_data(), "prompts": 5, "boxes": 2, "seed": 0,
+        "result": {"circuit": "base", "models": [], "differences": []},
+    }  # fmt: skip
+    results.mkdir()
+    data = {"command": "compare", **good, **broken} if broken else {"command": "compare"}
+    (results / "bad.json").write_text(json.dumps(data))
+    (results / "worse.json").write_text("[")
+    test = page("compare")
+    test.selectbox(key="kept_compare").select("bad").run()
+    assert "The saved run “bad” cannot be shown" in test.error[0].value
+    assert "comparison" not in test.session_state
 
 
 def test_swapping_turns_the_pair_round() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend import catalogue, jobs
+from backend import catalogue, jobs, saved
 from backend.bench import load, prepare
 from backend.circuit import Circuit, Group, Head
+from backend.cli import main
 from backend.compare import examine
 from backend.completeness import completeness
 from backend.minimality import minimality
@@ -34,6 +35,7 @@ SETTING = Setting("base", N, 7, 0)
 @pytest.fixture(autouse=True)
 def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", tmp_path)
+    monkeypatch.setattr(saved, "RESULTS", tmp_path / "results")
     jobs.forget(("discover", SETTING))
 
 
@@ -264,3 +266,17 @@ def test_a_circuit_of_the_sidebar_can_be_examined() -> None:
     assert {edge.sender for edge in found.edges if edge.group == "A"} == {
         *catalogue.circuit("base").heads(Group.A)
     }
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_completeness_measured_on_the_command_line_is_found(
+    capsys: pytest.CaptureFixture[str], seed: int
+) -> None:
+    asked = ["--prompts", str(N), "--seed", str(seed), "--save", "mine"]
+    assert main(["completeness", "base", *asked]) == 0
+    test = page()
+    is_found = not any(label.startswith("Measure completeness") for label in labels(test))
+    assert is_found == (seed == SETTING.seed)
+    if is_found:
+        found = completeness(examine(load("base"), N, 7, 0), catalogue.circuit("base"), seed=0)
+        assert test.metric[0].value == f"{found.mean_incompleteness:.3f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,9 @@ from backend.clicks import clean_logits, prepare_clean
 from backend.discovery import circuit_accuracies, discover, prune
 from backend.faithfulness import prepare_backdrop
 from backend.hooks import shape_of
+from backend.loading import load_model
 from backend.path_patching import RunPairs, path_patching_scores
+from backend.reports import correctly_answered, whole_answers
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import mean_head_outputs
 from tests import planted, tiny
@@ -139,3 +142,14 @@ def test_the_planted_circuit_is_as_accurate_as_the_model():
     whole, *broken = circuit_accuracies(backdrop, circuits, answers).tolist()
     assert whole == 1
     assert max(broken) < 0.5
+
+
+def test_prompts_are_chosen_as_if_all_were_asked_at_once():
+    loaded, told = load_model("base"), []
+    chosen = correctly_answered(loaded, 30, 7, 5, lambda done, total: told.append((done, total)))
+    prompts = sample_prompts(loaded.tokenizer, 300, 7, 5)
+    right = whole_answers(loaded, prompts).correct
+    assert chosen.texts == tuple(np.array(prompts.texts)[right][:30])
+    assert 1 < len(told) < 10
+    assert told[-1] == (30, 30)
+    assert told == sorted(told)
