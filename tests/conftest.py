@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests.dashboard import browsing, chromium
+from tests.dashboard import ROOT, browsing, chromium, serving
 
 # Two threads on tensors this small, on shared cores, take ten times longer than one.
 torch.set_num_threads(1)
@@ -28,3 +28,10 @@ def browser() -> Iterator[Any]:
         pytest.skip("No Chromium found: the browser tests did not run.")
     with browsing(executable) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a dashboard that nobody has used yet."""
+    with serving(ROOT / "app.py") as address:
+        yield address

@@ -24,12 +24,6 @@ START_MS = 60_000
 Open = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with serving(ROOT / "app.py") as address:
-        yield address
-
-
 @pytest.fixture
 def open_page(server: str, browser: Any) -> Iterator[Open]:
     with watched_pages(browser) as open_watched:

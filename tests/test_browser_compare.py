@@ -18,19 +18,13 @@ from backend.cmap import cmap, group_sets
 from backend.compare import compare, examine
 from backend.measures import Estimate
 from backend.subject import Subject
-from tests.dashboard import ROOT, serving, watched_pages
+from tests.dashboard import watched_pages
 
 pytestmark = pytest.mark.browser
 
 START_MS = 60_000
 N, BOXES, SEED = 50, 3, 0
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with serving(ROOT / "app.py") as address:
-        yield address
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
 from backend import catalogue
-from tests.dashboard import ROOT, serving, watched_pages
+from tests.dashboard import watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -22,10 +22,9 @@ NAME = "discovered-by-test"
 Open = Callable[[], Any]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with serving(ROOT / "app.py") as address:
-        yield address
+@pytest.fixture(autouse=True)
+def _leave_no_circuit() -> Iterator[None]:
+    yield
     (catalogue.ADDED_CIRCUITS / f"{NAME}.json").unlink(missing_ok=True)
 
 
