@@ -60,5 +60,6 @@ def say_what_changed(shown: object, chosen: object) -> None:
     """Say that the figures on screen are not those of what is chosen now."""
     if shown != chosen:
         st.info(
-            "The choices have changed since these figures were measured. Press Run for new ones."
+            "These figures were measured with other choices than those made now. Press Run for new "
+            "ones."
         )

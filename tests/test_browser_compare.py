@@ -94,7 +94,7 @@ def test_a_cmap_and_a_pinned_head(
     expect(page.get_by_role("rowheader", name=re.compile("^your set"))).to_be_visible()
     expect(page.get_by_text(re.compile(r"^L\d\.\d, previous label"))).to_be_visible()
     page.get_by_role("button", name="Swap").or_(page.get_by_role("button", name="⇄")).click()
-    expect(page.get_by_text("The choices have changed")).to_be_visible()
+    expect(page.get_by_text("other choices than those made now")).to_be_visible()
 
 
 @pytest.mark.parametrize("title", ["Compare", "CMAP"])

@@ -161,7 +161,7 @@ def test_a_comparison_saved_by_the_command_line_opens(
     shown = html(test)
     for row in compare(subjects, CIRCUIT).models:
         assert f"{row.faithfulness.low:.3f} to {row.faithfulness.high:.3f}, n = {SMALL.n}" in shown
-    assert "The choices have changed" in test.info[0].value
+    assert "other choices than those made now" in test.info[0].value
     assert any(str(SMALL) in caption.value for caption in test.caption)
     assert test.session_state["kept_compare"] is None
 
