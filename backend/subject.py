@@ -18,6 +18,8 @@ from backend.path_patching import Progress
 from backend.tasks import PromptSet, select
 from backend.vital import mean_head_outputs, prompt_batches, vital_means
 
+_KEPT = 8
+
 Right = NDArray[np.bool_]
 """Whether prompts are answered right: [n], or [k, n] for k interventions."""
 
@@ -67,7 +69,7 @@ class Subject:
     """A model and the prompts it is asked, in batches that fit into memory.
 
     Knocked-out heads take their means over `reference`, prompts drawn independently. The latest
-    batch is kept: prompts that fit into one run once for all questions.
+    batches are kept: prompts that fit into them run once for all questions.
     """
 
     def __init__(self, loaded: LoadedModel, prompts: PromptSet, reference: PromptSet) -> None:
@@ -76,7 +78,7 @@ class Subject:
         self.n_reference = len(reference)
         self._reference = reference
         self._slices = prompt_batches(loaded.model, *prompts.input_ids.shape)
-        self._batch = lru_cache(maxsize=1)(self._prepare)
+        self._batch = lru_cache(maxsize=_KEPT)(self._prepare)
 
     @cached_property
     def means(self) -> Tensor:

@@ -18,7 +18,10 @@ from backend.tasks import PromptSet
 
 VITAL = (Position.prev_query_label, Position.query_label, Position.last)
 
-_NUMBERS_AT_ONCE = 1 << 28
+_NUMBERS_AT_ONCE = 1 << 25
+"""Few enough that what a tiny model's run makes on a CPU is memory that it has used before."""
+_LEAST_BATCH = 16
+"""Every batch reads all weights, which is what a large model's run costs when it is short."""
 
 
 def all_sites(shape: ModelShape) -> frozenset[Site]:
@@ -91,5 +94,5 @@ def prompt_batches(model: nn.Module, n: int, length: int) -> list[slice]:
     block = stack.layers[0]
     kept = shape.n_layers * (2 * shape.n_kv_heads * shape.d_head + block.mlp.down_proj.out_features)
     passing = 4 * block.mlp.gate_proj.out_features
-    size = max(1, _NUMBERS_AT_ONCE // (length * (kept + passing)))
+    size = max(_LEAST_BATCH, _NUMBERS_AT_ONCE // (length * (kept + passing)))
     return [slice(start, min(n, start + size)) for start in range(0, n, size)]

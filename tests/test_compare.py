@@ -168,6 +168,7 @@ def test_results_are_plain(comparison):
 
 def test_batches_change_nothing(subjects, comparison, monkeypatch):
     monkeypatch.setattr("backend.vital._NUMBERS_AT_ONCE", 60_000)
+    monkeypatch.setattr("backend.vital._LEAST_BATCH", 1)
     again = [examine(subject.loaded, 40, 3, 0) for subject in subjects]
     assert len(again[0]._slices) > 2
     assert compare(again, CIRCUIT, n_random=4) == comparison

@@ -149,6 +149,7 @@ def test_means_and_values_do_not_depend_on_the_batches(monkeypatch):
     assert prompt_batches(model, 9, length=25) == [slice(0, 9)]
     means, values = mean_head_outputs(model, REFERENCE), vital_head_outputs(model, PROMPTS)
     monkeypatch.setattr("backend.vital._NUMBERS_AT_ONCE", 40_000)
+    monkeypatch.setattr("backend.vital._LEAST_BATCH", 1)
     batches = prompt_batches(model, 9, length=25)
     assert 1 < len(batches) < 9
     assert [row for batch in batches for row in range(9)[batch]] == list(range(9))

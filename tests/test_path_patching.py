@@ -51,7 +51,8 @@ def test_scores_equal_two_plain_runs_per_sender(maker, group):
     in_float32 = path_patching_scores(
         tiny.MAKERS[maker](), PROMPTS, COUNTERFACTUAL, group, RECEIVERS
     )
-    torch.testing.assert_close(in_float32.double(), expected, rtol=0, atol=1e-5)
+    # A score is p_patched / p_clean - 1: where the ratio is large, so is its rounding.
+    torch.testing.assert_close(in_float32.double() + 1, expected + 1, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("group", Group)
@@ -97,6 +98,7 @@ def test_prompts_do_not_depend_on_each_other_or_on_the_batches(group, monkeypatc
     model = float64_model("llama")
     together = path_patching_scores(model, PROMPTS, COUNTERFACTUAL, group, RECEIVERS)
     monkeypatch.setattr("backend.vital._NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("backend.vital._LEAST_BATCH", 1)
     monkeypatch.setattr("backend.path_patching._ROWS_AT_ONCE", 1)
     apart = path_patching_scores(model, PROMPTS, COUNTERFACTUAL, group, RECEIVERS)
     torch.testing.assert_close(apart, together, rtol=0, atol=1e-12)
