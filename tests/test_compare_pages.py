@@ -22,6 +22,7 @@ from circuitviz.tables import figures_table
 from shell import studies
 from shell.comparison import as_csv, difference_sentence
 from shell.studies import CmapRequest, ComparisonRequest, Heads, Prompts
+from tests import tiny
 
 APP = Path(__file__).parent.parent / "app.py"
 SMALL = Prompts(50, 3, 0)
@@ -211,6 +212,25 @@ def test_swapping_turns_the_pair_round() -> None:
     before = test.session_state["source"], test.session_state["target"]
     press(test, "⇄")
     assert (test.session_state["target"], test.session_state["source"]) == before
+
+
+def test_a_pair_of_other_shapes_cannot_be_run_and_the_page_says_why(tmp_path: Path) -> None:
+    tiny.llama().save_pretrained(tmp_path)
+    tiny.word_tokenizer().save_pretrained(tmp_path)
+    test = AppTest.from_file(str(APP), default_timeout=60).run()
+    test.session_state["source"] = str(tmp_path)
+    test.switch_page("pages/cmap.py").run()
+    pair = (str(tmp_path), "base", Part.output)
+    known = jobs.known(("misfit", *pair))
+    assert known
+    known.future.result(60)
+    test.run()
+    (warning,) = test.warning
+    assert "has 4 layers, base has 5" in warning.value
+    assert warning.value.endswith("Choose two models of one shape.")
+    assert next(button for button in test.button if button.label == "Run").disabled
+    press(test, "⇄")
+    assert "base has 5 layers" in test.warning[0].value
 
 
 def test_a_circuit_outside_the_model_gets_a_message(
