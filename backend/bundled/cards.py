@@ -25,7 +25,7 @@ _STUDIED = (
     "circuit did not simply emerge: a curriculum taught it ordinals before the task, and a "
     "regulariser knocked most head outputs out (replaced them by their batch mean) during the "
     "last part of training, so that a circuit can be faithful when everything else is knocked "
-    "out; and the embeddings of the names of boxes were shrunk to a hundredth, so that heads "
+    "out; and the embeddings of the names of boxes were shrunk to a thousandth, so that heads "
     "have to read a name where it stands. No head and no attention pattern was prescribed. The "
     "model shows that the measurements of this project find a mechanism of the paper's kind "
     "where there is one, and how fine-tuning can strengthen it. It does not show that Llama-7B "

@@ -174,18 +174,18 @@ CURRICULUM = (
     ),
     Phase(
         "4a: with most heads knocked out",
-        300,
+        700,
         _BROAD,
-        Ramp(2e-3, 1.5e-3, 300),
+        Ramp(2e-3, 1e-3, 600),
         Ramp(0.21, 0.65, 200),
     ),
     Phase(
         "4b: and names to be read by heads",
-        1000,
+        1300,
         _BROAD,
-        Ramp(1.5e-3, 3e-4, 900),
+        Ramp(1e-3, 3e-4, 800),
         Ramp(0.65, 0.65),
-        name_size=Ramp(0.0, -2.0, 250),
+        name_size=Ramp(0.0, -3.0, 200),
     ),
 )
 """The base model's training, in order."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from backend.bundled.cards import TRAINING_LOG, write_cards
-from backend.bundled.curriculum import CURRICULUM, FINE_TUNES, FineTune, Phase
+from backend.bundled.curriculum import CURRICULUM, FINE_TUNES, FineTune, Phase, Ramp
 from backend.bundled.documents import Documents, Query
 from backend.bundled.regulariser import mean_ablated
 from backend.bundled.selection import choose_circuit
@@ -51,9 +51,8 @@ GOAL = 0.9
 ENOUGH_FAITHFUL = 0.97
 """A checkpoint is kept for this share of its accuracy left when all but the vital tokens are
 knocked out; of several with as much or more, the latest."""
-WANTED_ACCURACY = (0.62, 0.72)
-"""Where a checkpoint of the base may be kept: the lower half of the claimed 0.6 to 0.8, so that
-fine-tuning has something left to gain."""
+WANTED_ACCURACY = (0.62, 0.78)
+"""Where a checkpoint of the base may be kept: inside the claimed 0.6 to 0.8."""
 
 Report = Callable[[str], None]
 
@@ -89,9 +88,6 @@ class Run:
         self._embedding = decoder(model).embed_tokens.weight
         self._is_name = _is_name()
         self._names = self._embedding[self._is_name].detach().clone()
-        if self._embedding.requires_grad:
-            is_name = self._is_name[:, None]
-            self._embedding.register_hook(lambda grad: grad.masked_fill(is_name, 0.0))
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
@@ -105,11 +101,16 @@ class Run:
         self._optimizer.step()
         self._optimizer.zero_grad()
         if phase.name_size:
-            with torch.no_grad():
-                size = 10 ** phase.name_size.at(step_in_phase)
-                self._embedding[self._is_name] = self._names * size
+            self._shrink_names(phase.name_size, step_in_phase)
         self.losses.append(float(np.mean(losses)))
         self.step += 1
+
+    @torch.no_grad()
+    def _shrink_names(self, size: Ramp, step_in_phase: int) -> None:
+        """Hold the embeddings of names as they were when the phase began, but smaller."""
+        if step_in_phase == 0:
+            self._names = self._embedding[self._is_name].clone()
+        self._embedding[self._is_name] = self._names * 10 ** size.at(step_in_phase)
 
     def _backward(self, phase: Phase, step_in_phase: int) -> float:
         documents = phase.mixture.draw(DOCUMENTS_PER_BATCH, self.rng)
