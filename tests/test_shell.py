@@ -140,7 +140,8 @@ def test_a_cancelled_job_stops_at_its_next_report_and_keeps_what_is_finished() -
 
 def test_only_the_last_results_are_kept() -> None:
     first = jobs.job(("kept", 0), lambda report: iter([0]))
-    for number in range(1, 8):
+    last = jobs._KEPT + 3
+    for number in range(1, last + 1):
         jobs.job(("kept", number), lambda report: iter([0])).future.result(5)
-    assert jobs.job(("kept", 7), lambda report: iter([1])).future.result(5) == [0]
+    assert jobs.job(("kept", last), lambda report: iter([1])).future.result(5) == [0]
     assert jobs.job(("kept", 0), lambda report: iter([1])) is not first
