@@ -181,7 +181,7 @@ CURRICULUM = (
     ),
     Phase(
         "4b: and names to be read by heads",
-        1300,
+        1000,
         _BROAD,
         Ramp(1e-3, 3e-4, 800),
         Ramp(0.65, 0.65),
