@@ -16,7 +16,7 @@ lint: .venv/test.ok
 types: .venv/test.ok
 	$(BIN)/mypy
 
-models: .venv/run.ok  ## train the bundled models again (about 20 minutes on two cores)
+models: .venv/run.ok  ## train the bundled models again (20 to 25 minutes)
 	$(BIN)/python -m backend.bundled.train
 
 check: .venv/run.ok  ## measure what the bundled models show

@@ -67,6 +67,7 @@ def click_times(browser: Any, address: str) -> list[float]:
     page.goto(address)
     page.locator(".spoken").wait_for(state="attached", timeout=120_000)
     heads = page.get_by_role("switch", name=", group ")
+    heads.first.wait_for()
     times = []
     for click in range(N_CLICKS):
         times.append(heads.nth(click % heads.count()).evaluate(_CLICK))

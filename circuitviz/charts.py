@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
@@ -13,8 +16,8 @@ LEGEND_HEIGHT = 50
 """Streamlit fits the whole chart into its height, the legend included."""
 
 
-def answer_bars(answers: pd.DataFrame) -> alt.LayerChart:
-    """Paired bars of the model's top answers, before above after.
+def answer_bars(answers: pd.DataFrame) -> dict[str, Any]:
+    """Paired bars of the model's top answers, before above after, as a Vega-Lite specification.
 
     ``answers`` has a row per answer: ``word``, probabilities ``before`` and ``after``, and
     ``is_right``; the order of the rows is kept.
@@ -26,9 +29,17 @@ def answer_bars(answers: pd.DataFrame) -> alt.LayerChart:
         long["when"] == "before", long["is_right"].map({True: "after, right", False: "after"})
     )
     long["text"] = long["probability"].map("{:.2f}".format)
-    order = list(answers["word"])
-    bars = alt.Chart(long).encode(
-        y=alt.Y("word:N", sort=order, title=None, scale=alt.Scale(paddingInner=0.25)).axis(
+    return _answer_bars() | {
+        "data": {"values": long.to_dict("records")},
+        "height": LEGEND_HEIGHT + ROW_HEIGHT * max(len(answers), 1),
+    }
+
+
+@cache
+def _answer_bars() -> dict[str, Any]:
+    """All but the data. It is drawn after every click, and Altair takes long to check a chart."""
+    bars = alt.Chart(alt.NamedData("answers")).encode(
+        y=alt.Y("word:N", sort=None, title=None, scale=alt.Scale(paddingInner=0.25)).axis(
             labelFontSize=18, labelLimit=160, ticks=False, domain=False, labelPadding=8
         ),
         yOffset=alt.YOffset("when:N", sort=["before", "after"]),
@@ -52,7 +63,6 @@ def answer_bars(answers: pd.DataFrame) -> alt.LayerChart:
     numbers = bars.mark_text(align="left", dx=5, fontSize=13).encode(
         text="text:N", color=alt.value(BEFORE)
     )
-    chart: alt.LayerChart = alt.layer(marks, numbers).properties(
-        height=LEGEND_HEIGHT + ROW_HEIGHT * max(len(order), 1)
-    )
-    return chart.configure(background="transparent").configure_view(stroke=None)
+    chart = alt.layer(marks, numbers).configure(background="transparent")
+    spec: dict[str, Any] = chart.configure_view(stroke=None).to_dict()
+    return spec

@@ -34,7 +34,7 @@ def show_example(bench: Bench, before: Answers, after: Answers) -> None:
             "is_right": answers == bench.prompts.answer_ids[prompt],
         }
     )
-    st.altair_chart(answer_bars(frame), width="stretch", key="answers")
+    st.vega_lite_chart(answer_bars(frame), width="stretch", key="answers")
     flips = np.flatnonzero(_first(before) != _first(after))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button("◀", on_click=_go, args=((prompt - 1) % n,), help="Previous prompt")

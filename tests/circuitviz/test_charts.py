@@ -16,8 +16,8 @@ def test_answer_bars_pair_before_and_after_in_the_given_order() -> None:
             "is_right": [True, False],
         }
     )
-    spec = answer_bars(answers).to_dict()
-    (rows,) = spec["datasets"].values()
+    spec = answer_bars(answers)
+    rows = spec["data"]["values"]
     looks = {(row["word"], row["look"]): row["text"] for row in rows}
     assert looks == {
         ("apple", "before"): "0.71",
@@ -25,5 +25,6 @@ def test_answer_bars_pair_before_and_after_in_the_given_order() -> None:
         ("clock", "before"): "0.05",
         ("clock", "after"): "0.48",
     }
-    assert spec["layer"][0]["encoding"]["y"]["sort"] == ["apple", "clock"]
+    assert spec["layer"][0]["encoding"]["y"]["sort"] is None
+    assert [row["word"] for row in rows] == ["apple", "clock", "apple", "clock"]
     assert spec["config"]["background"] == "transparent"
