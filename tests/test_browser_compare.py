@@ -90,6 +90,7 @@ def test_a_cmap_and_a_pinned_head(
     for name, outcome in expected.sets.items():
         expect_row(page, name, outcome.accuracy, outcome.change)
     expect(page.get_by_text("At the last token")).to_be_attached(timeout=START_MS)
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
     page.get_by_test_id("stVegaLiteChart").nth(1).click(position={"x": 150, "y": 60})
     expect(page.get_by_role("rowheader", name=re.compile("^your set"))).to_be_visible()
     expect(page.get_by_text(re.compile(r"^L\d\.\d, previous label"))).to_be_visible()
