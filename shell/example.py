@@ -22,7 +22,7 @@ def show_example(bench: Bench, before: Answers, after: Answers) -> None:
     """The chosen prompt, the likeliest answers to it, and buttons to step through the prompts."""
     prompt, n = st.session_state["example"] % len(bench.prompts), len(bench.prompts)
     decode = bench.loaded.tokenizer.decode
-    answers = _likeliest(before, after, prompt)
+    answers = _likeliest(before, after, prompt, int(bench.prompts.answer_ids[prompt]))
     words = [decode([token]).strip() for token in answers]
     answer = decode([int(after.top(prompt, 1)[0])]).strip()
     st.html(prompt_html(bench.prompts.words(prompt), bench.prompts.roles(prompt), answer))
@@ -50,11 +50,13 @@ def show_example(bench: Bench, before: Answers, after: Answers) -> None:
         )
 
 
-def _likeliest(before: Answers, after: Answers, prompt: int) -> np.ndarray:
-    """The top answers of both runs together, the most probable first."""
+def _likeliest(before: Answers, after: Answers, prompt: int, right: int) -> np.ndarray:
+    """The top answers of both runs together, the most probable first; the right one is there."""
     tokens = np.union1d(before.top(prompt, _SHOWN), after.top(prompt, _SHOWN))
     highest = np.maximum(before.probabilities[prompt, tokens], after.probabilities[prompt, tokens])
-    return tokens[np.argsort(-highest, kind="stable")]
+    ranked = tokens[np.argsort(-highest, kind="stable")]
+    shown = ranked[:_SHOWN]
+    return shown if right in shown else np.append(shown[:-1], right)
 
 
 def _first(answers: Answers) -> np.ndarray:
