@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -29,7 +30,10 @@ def answer_bars(answers: pd.DataFrame) -> dict[str, Any]:
         long["when"] == "before", long["is_right"].map({True: "after, right", False: "after"})
     )
     long["text"] = long["probability"].map("{:.2f}".format)
-    return _answer_bars() | {
+    spec = deepcopy(_answer_bars())
+    for layer in spec["layer"]:
+        layer["encoding"]["y"]["sort"] = list(answers["word"])
+    return spec | {
         "data": {"values": long.to_dict("records")},
         "height": LEGEND_HEIGHT + ROW_HEIGHT * max(len(answers), 1),
     }
@@ -37,9 +41,9 @@ def answer_bars(answers: pd.DataFrame) -> dict[str, Any]:
 
 @cache
 def _answer_bars() -> dict[str, Any]:
-    """All but the data. It is drawn after every click, and Altair takes long to check a chart."""
+    """All but the data and its order: drawn after every click, and Altair checks charts slowly."""
     bars = alt.Chart(alt.NamedData("answers")).encode(
-        y=alt.Y("word:N", sort=None, title=None, scale=alt.Scale(paddingInner=0.25)).axis(
+        y=alt.Y("word:N", title=None, scale=alt.Scale(paddingInner=0.25)).axis(
             labelFontSize=18, labelLimit=160, ticks=False, domain=False, labelPadding=8
         ),
         yOffset=alt.YOffset("when:N", sort=["before", "after"]),

@@ -25,6 +25,8 @@ def test_answer_bars_pair_before_and_after_in_the_given_order() -> None:
         ("clock", "before"): "0.05",
         ("clock", "after"): "0.48",
     }
-    assert spec["layer"][0]["encoding"]["y"]["sort"] is None
-    assert [row["word"] for row in rows] == ["apple", "clock", "apple", "clock"]
+    for layer in spec["layer"]:
+        assert layer["encoding"]["y"]["sort"] == ["apple", "clock"]
+    other = answer_bars(answers[::-1])
+    assert other["layer"][0]["encoding"]["y"]["sort"] == ["clock", "apple"]
     assert spec["config"]["background"] == "transparent"
