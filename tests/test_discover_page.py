@@ -228,7 +228,8 @@ def test_minimality_drops_heads_and_takes_them_back() -> None:
     n_heads = len(found.heads)
     subject = examine(load("base"), N, 7, 0)
     circuit = found_circuit(SETTING, expected(), DEFAULT_KEPT, False, "found")
-    assert found == replace(minimality(subject, circuit), circuit=found.circuit)
+    again = replace(minimality(subject, circuit), circuit=found.circuit)
+    assert repr(found) == repr(again)  # an undefined gain is nan, and nan is not itself
     n_kept = sum(each.adds(0.01) for each in found.heads)
     assert 0 < n_kept < n_heads
     press(test, f"Keep only the {n_kept} minimal heads")
