@@ -1,6 +1,6 @@
 """Charts that compare models: bars with intervals, maps of heads, the overlap of two circuits.
 
-Transparent, large text; `ink` is the text colour of the theme.
+Transparent, large text.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ import pandas as pd
 from backend.circuit import READING_ORDER, Group, Head
 from backend.measures import Estimate
 from backend.results import ModelFigures, Transplanted
-from circuitviz.palette import COLOURS
+from circuitviz.palette import COLOURS, INK
 
-INK = "#79808F"
-"""A grey that reads on a light and on a dark page."""
 WHOLE, CIRCUIT, RANDOM = "#9AA3B2", "#56B4E9", "#E69F00"
 """Grey and two of Okabe and Ito's colours that no group has."""
 BAR_HEIGHT = 300
@@ -28,7 +26,7 @@ MINUS = "\N{MINUS SIGN}"
 Label = Callable[[str], str]
 
 
-def accuracy_chart(models: Sequence[ModelFigures], label: Label, ink: str) -> alt.LayerChart:
+def accuracy_chart(models: Sequence[ModelFigures], label: Label) -> alt.LayerChart:
     """For each model the accuracy of the whole, of the circuit and of random circuits."""
     looks = {"full model": WHOLE, "circuit": CIRCUIT, "random circuits": RANDOM}
     rows = [
@@ -36,12 +34,10 @@ def accuracy_chart(models: Sequence[ModelFigures], label: Label, ink: str) -> al
         for row in models
         for kind, estimate in zip(looks, (row.model, row.circuit, row.random.mean), strict=True)
     ]
-    return _grouped_bars(rows, looks, ink)
+    return _grouped_bars(rows, looks)
 
 
-def knockout_chart(
-    models: Sequence[ModelFigures], label: Label, in_model: bool, ink: str
-) -> alt.LayerChart:
+def knockout_chart(models: Sequence[ModelFigures], label: Label, in_model: bool) -> alt.LayerChart:
     """For each model what is left without any group and without each: in it or in its circuit."""
     kinds = {f"without {group.name}": group for group in READING_ORDER}
     rows = []
@@ -52,7 +48,7 @@ def knockout_chart(
             rows.append(_row(label(row.name), kind, left.model if in_model else left.circuit))
     looks = {"intact": WHOLE} | {kind: COLOURS[group] for kind, group in kinds.items()}
     letters = {"intact": "all"} | {kind: group.name for kind, group in kinds.items()}
-    return _grouped_bars(rows, looks, ink, letters)
+    return _grouped_bars(rows, looks, letters)
 
 
 def _row(model: str, kind: str, estimate: Estimate) -> dict[str, object]:
@@ -70,7 +66,6 @@ def _row(model: str, kind: str, estimate: Estimate) -> dict[str, object]:
 def _grouped_bars(
     rows: Sequence[Mapping[str, object]],
     looks: Mapping[str, str],
-    ink: str,
     letters: Mapping[str, str] | None = None,
 ) -> alt.LayerChart:
     """Bars of every kind side by side for each model; `letters` are written above them."""
@@ -119,7 +114,7 @@ def _grouped_bars(
         ),
     )
     return _finished(
-        alt.layer(marks, _whiskers(bars, ink), _figures(bars, ink, 2 if letters else 1)), BAR_HEIGHT
+        alt.layer(marks, _whiskers(bars), _figures(bars, 2 if letters else 1)), BAR_HEIGHT
     )
 
 
@@ -139,18 +134,18 @@ _AXIS = {
 }
 
 
-def _whiskers(bars: alt.Chart, ink: str) -> alt.Chart:
-    return bars.mark_rule(strokeWidth=2, color=ink).encode(
+def _whiskers(bars: alt.Chart) -> alt.Chart:
+    return bars.mark_rule(strokeWidth=2, color=INK).encode(
         y=alt.Y("low:Q", scale=_UNIT), y2="high:Q"
     )
 
 
-def _figures(bars: alt.Chart, ink: str, n_lines: int = 1) -> alt.Chart:
+def _figures(bars: alt.Chart, n_lines: int = 1) -> alt.Chart:
     return bars.mark_text(
         dy=-4 - 15 * (n_lines - 1),
         lineHeight=15,
         fontSize=13,
-        color=ink,
+        color=INK,
         fontWeight=600,
         baseline="bottom",
         lineBreak="\n",
@@ -176,7 +171,6 @@ YOURS = "#E69F00"
 def transplant_chart(
     sets: Mapping[str, Transplanted],
     lines: Mapping[str, Estimate],
-    ink: str,
 ) -> alt.LayerChart:
     """A bar for each set of heads that is transplanted, and lines at both models' accuracies.
 
@@ -240,17 +234,17 @@ def transplant_chart(
     rules = alt.Chart(levels).encode(y=alt.Y("accuracy:Q", scale=_UNIT))
     names = [
         rules.transform_filter(alt.datum.line == name)
-        .mark_text(align="left", dx=6, dy=-9 if name == high else 10, fontSize=14, color=ink)
+        .mark_text(align="left", dx=6, dy=-9 if name == high else 10, fontSize=14, color=INK)
         .encode(x=alt.value("width"), text="text:N")
         for name in lines
     ]
-    dashes = rules.mark_rule(color=ink, strokeDash=[6, 4], strokeWidth=2)
-    layers = alt.layer(marks, dashes, _whiskers(bars, ink), _figures(bars, ink), *names)
+    dashes = rules.mark_rule(color=INK, strokeDash=[6, 4], strokeWidth=2)
+    layers = alt.layer(marks, dashes, _whiskers(bars), _figures(bars), *names)
     return _finished(layers, BAR_HEIGHT + 80)
 
 
 def head_chart(
-    heads: Sequence[Sequence[Transplanted]], pinned: Collection[Head], largest: float, ink: str
+    heads: Sequence[Sequence[Transplanted]], pinned: Collection[Head], largest: float
 ) -> alt.LayerChart:
     """What each single head does: layers upward, heads to the right, zero is the page’s colour.
 
@@ -319,7 +313,7 @@ def head_chart(
         layers.append(
             cells.mark_text(fontSize=12).encode(
                 text="text:N",
-                color=alt.condition("datum.strong", alt.value("#FFFFFF"), alt.value(ink)),
+                color=alt.condition("datum.strong", alt.value("#FFFFFF"), alt.value(INK)),
             )
         )
     height = min(max(150 / n_layers, 12), 40) * n_layers + 46

@@ -8,7 +8,8 @@ import pandas as pd
 from backend.circuit import Circuit, ModelShape
 from circuitviz.graph import LOGITS, circuit_graph
 from circuitviz.layout import circuit_layout
-from circuitviz.model_charts import CIRCUIT, INK, RANDOM
+from circuitviz.model_charts import CIRCUIT, RANDOM
+from circuitviz.palette import INK
 
 SHARED, ONLY_SECOND = "#009E73", CIRCUIT
 ROW_HEIGHT = 62

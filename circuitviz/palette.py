@@ -17,6 +17,9 @@ INKS: Mapping[Group, str] = MappingProxyType(
 )
 """The text colour with a contrast of at least 4.5 on the group's colour."""
 
+INK = "currentColor"
+"""The text colour of the page, for charts: SVG takes it from there, also when the theme changes."""
+
 SHAPES: Mapping[Group, str] = MappingProxyType(
     {
         Group.A: "M-1,0A1,1 0 1,1 1,0A1,1 0 1,1 -1,0Z",

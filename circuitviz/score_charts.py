@@ -5,6 +5,8 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
+from circuitviz.palette import INK
+
 HELPS = "rgb(200,50,24)"
 """Heads with negative scores: the answer needs them."""
 HINDERS = "rgb(40,104,200)"
@@ -21,11 +23,11 @@ _AXIS_HEIGHT = 44
 _GAIN_TICKS = (-0.3, -0.1, -0.03, 0, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
-def score_map(scores: pd.DataFrame, ink: str, *, faded: bool = False) -> alt.LayerChart:
+def score_map(scores: pd.DataFrame, *, faded: bool = False) -> alt.LayerChart:
     """Layers upward, heads to the right, colours centred at zero; kept heads have a frame.
 
     ``scores`` has a row per head: ``layer``, ``head``, ``name``, ``score``, ``standard_error`` and
-    ``kept``; ``ink`` is the text colour of the theme. A chart of old scores is ``faded``.
+    ``kept``. A chart of old scores is ``faded``.
     """
     shown = scores.copy()
     largest = float(shown["score"].abs().max()) or 1.0
@@ -66,13 +68,13 @@ def score_map(scores: pd.DataFrame, ink: str, *, faded: bool = False) -> alt.Lay
     )
     squares = cells.mark_rect(cornerRadius=2, opacity=0.4 if faded else 1).encode(color=colour)
     kept = cells.transform_filter("datum.kept")
-    frames = kept.mark_rect(cornerRadius=2, filled=False, fillOpacity=0, stroke=ink, strokeWidth=2)
+    frames = kept.mark_rect(cornerRadius=2, filled=False, fillOpacity=0, stroke=INK, strokeWidth=2)
     names = (
         cells.transform_filter("datum.label != ''")
         .mark_text(fontSize=14 if n_heads <= _WIDE_MODEL else 11, fontWeight=600)
         .encode(
             text="label:N",
-            color=alt.condition("datum.strong", alt.value("#FFFFFF"), alt.value(ink)),
+            color=alt.condition("datum.strong", alt.value("#FFFFFF"), alt.value(INK)),
         )
     )
     low, high = _ROW_HEIGHT
@@ -80,7 +82,7 @@ def score_map(scores: pd.DataFrame, ink: str, *, faded: bool = False) -> alt.Lay
     return _bare(alt.layer(squares, frames, names).properties(height=round(rows) + _AXIS_HEIGHT))
 
 
-def contribution_bars(heads: pd.DataFrame, least: float, ink: str) -> alt.LayerChart:
+def contribution_bars(heads: pd.DataFrame, least: float) -> alt.LayerChart:
     """One bar per head of what it adds, with its interval, and a line where minimal heads begin.
 
     ``heads`` has ``name``, ``gain`` with its ``low`` and ``high``, accuracies ``before`` and
@@ -107,16 +109,16 @@ def contribution_bars(heads: pd.DataFrame, least: float, ink: str) -> alt.LayerC
         color=alt.Color("colour:N", scale=None),
         opacity=alt.condition("datum.minimal", alt.value(1.0), alt.value(0.3)),
     )
-    whiskers = bars.mark_rule(color=ink, strokeWidth=1.4).encode(y="low:Q", y2="high:Q")
+    whiskers = bars.mark_rule(color=INK, strokeWidth=1.4).encode(y="low:Q", y2="high:Q")
     line = (
         alt.Chart(pd.DataFrame({"least": [least]}))
-        .mark_rule(color=ink, strokeDash=[5, 4])
+        .mark_rule(color=INK, strokeDash=[5, 4])
         .encode(y="least:Q")
     )
     return _bare(alt.layer(marks, whiskers, line).properties(height=320))
 
 
-def completeness_scatter(removals: pd.DataFrame, ink: str) -> alt.LayerChart:
+def completeness_scatter(removals: pd.DataFrame) -> alt.LayerChart:
     """Circuit against model, each without the same heads; on the diagonal they agree.
 
     ``removals`` has ``name``, ``kind`` (the group, or "random"), ``circuit``, ``model`` with their
@@ -145,7 +147,7 @@ def completeness_scatter(removals: pd.DataFrame, ink: str) -> alt.LayerChart:
     dots = points.mark_point(filled=True, size=110, opacity=0.95).encode(color=colour)
     letters = (
         points.transform_filter("datum.kind != 'random'")
-        .mark_text(dx=13, dy=-9, fontSize=17, fontWeight=700, color=ink)
+        .mark_text(dx=13, dy=-9, fontSize=17, fontWeight=700, color=INK)
         .encode(text="kind:N")
     )
     return _bare(alt.layer(diagonal, across, up, dots, letters).properties(height=380))

@@ -58,8 +58,9 @@ def sizes(circuit: Circuit) -> str:
 
 def say_what_changed(shown: object, chosen: object) -> None:
     """Say that the figures on screen are not those of what is chosen now."""
-    if shown != chosen:
-        st.info(
-            "These figures were measured with other choices than those made now. Press Run for new "
-            "ones."
-        )
+    with st.container():  # a place of its own, as in `waiting.follow`
+        if shown != chosen:
+            st.info(
+                "These figures were measured with other choices than those made now. Press Run for "
+                "new ones."
+            )

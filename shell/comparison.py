@@ -16,7 +16,6 @@ from backend.saved import plain
 from circuitviz.model_charts import accuracy_chart, knockout_chart
 from circuitviz.tables import figures_table, signed
 from shell.choices import sizes
-from shell.stages import ink
 from shell.studies import ComparisonRequest
 
 _HEADINGS = (
@@ -60,7 +59,7 @@ def show_accuracies(result: Comparison) -> None:
         help="Accuracy of the whole model, of the circuit alone, and of random circuits.",
     )
     st.altair_chart(
-        accuracy_chart(result.models, catalogue.label, ink()),
+        accuracy_chart(result.models, catalogue.label),
         width="stretch",
         key="accuracies",
         alt="Accuracy of the full model, the circuit and random circuits, for each model",
@@ -85,7 +84,7 @@ def show_knockouts(result: Comparison) -> None:
         )
     in_model = where == "in the whole model"
     st.altair_chart(
-        knockout_chart(result.models, catalogue.label, in_model, ink()),
+        knockout_chart(result.models, catalogue.label, in_model),
         width="stretch",
         key="knockouts",
         alt=f"Accuracy left {where} without each group, for each model",

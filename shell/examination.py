@@ -19,7 +19,6 @@ from backend.setting import Setting
 from circuitviz.palette import COLOURS
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
 from shell import kept, studies, waiting
-from shell.stages import ink
 from shell.studies import Heads
 
 _LEAST_GAIN = 1.0
@@ -112,7 +111,7 @@ def _show_minimality(whole: Circuit, circuit: Circuit, setting: Setting) -> None
             args=(whole, circuit, found, least),
         )
     frame = contribution_frame(found, least)
-    st.altair_chart(contribution_bars(frame, least, ink()), width="stretch", key="contributions")
+    st.altair_chart(contribution_bars(frame, least), width="stretch", key="contributions")
     with st.expander("As a table"):
         st.dataframe(
             frame[["name", "removed", "before", "after", "gain", "low", "high", "minimal"]],
@@ -133,7 +132,7 @@ def _show_completeness(found: Completeness) -> None:
     left, right = st.columns([1.5, 1], gap="medium", vertical_alignment="center")
     with left:
         st.altair_chart(
-            completeness_scatter(removal_frame(found), ink()), width="stretch", key="completeness"
+            completeness_scatter(removal_frame(found)), width="stretch", key="completeness"
         )
     with right:
         if not isnan(found.mean_incompleteness):

@@ -117,7 +117,7 @@ def _show_stage(now: Progress, group: Group) -> None:
     )
     st.caption(f"{stale}{_into(group, stage.receivers)} {_kept_words(now, group)}")
     st.altair_chart(
-        score_map(stage_frame(now.plan, stage, group), ink(), faded=is_stale),
+        score_map(stage_frame(now.plan, stage, group), faded=is_stale),
         width="stretch",
         key=f"discover_map_{group.name}",
     )
@@ -139,11 +139,6 @@ def stage_frame(plan: Plan, stage: Stage, group: Group) -> pd.DataFrame:
             "kept": [head in kept for head in heads],
         }
     )
-
-
-def ink() -> str:
-    """The text colour of the theme, for charts, which do not know it."""
-    return "#ECEFF6" if st.context.theme.type == "dark" else "#1B1F2A"
 
 
 def _most_kept(now: Progress) -> int:

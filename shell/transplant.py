@@ -17,7 +17,6 @@ from circuitviz.model_charts import effect, head_chart, transplant_chart
 from circuitviz.tables import figures_table, signed
 from shell import studies, waiting
 from shell.choices import sizes
-from shell.stages import ink
 from shell.studies import CmapRequest, SetRequest, Study
 
 HELD_FIXED = {
@@ -104,8 +103,9 @@ def show(study: Study[CmapRequest]) -> None:
         _show_maps(study, maps)
     with left:
         sets = dict(groups.sets)
-        if ticked:
-            sets |= _ticked(request, ticked)
+        with st.container():  # a place of its own, as in `waiting.follow`
+            if ticked:
+                sets |= _ticked(request, ticked)
         _show_sets(request, groups, sets)
         _show_download(request, groups, sets, maps)
 
@@ -115,7 +115,7 @@ def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]
     st.markdown(f"#### {source} → {target}: {request.part.value}")
     st.altair_chart(
         transplant_chart(
-            sets, {"source": groups.source_accuracy, "target": groups.target_accuracy}, ink()
+            sets, {"source": groups.source_accuracy, "target": groups.target_accuracy}
         ),
         width="stretch",
         key="transplanted_sets",
@@ -211,7 +211,7 @@ def _show_maps(study: Study[CmapRequest], maps: list[HeadMap]) -> None:
         pinned = {s.head for s in st.session_state["pinned"] if s.position.name == token}
         st.markdown(f"**{studies.TOKEN_WORDS[token].capitalize()}**")
         st.altair_chart(
-            head_chart(rows, pinned, largest, ink()),
+            head_chart(rows, pinned, largest),
             width="stretch",
             key=key,
             on_select=lambda key=key, token=token: _pin(key, Position[token]),

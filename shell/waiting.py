@@ -45,9 +45,15 @@ def _result_of(key: Hashable, work: jobs.Work) -> Any:
 
 def follow(running: jobs.Job) -> None:
     """Show how far a job is, or why it ended early; nothing once it is done."""
-    if not running.future.done():
-        _progress(running, len(running.parts))
-        return
+    # A place of its own: what comes after it is not drawn anew when it vanishes.
+    with st.container():
+        if running.future.done():
+            _say_how_it_ended(running)
+        else:
+            _progress(running, len(running.parts))
+
+
+def _say_how_it_ended(running: jobs.Job) -> None:
     error = running.future.exception()
     if isinstance(error, jobs.Cancelled):
         kept = " What was finished is kept." if running.parts else ""

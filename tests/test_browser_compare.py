@@ -24,6 +24,8 @@ pytestmark = pytest.mark.browser
 
 START_MS = 60_000
 N, BOXES, SEED = 50, 3, 0
+LIGHT_INK, DARK_INK = "rgb(27, 31, 42)", "rgb(236, 239, 246)"
+"""The text colours of `.streamlit/config.toml`."""
 Open = Callable[..., Any]
 
 
@@ -96,6 +98,15 @@ def test_a_cmap_and_a_pinned_head(
     expect(page.get_by_text(re.compile(r"^L\d\.\d, previous label"))).to_be_visible()
     page.get_by_role("button", name="Swap").or_(page.get_by_role("button", name="⇄")).click()
     expect(page.get_by_text("other choices than those made now")).to_be_visible()
+
+
+def test_charts_follow_a_theme_that_changes(open_page: Open) -> None:
+    page = open_page("Compare", color_scheme="light")
+    page.get_by_role("button", name="Run").click()
+    figure = page.get_by_test_id("stVegaLiteChart").first.locator(".role-mark text").first
+    expect(figure).to_have_css("fill", LIGHT_INK, timeout=START_MS)
+    page.emulate_media(color_scheme="dark")
+    expect(figure).to_have_css("fill", DARK_INK)
 
 
 @pytest.mark.parametrize("title", ["Compare", "CMAP"])

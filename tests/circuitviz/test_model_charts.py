@@ -11,7 +11,6 @@ from circuitviz.model_charts import accuracy_chart, head_chart, knockout_chart, 
 from circuitviz.overlap import overlap_picture
 
 NAN = float("nan")
-INK = "#000000"
 
 
 def about(value: float) -> Estimate:
@@ -40,7 +39,7 @@ def marks(chart: Any) -> list[str]:
 
 
 def test_each_model_has_three_bars_with_intervals() -> None:
-    chart = accuracy_chart([MODEL], str.upper, INK)
+    chart = accuracy_chart([MODEL], str.upper)
     assert marks(chart) == ["rect", "rule", "text"]
     assert [(r["model"], r["kind"], r["accuracy"], r["n"]) for r in rows(chart)] == [
         ("BASE", "full model", 0.8, 50),
@@ -51,14 +50,14 @@ def test_each_model_has_three_bars_with_intervals() -> None:
 
 def test_knocked_out_groups_stand_in_reading_order_with_their_letters() -> None:
     for in_model, intact, left in ((True, 0.8, 0.4), (False, 0.7, 0.3)):
-        shown = rows(knockout_chart([MODEL], str, in_model, INK))
+        shown = rows(knockout_chart([MODEL], str, in_model))
         assert [row["text"].split("\n")[0] for row in shown] == ["all", "D", "C", "B", "A"]
         assert [row["accuracy"] for row in shown] == [intact, left, left, left, left]
 
 
 def test_an_undefined_recovery_is_said() -> None:
     chart = transplant_chart(
-        {"none": UNDEFINED, "your set": DEFINED}, {"source": about(0.8), "target": about(0.6)}, INK
+        {"none": UNDEFINED, "your set": DEFINED}, {"source": about(0.8), "target": about(0.6)}
     )
     labels = [row["label"] for row in rows(chart) if "label" in row]
     assert labels == ["none\nundefined", "your set\n0.50"]
@@ -66,7 +65,7 @@ def test_an_undefined_recovery_is_said() -> None:
 
 
 def test_a_map_is_centred_at_zero_and_frames_what_is_pinned() -> None:
-    chart = head_chart([[DEFINED, UNDEFINED]], {Head(0, 1)}, 0.5, INK)
+    chart = head_chart([[DEFINED, UNDEFINED]], {Head(0, 1)}, 0.5)
     shown = rows(chart)
     assert [(row["effect"], row["pinned"]) for row in shown] == [(0.5, False), (-0.1, True)]
     domain = chart.to_dict()["layer"][0]["encoding"]["color"]["scale"]["domain"]

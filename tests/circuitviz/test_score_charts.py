@@ -9,8 +9,6 @@ import pytest
 
 from circuitviz.score_charts import completeness_scatter, contribution_bars, score_map
 
-INK = "#123456"
-
 
 def scores(n_layers: int = 2, n_heads: int = 3) -> pd.DataFrame:
     rows = [
@@ -33,7 +31,7 @@ def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_the_map_has_every_head_layers_upward_and_zero_in_the_middle() -> None:
-    spec = score_map(scores(), INK).to_dict()
+    spec = score_map(scores()).to_dict()
     rows = rows_of(spec)
     assert [row["name"] for row in rows] == list(scores()["name"])
     assert [row["score"] for row in rows] == list(scores()["score"])
@@ -46,28 +44,28 @@ def test_the_map_has_every_head_layers_upward_and_zero_in_the_middle() -> None:
 
 
 def test_kept_heads_have_a_frame_and_strong_ones_a_name() -> None:
-    spec = score_map(scores(), INK).to_dict()
+    spec = score_map(scores()).to_dict()
     assert spec["layer"][1]["transform"] == [{"filter": "datum.kept"}]
-    assert spec["layer"][1]["mark"]["stroke"] == INK
+    assert spec["layer"][1]["mark"]["stroke"] == "currentColor"
     labels = {row["name"]: row["label"] for row in rows_of(spec)}
     assert labels["L0.0"] == ""
     assert labels["L1.2"] == "L1.2"
 
 
 def test_a_wide_model_has_few_names() -> None:
-    rows = rows_of(score_map(scores(32, 32), INK).to_dict())
+    rows = rows_of(score_map(scores(32, 32)).to_dict())
     assert sum(row["label"] != "" for row in rows) == 5
 
 
 def test_a_stage_without_effect_can_be_drawn() -> None:
     nothing = scores().assign(score=0.0, kept=False)
-    spec = score_map(nothing, INK).to_dict()
+    spec = score_map(nothing).to_dict()
     assert not any(row["label"] for row in rows_of(spec))
     assert spec["layer"][0]["encoding"]["color"]["scale"]["domain"][-1] == 1.0
 
 
 def test_old_scores_are_faded() -> None:
-    marks = [score_map(scores(), INK, faded=faded).to_dict()["layer"][0] for faded in (True, False)]
+    marks = [score_map(scores(), faded=faded).to_dict()["layer"][0] for faded in (True, False)]
     assert [mark["mark"]["opacity"] for mark in marks] == [0.4, 1]
 
 
@@ -85,7 +83,7 @@ def test_contributions_keep_their_order_and_show_the_threshold() -> None:
             "colour": ["#CC79A7", "#D55E00"],
         }
     )
-    spec = contribution_bars(heads, 0.01, INK).to_dict()
+    spec = contribution_bars(heads, 0.01).to_dict()
     assert spec["layer"][0]["encoding"]["x"]["sort"] == ["D L1.0", "A L4.0"]
     assert [{"least": 0.01}] in spec["datasets"].values()
 
@@ -100,7 +98,7 @@ def test_the_scatter_has_every_set_and_the_diagonal(n_random: int) -> None:
         + [{"name": "random", "kind": "random", "n_removed": 1, "colour": "#888"} | figures]
         * n_random
     )
-    spec = completeness_scatter(removals, INK).to_dict()
+    spec = completeness_scatter(removals).to_dict()
     data = [*spec["datasets"].values()]
     assert [{"model": 0, "circuit": 0}, {"model": 1, "circuit": 1}] in data
     assert 1 + n_random in [len(rows) for rows in data]
