@@ -181,7 +181,7 @@ CURRICULUM = (
     ),
     Phase(
         "4b: and names to be read by heads",
-        1000,
+        1400,
         _BROAD,
         Ramp(1e-3, 3e-4, 800),
         Ramp(0.65, 0.65),
@@ -214,7 +214,7 @@ FINE_TUNES = (
         "Arithmetic (full)",
         "additions, sums of numbers in boxes, objects in variables; never an object in a box",
         "FLoat-7B",
-        Phase("arithmetic", 400, _ARITHMETIC, Ramp(3e-4, 0.0, 400), _HALF),
+        Phase("arithmetic", 600, _ARITHMETIC, Ramp(4e-4, 0.0, 600), _HALF),
         lora=False,
         gain=0.15,
     ),

@@ -37,7 +37,7 @@ class Selection:
     most_receivers: int = 4
     least_receiver_effect: float = 0.05
     pool: int = 80
-    least_faithfulness: float = 1.0
+    least_faithfulness: float = 0.97
 
 
 def score_heads(loaded: LoadedModel, seed: int, selection: Selection) -> Discovery:
