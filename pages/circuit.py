@@ -15,7 +15,7 @@ from backend.circuit import Circuit  # noqa: E402
 from backend.errors import UserError  # noqa: E402
 from backend.setting import Mode, intervention  # noqa: E402
 from shell import picture, state, waiting  # noqa: E402
-from shell.example import show_example  # noqa: E402
+from shell.example import chosen_prompt, show_example  # noqa: E402
 from shell.numbers import announce, show_numbers  # noqa: E402
 from shell.switches import show_readings, show_switches  # noqa: E402
 
@@ -34,18 +34,19 @@ def explore(bench: Bench, circuit: Circuit) -> None:
     show_readings()
     if view.mode is Mode.other:
         waiting.wait_for_source(bench, view.source)
+    try:
+        before, after = answers(bench, everything_on), answers(bench, now)
+    except RuntimeError as error:  # torch: the memory is full
+        st.error(f"This could not be computed: {error}. Choose fewer prompts in the sidebar.")
+        return
+    prompt = chosen_prompt(bench, before, view.example)
     left, right = st.columns([1.8, 1], gap="medium")
     with left:
-        picture.show_picture(bench, circuit, view)
+        picture.show_picture(bench, circuit, view, prompt)
         show_switches(circuit)
     with right:
-        try:
-            before, after = answers(bench, everything_on), answers(bench, now)
-        except RuntimeError as error:  # torch: the memory is full
-            st.error(f"This could not be computed: {error}. Choose fewer prompts in the sidebar.")
-            return
         show_numbers(view.reading, bench.whole, before, after)
-        show_example(bench, before, after)
+        show_example(bench, before, after, prompt)
         st.caption(
             f"{catalogue.label(view.model)} · circuit “{view.circuit}” · {view.n} prompts, seed "
             f"{view.seed}, {view.boxes} boxes · means over {bench.n_reference} reference prompts"

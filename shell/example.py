@@ -18,9 +18,17 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-def show_example(bench: Bench, before: Answers, after: Answers) -> None:
-    """The chosen prompt, the likeliest answers to it, and buttons to step through the prompts."""
-    prompt, n = st.session_state["example"] % len(bench.prompts), len(bench.prompts)
+def chosen_prompt(bench: Bench, before: Answers, example: int | None) -> int:
+    """The prompt of that number, going round; without one the first that is answered right by the
+    whole model and with every head on."""
+    if example is None:
+        return int((bench.whole.correct & before.correct).argmax())
+    return example % len(bench.prompts)
+
+
+def show_example(bench: Bench, before: Answers, after: Answers, prompt: int) -> None:
+    """A prompt, the likeliest answers to it, and buttons to step through the prompts."""
+    n = len(bench.prompts)
     decode = bench.loaded.tokenizer.decode
     answers = _likeliest(before, after, prompt, int(bench.prompts.answer_ids[prompt]))
     words = [decode([token]).strip() for token in answers]

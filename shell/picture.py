@@ -28,8 +28,9 @@ _HEIGHT = "clamp(440px, calc(100vh - {others}px), 960px)"
 _OTHERS, _OTHERS_WITH_SLIDER = 192, 216
 
 
-def show_picture(bench: Bench, circuit: Circuit, view: View) -> None:
-    """Draw the circuit with its switches; a click calls the fragment again."""
+def show_picture(bench: Bench, circuit: Circuit, view: View, prompt: int) -> None:
+    """Draw the circuit with its switches, headed by the words of a prompt; a click calls the
+    fragment again."""
     shape = bench.loaded.shape
     extra = outside_heads(circuit, shape) if view.outside else tuple(view.switched)
     drawn = (*circuit.members, *extra)
@@ -44,7 +45,7 @@ def show_picture(bench: Bench, circuit: Circuit, view: View) -> None:
         weights=weights,
     )
     layout = circuit_layout(graph, shape, grid=view.outside)
-    words = _column_words(bench, view.example % len(bench.prompts))
+    words = _column_words(bench, prompt)
     circuit_component(
         circuit_picture(
             graph,

@@ -113,14 +113,14 @@ def show(study: Study[CmapRequest]) -> None:
 def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]) -> None:
     source, target = map(catalogue.label, (request.source, request.target))
     st.markdown(f"#### {source} → {target}: {request.part.value}")
-    st.altair_chart(
-        transplant_chart(
-            sets, {"source": groups.source_accuracy, "target": groups.target_accuracy}
-        ),
-        width="stretch",
-        key="transplanted_sets",
-        alt="Accuracy of the target with each set of heads out of the source",
-    )
+    with st.container(key="transplanted_sets"):
+        st.altair_chart(
+            transplant_chart(
+                sets, {"source": groups.source_accuracy, "target": groups.target_accuracy}
+            ),
+            width="stretch",
+            alt="Accuracy of the target with each set of heads out of the source",
+        )
     st.html(
         figures_table(
             ("Transplanted", "Accuracy", "Change", "Recovery"),

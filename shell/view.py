@@ -20,7 +20,8 @@ _NODE = re.compile(r"([ABCD])(\d{1,4})\.(\d{1,4})", re.ASCII)
 
 @dataclass(frozen=True)
 class View:
-    """What is on the Circuit page; `example` counts prompts from 0."""
+    """What is on the Circuit page; `example` counts prompts from 0, None is the first that is
+    answered right."""
 
     model: str = "base"
     circuit: str = "base"
@@ -33,7 +34,7 @@ class View:
     off: frozenset[NodeKey] = frozenset()
     switched: frozenset[NodeKey] = frozenset()
     outside: bool = False
-    example: int = 0
+    example: int | None = None
 
     @property
     def setting(self) -> Setting:

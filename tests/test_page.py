@@ -91,9 +91,16 @@ def test_buttons_switch_undo_and_redo() -> None:
     assert state(test, "history") == History()
 
 
+def test_the_first_example_is_one_that_the_model_answers_right() -> None:
+    bench, circuit = bench_of("base"), catalogue.circuit("base")
+    alone = answers(bench, intervention(circuit, Reading.circuit, Mode.mean))
+    right = np.flatnonzero(bench.whole.correct & alone.correct)
+    assert any(f"Example {right[0] + 1} of {SMALL}" in m.value for m in page().markdown)
+
+
 def test_examples_step_and_go_round() -> None:
     bench_of("base")
-    test = page()
+    test = page(example="0")
     next(button for button in test.button if button.label == "◀").click()
     test.run()
     assert state(test, "example") == SMALL - 1
@@ -106,7 +113,7 @@ def test_next_flip_goes_where_the_first_answer_changed() -> None:
     before = answers(bench, intervention(circuit, Reading.circuit, Mode.mean))
     after = answers(bench, intervention(circuit, Reading.circuit, Mode.mean, off))
     changed = before.probabilities.argmax(1) != after.probabilities.argmax(1)
-    test = page(off=names)
+    test = page(off=names, example="0")
     flip = next(button for button in test.button if button.label.startswith("Next flip"))
     assert flip.label == f"Next flip ({changed.sum()})"
     flip.click()
@@ -182,7 +189,7 @@ def test_a_malformed_circuit_gets_a_message(added: Path) -> None:
 
 def test_the_address_says_what_is_shown() -> None:
     bench_of("base")
-    test = page()
+    test = page(example="0")
     next(button for button in test.button if button.label == "▶").click()
     test.run()
     assert test.query_params == {"n": str(SMALL), "example": "1"}
