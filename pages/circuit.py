@@ -34,17 +34,17 @@ def explore(bench: Bench, circuit: Circuit) -> None:
     show_readings()
     if view.mode is Mode.other:
         waiting.wait_for_source(bench, view.source)
-    try:
-        before, after = answers(bench, everything_on), answers(bench, now)
-    except RuntimeError as error:  # torch: the memory is full
-        st.error(f"This could not be computed: {error}. Choose fewer prompts in the sidebar.")
-        return
+    with waiting.memory_permitting():
+        before = answers(bench, everything_on)
     prompt = chosen_prompt(bench, before, view.example)
     left, right = st.columns([1.8, 1], gap="medium")
     with left:
         picture.show_picture(bench, circuit, view, prompt)
         show_switches(circuit)
     with right:
+        # Only now: the browser draws the picture meanwhile.
+        with waiting.memory_permitting():
+            after = answers(bench, now)
         show_numbers(view.reading, bench.whole, before, after)
         show_example(bench, before, after, prompt)
         st.caption(

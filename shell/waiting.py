@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Hashable, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -28,6 +29,16 @@ def bench_for(setting: Setting) -> Bench:
 def wait_for_source(bench: Bench, source: str) -> None:
     """Come back when the other model's values for this bench are there, in the same way."""
     _result_of((bench.setting, source), lambda report: _run_source(bench, source, report))
+
+
+@contextmanager
+def memory_permitting() -> Iterator[None]:
+    """Say so, and draw no more of the page, when the memory is full (torch's RuntimeError)."""
+    try:
+        yield
+    except RuntimeError as error:
+        st.error(f"This could not be computed: {error}. Choose fewer prompts in the sidebar.")
+        st.stop()
 
 
 def _result_of(key: Hashable, work: jobs.Work) -> Any:
