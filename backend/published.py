@@ -16,8 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import numpy as np
+
 from backend.circuit import Circuit, Group, Head, ModelShape
 from backend.errors import UserError
+from backend.measures import Estimate, wilson
 from backend.saved import revived
 
 FOLDER = Path(__file__).parent.parent / "cache" / "published"
@@ -46,6 +49,9 @@ N_PATCHING, N_FAITHFULNESS, N_CMAP, N_MINIMALITY, N_REPEAT = 300, 500, 500, 100,
 
 CHANCE = 1 / 7
 """The share of right answers of a guess among seven boxes."""
+
+NOTHING_PATCHED = 0.134
+"""What the desideratum “position” gives when no head is patched."""
 
 
 class Flaw(Enum):
@@ -240,6 +246,11 @@ def attention_knockout() -> Mapping[str, Mapping[int, float]]:
         return {edge: {int(layer): a for layer, a in at.items()} for edge, at in edges.items()}
     except ValueError as error:
         raise _damaged(f"{file}: {error}") from error
+
+
+def estimate(share: float, n: int) -> Estimate:
+    """A published accuracy with Wilson's interval, which is ours: the paper gives none."""
+    return wilson(np.arange(n) < round(share * n))
 
 
 def _table(name: str, kind: Any) -> Any:

@@ -26,16 +26,17 @@ _GAIN_TICKS = (-0.3, -0.1, -0.03, 0, 0.03, 0.1, 0.3, 1, 3, 10)
 def score_map(scores: pd.DataFrame, *, faded: bool = False) -> alt.LayerChart:
     """Layers upward, heads to the right, colours centred at zero; kept heads have a frame.
 
-    ``scores`` has a row per head: ``layer``, ``head``, ``name``, ``score``, ``standard_error`` and
-    ``kept``. A chart of old scores is ``faded``.
+    ``scores`` has a row per head: ``layer``, ``head``, ``name``, ``score``, ``kept`` and, where
+    it is known, ``standard_error``. A chart of old scores is ``faded``.
     """
     shown = scores.copy()
     largest = float(shown["score"].abs().max()) or 1.0
     nothing = 1e-6 * largest
-    shown["interval"] = [
-        f"{score:+.4f} ± {error:.4f}".replace("-", "\N{MINUS SIGN}")
-        for score, error in zip(shown["score"], shown["standard_error"], strict=True)
-    ]
+    shown["figure"] = [f"{score:+.4f}".replace("-", "\N{MINUS SIGN}") for score in shown["score"]]
+    figure = "score"
+    if "standard_error" in shown:
+        shown["figure"] += shown["standard_error"].map(" ± {:.4f}".format)
+        figure = "score ± standard error"
     shown["label"] = _labels(shown)
     shown["strong"] = shown["score"].abs() > 0.6 * largest
     n_layers, n_heads = shown["layer"].nunique(), shown["head"].nunique()
@@ -51,7 +52,7 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False) -> alt.LayerChart:
         y=alt.Y("layer:O", title="Layer", sort="descending").axis(**axis, labelOverlap=True),
         tooltip=[
             alt.Tooltip("name:N", title="head"),
-            alt.Tooltip("interval:N", title="score ± standard error"),
+            alt.Tooltip("figure:N", title=figure),
             alt.Tooltip("kept:N", title="kept"),
         ],
     )

@@ -35,7 +35,7 @@ def test_the_map_has_every_head_layers_upward_and_zero_in_the_middle() -> None:
     rows = rows_of(spec)
     assert [row["name"] for row in rows] == list(scores()["name"])
     assert [row["score"] for row in rows] == list(scores()["score"])
-    assert rows[4]["interval"] == "−0.4000 ± 0.0100"
+    assert rows[4]["figure"] == "−0.4000 ± 0.0100"
     cells = spec["layer"][0]["encoding"]
     assert cells["y"]["sort"] == "descending"
     low, _, _, high = cells["color"]["scale"]["domain"]
