@@ -112,7 +112,7 @@ def grouped_bars(
             "kind:N",
             title=None,
             scale=alt.Scale(domain=kinds, range=list(looks.values())),
-            legend=alt.Legend(orient="top", labelFontSize=15, symbolType="square", columns=5),
+            legend=alt.Legend(orient="top", labelFontSize=15, symbolType="square", columns=6),
         ),
     )
     return _finished(

@@ -26,6 +26,7 @@ _SETS = {
 }
 _DESIDERATA = {"object": "#E69F00", "position": "#56B4E9", "label": WHOLE}
 _EDGE_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#9AA3B2", "#9AA3B2")
+_EDGE_DASHES = ([1, 0], [8, 4], [2, 3], [1, 0], [8, 4])
 _LINE_HEIGHT = 380
 _N_LAYERS = 32
 
@@ -49,7 +50,8 @@ def desiderata_bars(figures: Figures) -> alt.LayerChart:
 def knockout_lines(edges: Mapping[str, Mapping[int, float]]) -> alt.LayerChart:
     """Accuracy against the first layer of the cut, a line for each attention edge.
 
-    Edges come in words; the controls, those to a random token, are grey.
+    Edges come in words: three, in the colours of the groups A, B and C that attend along them, then
+    two controls in grey.
     """
     frame = pd.DataFrame(
         [
@@ -76,21 +78,24 @@ def knockout_lines(edges: Mapping[str, Mapping[int, float]]) -> alt.LayerChart:
     )
     names = list(edges)
     legend = alt.Legend(
-        orient="top", title=None, labelFontSize=15, labelLimit=420, columns=3, symbolSize=400
+        orient="top",
+        title=None,
+        labelFontSize=15,
+        labelLimit=420,
+        columns=3,
+        symbolType="stroke",
+        symbolSize=900,
+        symbolStrokeWidth=3,
     )
-    marks = lines.mark_line(strokeWidth=3, point=alt.OverlayMarkDef(size=45)).encode(
-        color=alt.Color(
-            "edge:N",
-            scale=alt.Scale(domain=names, range=list(_EDGE_COLOURS[: len(names)])),
-            legend=legend,
-        ),
-        strokeDash=alt.StrokeDash(
-            "edge:N",
-            scale=alt.Scale(domain=names, range=[[1, 0], [8, 4], [2, 3], [1, 0], [8, 4]]),
-            legend=legend,
-        ),
+    colour = alt.Color(
+        "edge:N", scale=alt.Scale(domain=names, range=list(_EDGE_COLOURS)), legend=legend
     )
-    chart = alt.layer(marks).properties(height=_LINE_HEIGHT)
+    dash = alt.StrokeDash(
+        "edge:N", scale=alt.Scale(domain=names, range=list(_EDGE_DASHES)), legend=legend
+    )
+    drawn = lines.mark_line(strokeWidth=3).encode(color=colour, strokeDash=dash)
+    points = lines.mark_point(filled=True, size=45, opacity=1).encode(color=colour)
+    chart = alt.layer(drawn, points).properties(height=_LINE_HEIGHT)
     done: alt.LayerChart = chart.configure(background="transparent").configure_view(stroke=None)
     return done
 

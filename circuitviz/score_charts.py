@@ -23,11 +23,12 @@ _AXIS_HEIGHT = 44
 _GAIN_TICKS = (-0.3, -0.1, -0.03, 0, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
-def score_map(scores: pd.DataFrame, *, faded: bool = False) -> alt.LayerChart:
+def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) -> alt.LayerChart:
     """Layers upward, heads to the right, colours centred at zero; kept heads have a frame.
 
     ``scores`` has a row per head: ``layer``, ``head``, ``name``, ``score``, ``kept`` and, where
-    it is known, ``standard_error``. A chart of old scores is ``faded``.
+    it is known, ``standard_error``. A chart of old scores is ``faded``; if it is
+    ``named``, the strongest heads have their names.
     """
     shown = scores.copy()
     largest = float(shown["score"].abs().max()) or 1.0
@@ -80,7 +81,8 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False) -> alt.LayerChart:
     )
     low, high = _ROW_HEIGHT
     rows = min(max(_PLOT_HEIGHT / max(n_layers, 1), low), high) * n_layers
-    return _bare(alt.layer(squares, frames, names).properties(height=round(rows) + _AXIS_HEIGHT))
+    layers = [squares, frames, names] if named else [squares, frames]
+    return _bare(alt.layer(*layers).properties(height=round(rows) + _AXIS_HEIGHT))
 
 
 def contribution_bars(heads: pd.DataFrame, least: float) -> alt.LayerChart:

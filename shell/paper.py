@@ -16,7 +16,7 @@ from circuitviz.score_charts import score_map
 from shell.choices import sizes
 from shell.picture import scores_of
 
-_HEIGHT = "clamp(560px, calc(100vh - 222px), 1100px)"
+_HEIGHT = "clamp(560px, calc(100vh - 272px), 1100px)"
 _ASPECT = 1.7
 _WORDS = {
     Group.D: "previous label",
@@ -24,10 +24,10 @@ _WORDS = {
     Group.B: "last token",
     Group.A: "last token",
 }
-_CITATION = (
-    "Prakash et al., *Fine-Tuning Enhances Existing Mechanisms: A Case Study on Entity Tracking*, "
-    "ICLR 2024, [arXiv:2402.14811](https://arxiv.org/abs/2402.14811), and its authors’ result "
-    "files."
+_CITATION = "Prakash et al., ICLR 2024, [arXiv:2402.14811](https://arxiv.org/abs/2402.14811)"
+_SOURCES = (
+    f"{published.CITATION}. Nothing that is called the paper’s was measured by this tool; "
+    "`cache/published/README.md` has the settings and the known flaws."
 )
 
 
@@ -45,7 +45,7 @@ def choose_model() -> str:
             persist_state="session",
             label_visibility="collapsed",
         )
-        st.caption(_CITATION, width="stretch")
+        st.caption(_CITATION, help=_SOURCES, width="content")
     return model
 
 
@@ -59,13 +59,12 @@ def show_circuit(model: str) -> None:
         key="published_circuit",
         height=_HEIGHT,
     )
-    st.caption(
-        f"{circuit.name}’s circuit, {len(circuit.members)} heads: {sizes(circuit)}. Shapes are "
-        f"sized by the published score, mean over {published.N_PATCHING} prompts. Lines lead to "
-        "every head of the next group in a higher layer; the paper has no scores of edges. To "
-        "click heads, open the Circuit page: these models’ weights do not come with this tool."
-    )
     show_flaws(Flaw.cuts, *_of_goat(model, Flaw.shifted))
+    st.caption(
+        f"{circuit.name}’s circuit: {len(circuit.members)} heads, {sizes(circuit)}, sized by "
+        f"published score (mean over {published.N_PATCHING} prompts). Lines lead to all higher "
+        "heads of the next group. To look at only."
+    )
 
 
 def show_scores(model: str) -> None:
@@ -83,7 +82,7 @@ def show_scores(model: str) -> None:
             with column:
                 st.markdown(f"**{group.name} · {group.value}**, at the {_WORDS[group]}")
                 st.altair_chart(
-                    score_map(score_frame(circuit, group)),
+                    score_map(score_frame(circuit, group), named=False),
                     width="stretch",
                     key=f"published_map_{group.name}",
                 )
@@ -110,8 +109,9 @@ def score_frame(circuit: Circuit, group: Group) -> pd.DataFrame:
 
 def show_flaws(*flaws: Flaw) -> None:
     """What is known to be wrong with the figures shown."""
-    for flaw in flaws:
-        st.caption(f":orange-badge[Known flaw] {flaw.value}")
+    with st.container(gap="xxsmall"):
+        for flaw in flaws:
+            st.markdown(f":orange-badge[Known flaw] :small[{flaw.value}]")
 
 
 def _of_goat(model: str, *flaws: Flaw) -> tuple[Flaw, ...]:

@@ -39,6 +39,7 @@ def show_faithfulness(_: str) -> None:
         )
         if found:
             _show_comparison(found)
+    show_flaws(Flaw.adapter, Flaw.replacement, Flaw.summary)
 
 
 def show_cmap(_: str) -> None:
@@ -55,6 +56,7 @@ def show_cmap(_: str) -> None:
         )
         if found:
             _show_transplants(found)
+    show_flaws(Flaw.a_and_b, Flaw.adapter)
 
 
 def show_completeness(_: str) -> None:
@@ -213,7 +215,6 @@ def _show_paper_faithfulness() -> None:
         f"Accuracies on {n} prompts, as published; the intervals are Wilson’s at 95 %, ours, from "
         "these rounded figures. Random circuits: mean of 10."
     )
-    show_flaws(Flaw.adapter, Flaw.replacement, Flaw.summary)
 
 
 def _show_comparison(found: measured.Measured[Comparison]) -> None:
@@ -271,10 +272,13 @@ def _show_paper_cmap() -> None:
     )
     st.html(
         figures_table(
-            ("Heads", *(f"From {LABELS[source]}" for source in sources)),
+            ("Source", *(name.capitalize() for name in names)),
             [
-                (name, *(_with_recovery(figures, key) for figures in sources.values()))
-                for name, key in names.items()
+                (
+                    f"{LABELS[source]}\nrecovery",
+                    *(_with_recovery(figures, key) for key in names.values()),
+                )
+                for source, figures in sources.items()
             ],
         )
     )
@@ -284,7 +288,6 @@ def _show_paper_cmap() -> None:
         "Recovery = (patched − target) / (source − target), computed from these figures. Heads: "
         "those that DCM chose of A, B and C, and all of D."
     )
-    show_flaws(Flaw.a_and_b, Flaw.adapter)
 
 
 def _show_transplants(found: measured.Measured[Cmap]) -> None:
@@ -336,4 +339,4 @@ def _with_recovery(figures: Mapping[str, float], key: str) -> str:
     patched, source, target = (figures[name] for name in (key, "source", "target"))
     recovery = (patched - target) / (source - target) if source != target else nan
     words = "undefined" if isnan(recovery) else f"{recovery:.2f}"
-    return f"{patched:.2f}\nrecovery {words}".replace("-", "\N{MINUS SIGN}")
+    return f"{patched:.2f}\n{words}".replace("-", "\N{MINUS SIGN}")

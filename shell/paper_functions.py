@@ -33,10 +33,10 @@ def show_desiderata(model: str) -> None:
     with right:
         patched = _show_patching(model)
     st.caption(
-        "A desideratum says which answer is expected if a group encodes the object, the position "
-        "of its box, or the box’s label, when the group’s outputs come from another prompt that "
-        f"differs in it. Chance among seven boxes is {published.CHANCE:.3f}; patching nothing "
-        f"gives {published.NOTHING_PATCHED:.3f} for “position”."
+        "Heads get the values that they have on another prompt. A desideratum says which answer to "
+        "expect if they carry the object, its position, or the label of its box. Chance among "
+        f"seven boxes is {published.CHANCE:.3f}; patching nothing gives "
+        f"{published.NOTHING_PATCHED:.3f} for “position”."
     )
     if "goat-7b" in (model, patched):
         show_flaws(Flaw.adapter)
@@ -53,9 +53,8 @@ def show_knockout(_: str) -> None:
         alt="Accuracy of Llama-7B by the first layer in which an attention edge is cut",
     )
     st.caption(
-        "Each line: one token may no longer attend to another, from the layer given; grey lines "
-        "are the controls. Published for Llama-7B only, without the number of prompts; its "
-        "accuracy with nothing cut is 0.66."
+        "Each line: one token may not attend to another, and the cut begins at the layer given; "
+        "grey lines are the controls. Published for Llama-7B only, without the number of prompts."
     )
 
 
@@ -91,7 +90,7 @@ def _show_patching(model: str) -> str:
     """The chart, and the model that was patched."""
     found = {name: groups for name, groups in published.patching(model).items() if name in LABELS}
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown("#### Whole groups patched in", width="content")
+        st.markdown("#### The paper: groups patched in", width="content")
         patched: str = st.selectbox(
             "Model that is patched",
             sorted(found, key=list(LABELS).index),
