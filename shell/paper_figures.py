@@ -310,8 +310,8 @@ def _show_transplants(found: measured.Measured[Cmap]) -> None:
         )
     )
     st.caption(
-        f"{found.title}: {source} ({result.source_accuracy.value:.3f}) into {target} "
-        f"({result.target_accuracy.value:.3f}). {found.setting}."
+        f"{found.title}: source {result.source_accuracy.value:.3f}, target "
+        f"{result.target_accuracy.value:.3f}. {found.setting}."
     )
 
 

@@ -57,6 +57,12 @@ def test_a_wide_model_has_few_names() -> None:
     assert sum(row["label"] != "" for row in rows) == 5
 
 
+def test_a_map_can_do_without_names_and_errors() -> None:
+    spec = score_map(scores().drop(columns="standard_error"), named=False).to_dict()
+    assert rows_of(spec)[4]["figure"] == "−0.4000"
+    assert [layer["mark"]["type"] for layer in spec["layer"]] == ["rect", "rect"]
+
+
 def test_a_stage_without_effect_can_be_drawn() -> None:
     nothing = scores().assign(score=0.0, kept=False)
     spec = score_map(nothing).to_dict()
