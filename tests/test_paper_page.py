@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend import catalogue, published, saved
+from backend import catalogue, jobs, published, saved
 from backend.circuit import Group, Head
 from backend.cli import main
 from backend.measures import Estimate
