@@ -36,8 +36,19 @@ MODELS: Mapping[str, str] = MappingProxyType(
 )
 """The models with a published circuit, by their names in the files."""
 
-LABELS: Mapping[str, str] = MappingProxyType({**MODELS, "vicuna-7b": "Vicuna-7B"})
-"""Every model with a published figure."""
+LABELS: Mapping[str, str] = MappingProxyType(
+    {"llama-7b": "Llama-7B", "vicuna-7b": "Vicuna-7B", **MODELS}
+)
+"""Every model with a published figure, in the order of the paper's table."""
+
+ATTENTION_EDGES = (
+    "from_last_to_correct_obj_pos",
+    "from_last_to_query_box_pos",
+    "from_query_box_to_prev_query_box",
+    "from_last_to_random_pos",
+    "from_query_box_to_random_pos",
+)
+"""The attention edges that were cut; the last two are controls."""
 
 LEAST_GAINS: Mapping[str, float] = MappingProxyType(
     {"llama-7b": 0.01, "goat-7b": 0.0, "float-7b": 0.0}
@@ -185,18 +196,19 @@ def scores(model: str) -> Mapping[str, tuple[tuple[float, ...], ...]]:
 
 def faithfulness() -> Mapping[str, Faithfulness]:
     """Faithfulness of Llama-7B's circuit by model (table 1; 500 prompts)."""
-    return _table("faithfulness_llama-7b_circuit", Mapping[str, Faithfulness])
+    rows = _table("faithfulness_llama-7b_circuit", Mapping[str, Faithfulness])
+    return {name: _part(rows, name, "tables.json, faithfulness") for name in LABELS}
 
 
 def cmap() -> Mapping[str, Mapping[str, float]]:
     """Accuracies of CMAP into Llama-7B by source model: source, target, full circuit, A to D."""
-    found: Mapping[str, Mapping[str, float]] = _table(
-        "cmap_output_into_llama-7b", Mapping[str, Mapping[str, float]]
-    )
-    for sets in found.values():
-        for name in ("source", "target", "full circuit", *Group.__members__):
-            _part(sets, name, "tables.json, CMAP")
-    return found
+    found = _table("cmap_output_into_llama-7b", Mapping[str, Mapping[str, float]])
+    names = ("source", "target", "full circuit", *Group.__members__)
+    where = "tables.json, CMAP"
+    return {
+        source: {name: _part(_part(found, source, where), name, where) for name in names}
+        for source in ("goat-7b", "float-7b")
+    }
 
 
 def completeness() -> Completeness:
@@ -225,25 +237,25 @@ def patching(circuit_of: str) -> Mapping[str, Patching]:
 
     Shares of prompts with the desideratum's expected answer, in each of ten repeats (500 prompts).
     """
-    file = "functionality_patching_percent.json"
-    percent = _part(
-        _read(file, Mapping[str, Mapping[str, Patching]]), f"{circuit_of} circuit", file
-    )
-    return {
-        name: {
-            group: {asked: tuple(p / 100 for p in repeats) for asked, repeats in found.items()}
-            for group, found in groups.items()
-        }
-        for name, groups in percent.items()
-    }
+    found = _patching(circuit_of)
+    return {name: _by_group(_part(found, name, _PATCHING), _PATCHING) for name in LABELS}
+
+
+def further_patching() -> Mapping[str, tuple[float, ...]]:
+    """The same for group B of Llama-7B, by desiderata that the other groups were not asked."""
+    name = "llama-7b (additional desiderata)"
+    return _part(_part(_patching("llama-7b"), name, _PATCHING), "B", _PATCHING)
 
 
 def attention_knockout() -> Mapping[str, Mapping[int, float]]:
     """Accuracy of Llama-7B by the attention edge that is cut, then by the cut's first layer."""
     file = "attention_knockout_llama-7b.json"
-    edges: Mapping[str, Mapping[str, float]] = _read(file, Mapping[str, Mapping[str, float]])
+    edges = _read(file, Mapping[str, Mapping[str, float]])
     try:
-        return {edge: {int(layer): a for layer, a in at.items()} for edge, at in edges.items()}
+        return {
+            edge: {int(layer): accuracy for layer, accuracy in _part(edges, edge, file).items()}
+            for edge in ATTENTION_EDGES
+        }
     except ValueError as error:
         raise _damaged(f"{file}: {error}") from error
 
@@ -251,6 +263,20 @@ def attention_knockout() -> Mapping[str, Mapping[int, float]]:
 def estimate(share: float, n: int) -> Estimate:
     """A published accuracy with Wilson's interval, which is ours: the paper gives none."""
     return wilson(np.arange(n) < round(share * n))
+
+
+_PATCHING = "functionality_patching_percent.json"
+
+
+def _patching(circuit_of: str) -> Mapping[str, Patching]:
+    percent = _read(_PATCHING, Mapping[str, Mapping[str, Patching]])
+    return {
+        name: {
+            group: {asked: tuple(p / 100 for p in repeats) for asked, repeats in found.items()}
+            for group, found in groups.items()
+        }
+        for name, groups in _part(percent, f"{circuit_of} circuit", _PATCHING).items()
+    }
 
 
 def _table(name: str, kind: Any) -> Any:

@@ -17,6 +17,8 @@ OUTSIDE = "#8A93A3"
 _LABELLED = 10
 _WIDE_MODEL = 16
 """With more heads in a layer, a name is wider than its cell."""
+_ROOM_FOR_NAMES = 50
+"""With more bars side by side, their names stand upright."""
 _ROW_HEIGHT = (12, 40)
 _PLOT_HEIGHT = 170
 _AXIS_HEIGHT = 44
@@ -92,9 +94,14 @@ def contribution_bars(heads: pd.DataFrame, least: float) -> alt.LayerChart:
     ``after``, ``removed``, ``minimal`` and ``colour`` per row; the order of the rows is kept.
     Small gains take much of the height, as it is there that the line runs.
     """
+    is_long = len(heads) > _ROOM_FOR_NAMES
     bars = alt.Chart(heads).encode(
         x=alt.X("name:N", sort=list(heads["name"]), title=None).axis(
-            labelFontSize=13, labelAngle=-60, ticks=False, domain=False, labelOverlap=False
+            labelFontSize=11 if is_long else 13,
+            labelAngle=-90 if is_long else -60,
+            ticks=False,
+            domain=False,
+            labelOverlap=False,
         ),
         tooltip=[
             alt.Tooltip("name:N", title="head"),

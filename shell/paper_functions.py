@@ -15,7 +15,6 @@ from circuitviz.tables import figures_table
 from shell.paper import show_flaws
 
 _DESIDERATA = {"object_value": "object", "positional": "position", "box_label_value": "label"}
-_MORE_DESIDERATA = "llama-7b (additional desiderata)"
 _EDGES = {
     "from_last_to_correct_obj_pos": "last token → right object",
     "from_last_to_query_box_pos": "last token → query’s label",
@@ -47,7 +46,7 @@ def show_knockout(_: str) -> None:
     edges = published.attention_knockout()
     st.markdown("#### The paper: Llama-7B without an attention edge")
     st.altair_chart(
-        knockout_lines({words: edges[edge] for edge, words in _EDGES.items() if edge in edges}),
+        knockout_lines({_EDGES[edge]: at for edge, at in edges.items()}),
         width="stretch",
         key="published_knockout",
         alt="Accuracy of Llama-7B by the first layer in which an attention edge is cut",
@@ -88,13 +87,13 @@ def _show_masks(model: str) -> None:
 
 def _show_patching(model: str) -> str:
     """The chart, and the model that was patched."""
-    found = {name: groups for name, groups in published.patching(model).items() if name in LABELS}
+    found = published.patching(model)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("#### The paper: groups patched in", width="content")
         patched: str = st.selectbox(
             "Model that is patched",
-            sorted(found, key=list(LABELS).index),
-            index=sorted(found, key=list(LABELS).index).index(model),
+            list(found),
+            index=list(found).index(model),
             format_func=lambda name: LABELS[name],
             key=f"paper_patched_{model}",
             width=180,
@@ -119,22 +118,29 @@ def _show_patching(model: str) -> str:
         f"Groups of {LABELS[model]}’s circuit; mean of ten repeats of {published.N_REPEAT} "
         "prompts; the lines are the lowest and the highest repeat, not intervals."
     )
-    more = published.patching(model).get(_MORE_DESIDERATA)
-    if more:
-        with st.expander("More desiderata of B, in Llama-7B"):
-            st.html(
-                figures_table(
-                    ("Desideratum", "Mean of ten repeats"),
-                    [
-                        (
-                            name.replace("_", " "),
-                            f"{mean(repeats):.3f}\n{min(repeats):.3f} to {max(repeats):.3f}",
-                        )
-                        for name, repeats in more["B"].items()
-                    ],
-                )
-            )
+    if model == "llama-7b":
+        with st.expander("More desiderata of B, by the authors’ names"):
+            _show_further_desiderata()
     return patched
+
+
+def _show_further_desiderata() -> None:
+    masks = published.desiderata("llama-7b")["B"]
+    st.html(
+        figures_table(
+            ("Desideratum", "By DCM", "All of B patched in"),
+            [
+                (
+                    name.replace("_", " "),
+                    f"{masks[name].test_accuracy:.3f}\n{len(masks[name].heads)} heads"
+                    if name in masks
+                    else "not measured",
+                    f"{mean(repeats):.3f}\n{min(repeats):.3f} to {max(repeats):.3f}",
+                )
+                for name, repeats in published.further_patching().items()
+            ],
+        )
+    )
 
 
 def _of_repeats(repeats: tuple[float, ...]) -> Estimate:

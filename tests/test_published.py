@@ -81,9 +81,17 @@ def test_desiderata_and_patching(model: str) -> None:
             assert each.test_accuracy == expected["test_accuracy"]
     percent = raw("functionality_patching_percent.json")[f"{model} circuit"]
     shares = published.patching(model)
-    assert shares.keys() == percent.keys()
+    assert shares.keys() == percent.keys() & published.LABELS.keys()
     first = shares[model]["A"]["object_value"]
     assert [100 * share for share in first] == pytest.approx(percent[model]["A"]["object_value"])
+
+
+def test_further_desiderata_of_b() -> None:
+    circuits = raw("functionality_patching_percent.json")["llama-7b circuit"]
+    percent = circuits["llama-7b (additional desiderata)"]["B"]
+    shares = published.further_patching()
+    assert shares.keys() == percent.keys()
+    assert [100 * share for share in shares["no_comma"]] == pytest.approx(percent["no_comma"])
 
 
 def test_attention_knockout_by_layer() -> None:
@@ -141,7 +149,15 @@ def test_parts_that_are_missing_are_named(folder: Path) -> None:
     tables = raw("tables.json")
     del tables["cmap_output_into_llama-7b"]["goat-7b"]["B"]
     del tables["completeness_float-7b_circuit"]["groups"]["D"]
+    del tables["faithfulness_llama-7b_circuit"]["vicuna-7b"]
     (folder / "tables.json").write_text(json.dumps(tables))
+    edges = raw("attention_knockout_llama-7b.json")
+    del edges["from_last_to_random_pos"]
+    (folder / "attention_knockout_llama-7b.json").write_text(json.dumps(edges))
+    with pytest.raises(UserError, match="there is no “vicuna-7b”"):
+        published.faithfulness()
+    with pytest.raises(UserError, match="there is no “from_last_to_random_pos”"):
+        published.attention_knockout()
     with pytest.raises(UserError, match="there is no “B”"):
         published.cmap()
     with pytest.raises(UserError, match="there is no “D”"):
