@@ -30,11 +30,11 @@ def accuracy_chart(models: Sequence[ModelFigures], label: Label) -> alt.LayerCha
     """For each model the accuracy of the whole, of the circuit and of random circuits."""
     looks = {"full model": WHOLE, "circuit": CIRCUIT, "random circuits": RANDOM}
     rows = [
-        _row(label(row.name), kind, estimate)
+        bar_row(label(row.name), kind, estimate)
         for row in models
         for kind, estimate in zip(looks, (row.model, row.circuit, row.random.mean), strict=True)
     ]
-    return _grouped_bars(rows, looks)
+    return grouped_bars(rows, looks)
 
 
 def knockout_chart(models: Sequence[ModelFigures], label: Label, in_model: bool) -> alt.LayerChart:
@@ -42,16 +42,17 @@ def knockout_chart(models: Sequence[ModelFigures], label: Label, in_model: bool)
     kinds = {f"without {group.name}": group for group in READING_ORDER}
     rows = []
     for row in models:
-        rows.append(_row(label(row.name), "intact", row.model if in_model else row.circuit))
+        rows.append(bar_row(label(row.name), "intact", row.model if in_model else row.circuit))
         for kind, group in kinds.items():
             left = row.groups[group.name]
-            rows.append(_row(label(row.name), kind, left.model if in_model else left.circuit))
+            rows.append(bar_row(label(row.name), kind, left.model if in_model else left.circuit))
     looks = {"intact": WHOLE} | {kind: COLOURS[group] for kind, group in kinds.items()}
     letters = {"intact": "all"} | {kind: group.name for kind, group in kinds.items()}
-    return _grouped_bars(rows, looks, letters)
+    return grouped_bars(rows, looks, letters)
 
 
-def _row(model: str, kind: str, estimate: Estimate) -> dict[str, object]:
+def bar_row(model: str, kind: str, estimate: Estimate) -> dict[str, object]:
+    """A bar of `grouped_bars`."""
     return {
         "model": model,
         "kind": kind,
@@ -63,10 +64,11 @@ def _row(model: str, kind: str, estimate: Estimate) -> dict[str, object]:
     }
 
 
-def _grouped_bars(
+def grouped_bars(
     rows: Sequence[Mapping[str, object]],
     looks: Mapping[str, str],
     letters: Mapping[str, str] | None = None,
+    kind_title: str = "what runs",
 ) -> alt.LayerChart:
     """Bars of every kind side by side for each model; `letters` are written above them."""
     frame = pd.DataFrame(rows)
@@ -96,7 +98,7 @@ def _grouped_bars(
         x=_of("middle:Q", place),
         tooltip=[
             alt.Tooltip("model:N"),
-            alt.Tooltip("kind:N", title="what runs"),
+            alt.Tooltip("kind:N", title=kind_title),
             *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("accuracy", "low", "high")),
             alt.Tooltip("n:Q", title="prompts"),
         ],
@@ -110,7 +112,7 @@ def _grouped_bars(
             "kind:N",
             title=None,
             scale=alt.Scale(domain=kinds, range=list(looks.values())),
-            legend=alt.Legend(orient="top", labelFontSize=15, symbolType="square", columns=5),
+            legend=alt.Legend(orient="top", labelFontSize=15, symbolType="square", columns=6),
         ),
     )
     return _finished(

@@ -35,12 +35,14 @@ def circuit_picture(
     off_word: str = "knocked out",
     outside_on: bool = False,
     least_weight: float = 0.0,
+    switchable: bool = True,
 ) -> Picture:
     """Put graph and layout into words and numbers.
 
     ``words`` names each group's token, ``off_word`` says what happens to a head that is off, and
     ``outside_on`` whether heads outside the circuit are on unless they are switched. Measured
-    edges that are weaker than ``least_weight`` are left out.
+    edges that are weaker than ``least_weight`` are left out. If heads are not ``switchable``,
+    they can only be looked at.
     """
     words = words or {}
     keys = [node for node in graph if node != LOGITS]
@@ -48,10 +50,11 @@ def circuit_picture(
     strongest = _strongest_scores(graph, keys)
     nodes = [_node(graph, layout, key, places, strongest) for key in keys]
     data = {
-        "title": _sentence(graph, keys),
+        "title": _sentence(graph, keys, switchable),
         "nodes": nodes,
         "offWord": off_word,
         "outsideOn": outside_on,
+        "switchable": switchable,
         "isMeasured": any(edge["weight"] is not None for edge in graph.edges.values()),
         "measured": _measured(graph, places, least_weight),
         "columns": [
@@ -168,13 +171,14 @@ def _measured(
     ]
 
 
-def _sentence(graph: nx.DiGraph, keys: list[NodeKey]) -> str:
+def _sentence(graph: nx.DiGraph, keys: list[NodeKey], switchable: bool) -> str:
     inside = [key for key in keys if graph.nodes[key]["in_circuit"]]
     counts = ", ".join(
         f"{sum(key[0] is group for key in inside)} {group.value} ({group.name})"
         for group in READING_ORDER
     )
+    switches = "Each head is a switch. " if switchable else ""
     return (
         f"Circuit of {len(inside)} attention heads, read from left to right: {counts}, then the "
-        "logits. Layers go upward. Each head is a switch; arrow keys move between heads."
+        f"logits. Layers go upward. {switches}Arrow keys move between heads."
     )

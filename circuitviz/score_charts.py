@@ -17,25 +17,29 @@ OUTSIDE = "#8A93A3"
 _LABELLED = 10
 _WIDE_MODEL = 16
 """With more heads in a layer, a name is wider than its cell."""
+_ROOM_FOR_NAMES = 50
+"""With more bars side by side, their names stand upright."""
 _ROW_HEIGHT = (12, 40)
 _PLOT_HEIGHT = 170
 _AXIS_HEIGHT = 44
 _GAIN_TICKS = (-0.3, -0.1, -0.03, 0, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
-def score_map(scores: pd.DataFrame, *, faded: bool = False) -> alt.LayerChart:
+def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) -> alt.LayerChart:
     """Layers upward, heads to the right, colours centred at zero; kept heads have a frame.
 
-    ``scores`` has a row per head: ``layer``, ``head``, ``name``, ``score``, ``standard_error`` and
-    ``kept``. A chart of old scores is ``faded``.
+    ``scores`` has a row per head: ``layer``, ``head``, ``name``, ``score``, ``kept`` and, where
+    it is known, ``standard_error``. A chart of old scores is ``faded``; if it is
+    ``named``, the strongest heads have their names.
     """
     shown = scores.copy()
     largest = float(shown["score"].abs().max()) or 1.0
     nothing = 1e-6 * largest
-    shown["interval"] = [
-        f"{score:+.4f} ± {error:.4f}".replace("-", "\N{MINUS SIGN}")
-        for score, error in zip(shown["score"], shown["standard_error"], strict=True)
-    ]
+    shown["figure"] = [f"{score:+.4f}".replace("-", "\N{MINUS SIGN}") for score in shown["score"]]
+    figure = "score"
+    if "standard_error" in shown:
+        shown["figure"] += shown["standard_error"].map(" ± {:.4f}".format)
+        figure = "score ± standard error"
     shown["label"] = _labels(shown)
     shown["strong"] = shown["score"].abs() > 0.6 * largest
     n_layers, n_heads = shown["layer"].nunique(), shown["head"].nunique()
@@ -51,7 +55,7 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False) -> alt.LayerChart:
         y=alt.Y("layer:O", title="Layer", sort="descending").axis(**axis, labelOverlap=True),
         tooltip=[
             alt.Tooltip("name:N", title="head"),
-            alt.Tooltip("interval:N", title="score ± standard error"),
+            alt.Tooltip("figure:N", title=figure),
             alt.Tooltip("kept:N", title="kept"),
         ],
     )
@@ -79,7 +83,8 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False) -> alt.LayerChart:
     )
     low, high = _ROW_HEIGHT
     rows = min(max(_PLOT_HEIGHT / max(n_layers, 1), low), high) * n_layers
-    return _bare(alt.layer(squares, frames, names).properties(height=round(rows) + _AXIS_HEIGHT))
+    layers = [squares, frames, names] if named else [squares, frames]
+    return _bare(alt.layer(*layers).properties(height=round(rows) + _AXIS_HEIGHT))
 
 
 def contribution_bars(heads: pd.DataFrame, least: float) -> alt.LayerChart:
@@ -89,9 +94,14 @@ def contribution_bars(heads: pd.DataFrame, least: float) -> alt.LayerChart:
     ``after``, ``removed``, ``minimal`` and ``colour`` per row; the order of the rows is kept.
     Small gains take much of the height, as it is there that the line runs.
     """
+    is_long = len(heads) > _ROOM_FOR_NAMES
     bars = alt.Chart(heads).encode(
         x=alt.X("name:N", sort=list(heads["name"]), title=None).axis(
-            labelFontSize=13, labelAngle=-60, ticks=False, domain=False, labelOverlap=False
+            labelFontSize=11 if is_long else 13,
+            labelAngle=-90 if is_long else -60,
+            ticks=False,
+            domain=False,
+            labelOverlap=False,
         ),
         tooltip=[
             alt.Tooltip("name:N", title="head"),

@@ -23,7 +23,8 @@ from shell.studies import Heads
 
 _LEAST_GAIN = 1.0
 _ANSWERS = {"minimality": Minimality, "completeness": Completeness, "edges": Edges}
-_USUAL = {"removed": 0.3, "sets": 20}
+USUAL = {"removed": 0.3, "sets": 20}
+"""How the paper measured, and the pages do; the command line can differ."""
 _MINIMALITY = (
     "For each head v, K is up to 30 % of its group: the heads most redundant with it. v adds "
     "F(circuit − K) / F(circuit − K − v) − 1, where F is accuracy with all else knocked out "
@@ -229,7 +230,7 @@ def _saved(question: Question) -> studies.Study[Question] | None:
             asked = Setting(answer.model, *astuple(kept.prompts(data))), kept.heads(data).members
         except UserError:
             continue
-        in_the_same_way = all(data.get(name, usual) == usual for name, usual in _USUAL.items())
+        in_the_same_way = all(data.get(name, usual) == usual for name, usual in USUAL.items())
         if in_the_same_way and asked == (question.setting, question.heads.members):
             return studies.Study(question, jobs.finished([answer]))
     return None

@@ -38,7 +38,7 @@ def show_picture(bench: Bench, circuit: Circuit, view: View, prompt: int) -> Non
     graph = circuit_graph(
         circuit,
         shape,
-        _scores(circuit, drawn),
+        scores_of(circuit, drawn),
         attention_targets={key: _looks_at(bench, key) for key in drawn},
         extra=extra,
         added=view.switched if view.reading is Reading.circuit else (),
@@ -78,7 +78,7 @@ def _off_word(view: View) -> str:
     return {Mode.mean: "knocked out", Mode.counterfactual: "patched"}[view.mode]
 
 
-def _scores(circuit: Circuit, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, float]:
+def scores_of(circuit: Circuit, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, float]:
     """The path-patching scores that came with the circuit, where they are of the right size."""
     tables = circuit.provenance.get("scores", {})
     scores = {}

@@ -49,10 +49,10 @@ class Message:
 def circuit_component(
     picture: Picture,
     *,
-    off: frozenset[NodeKey],
+    off: frozenset[NodeKey] = frozenset(),
     switched: frozenset[NodeKey] = frozenset(),
-    served_sequence: int,
-    epoch: int,
+    served_sequence: int = 0,
+    epoch: int = 0,
     key: str,
     height: str,
     on_change: Callable[[], None] = lambda: None,

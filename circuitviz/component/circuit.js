@@ -64,6 +64,7 @@ class CircuitView {
   }
 
   toggle(i) {
+    if (!this.data.switchable) return;
     this.setOn(i, !this.isOn(i));
     this.current = i;
     this.changed();
@@ -93,7 +94,7 @@ class CircuitView {
     const { scene, data } = this;
     const on = data.nodes.map((_, i) => this.isOn(i)).concat(true);
     scene.nodes.forEach(({ group }, i) => {
-      group.setAttribute("aria-checked", on[i]);
+      if (data.switchable) group.setAttribute("aria-checked", on[i]);
       group.setAttribute("tabindex", i === this.current ? 0 : -1);
     });
     const writes = (i, targets) => on[i] && data.nodes[i].to.some((t) => on[t] && (!targets || targets(t)));
@@ -129,7 +130,7 @@ class CircuitView {
     if (!width || !this.data) return;
     this.part("zoom").hidden = this.data.nodes.length < 60 && this.view.zoom === 1;
     const legend = this.part("legend").offsetHeight;
-    const box = { width, top: 0, bottom: height - legend - 52 };
+    const box = { width, top: 0, bottom: height - legend - (this.data.switchable ? 52 : 14) };
     box.top = placeHeadings(this.scene, this.data, makeFrame(this.data, box, this.view)) + 8;
     this.scene.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.part("switches").style.bottom = `${legend + 6}px`;
@@ -181,9 +182,15 @@ class CircuitView {
       const strongest = this.data.measured.findLast((edge) => edge[end] === i);
       if (strongest) make("div", {}, tip, `${words} ${this.nameOf(strongest[other])} ${strongest.score}`);
     }
+    if (this.data.switchable) this.addHint(i, tip);
+    this.putTip(at);
+  }
+
+  /** What a click on the head would do. */
+  addHint(i, tip) {
+    const node = this.data.nodes[i];
     const off = node.inCircuit || this.data.outsideOn ? `${this.data.offWord} · click to restore` : "click to add to the circuit";
     make("div", { class: "tip-hint" }, tip, this.isOn(i) ? "on · click to switch off" : off);
-    this.putTip(at);
   }
 
   nameOf(i) {

@@ -41,6 +41,7 @@ function addMarkers(data, svg) {
 /** Everything of the picture that depends on its data but not on size, zoom or switches. */
 function buildScene(root, data) {
   const part = (name) => root.querySelector(`.${name}`);
+  root.classList.toggle("switchable", data.switchable);
   const scene = { svg: part("canvas"), nodes: [], stems: [], branches: [], spines: [], pills: [] };
   for (const name of ["heads", "canvas", "switches", "legend"]) part(name).replaceChildren();
   scene.svg.setAttribute("aria-label", data.title);
@@ -64,12 +65,12 @@ function buildScene(root, data) {
   make("rect", { x: -LOGITS.width / 2, y: -15, width: LOGITS.width, height: 30, rx: 8 }, scene.logits);
   make("text", { y: 5, "text-anchor": "middle" }, scene.logits, "logits");
   const nodes = make("g", {}, plot);
-  scene.nodes = data.nodes.map((node, i) => buildNode(node, i, columnOf(data, node.group)));
+  scene.nodes = data.nodes.map((node, i) => buildNode(node, i, columnOf(data, node.group), data.switchable));
   const isOutside = (i) => !data.nodes[i].inCircuit;
   const order = [...data.nodes.keys()].sort((a, b) => isOutside(b) - isOutside(a));
   nodes.append(...order.map((i) => scene.nodes[i].group));
   scene.heads = data.columns.map((column) => buildHeading(column, part("heads")));
-  scene.switches = data.columns.map((column) => buildSwitch(column, part("switches")));
+  scene.switches = data.switchable ? data.columns.map((column) => buildSwitch(column, part("switches"))) : [];
   buildLegend(data, part("legend"));
   return scene;
 }
@@ -109,9 +110,9 @@ function buildMeasured({ source, target, strength, helps }, i, column, parent) {
   return { source, target, path, reach };
 }
 
-function buildNode(node, i, column) {
+function buildNode(node, i, column, switchable) {
   const group = make("g", {
-    class: `head ${node.inCircuit ? "member" : "outside"}`, role: "switch", tabindex: "-1",
+    class: `head ${node.inCircuit ? "member" : "outside"}`, role: switchable ? "switch" : "img", tabindex: "-1",
     "aria-label": node.spoken, "data-node": i, "data-id": node.id,
     style: `--colour:${column.colour}`,
   });
@@ -161,9 +162,11 @@ function buildLegend(data, parent) {
   } else {
     make("path", { d: "M2,11H42", class: "sample-edge", "stroke-width": 1 }, entry("edges: not measured"));
   }
-  const off = entry(data.offWord);
-  make("circle", { cx: 28, cy: 11, r: 8, class: "sample-off" }, off);
-  make("line", { x1: 20, y1: 19, x2: 36, y2: 3, class: "sample-line" }, off);
+  if (data.switchable) {
+    const off = entry(data.offWord);
+    make("circle", { cx: 28, cy: 11, r: 8, class: "sample-off" }, off);
+    make("line", { x1: 20, y1: 19, x2: 36, y2: 3, class: "sample-line" }, off);
+  }
   if (data.nodes.some((node) => !node.inCircuit)) {
     make("circle", { cx: 28, cy: 11, r: 5, class: "sample-outside" }, entry(`outside the circuit: ${data.outsideOn ? "on as well" : "click to add"}`));
   }
@@ -215,6 +218,7 @@ function placeAxis(scene, data, frame) {
     const x0 = Math.max(frame.x(left) - 8, frame.left), x1 = Math.min(frame.x(right) + 8, frame.right);
     setAll(band, { x: x0, y: frame.top, width: Math.max(x1 - x0, 0), height: frame.height });
     const middle = (x0 + x1) / 2;
+    if (!scene.switches[i]) return;
     scene.switches[i].button.style.left = `${middle}px`;
     scene.switches[i].button.style.visibility = x1 - x0 > 80 ? "visible" : "hidden";
   });

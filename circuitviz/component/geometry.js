@@ -12,7 +12,7 @@ function makeFrame(data, box, view) {
   const unitX = (width * view.zoom) / data.width, unitY = (height * view.zoom) / data.height;
   const font = Math.min(unitX, unitY) > 56 ? 16 : 14;
   return {
-    font, hasLanes: unitY < LANE_ROW,
+    font, hasLanes: unitY < LANE_ROW, leastRadius: data.switchable ? 6 : 0,
     left, top, width, height, unitX, unitY, right: left + width, bottom: box.bottom,
     x: (units) => left + units * unitX - view.x,
     y: (units) => box.bottom - units * unitY + view.y,
@@ -26,12 +26,12 @@ function clampView(view, frame) {
   view.y = Math.min(Math.max(view.y, 0), frame.height * slack);
 }
 
-/** Radius in pixels: area follows the score, within what a slot holds and a finger can hit. */
+/** Radius in pixels: area follows the score, within what a slot holds and, if it is a switch, a finger can hit. */
 function radiusOf(node, frame) {
   const withName = Math.min(frame.unitX * 0.37, (frame.unitY - frame.font) * 0.42);
   const alone = Math.min(frame.unitX * 0.37, frame.unitY * 0.4, 9);
   const largest = Math.min(Math.max(withName, alone, 3), 26);
-  const smallest = Math.max(largest * 0.4, Math.min(largest, 6));
+  const smallest = Math.max(largest * 0.4, Math.min(largest, frame.leastRadius));
   if (!node.inCircuit) return Math.min(smallest, 7);
   return smallest + (largest - smallest) * node.size;
 }

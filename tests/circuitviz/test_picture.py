@@ -57,6 +57,14 @@ def test_a_screen_reader_hears_head_name_group_and_score() -> None:
     assert node["spoken"] == f"{key[1]}, Structure Reader, group D, score −0.41"
 
 
+def test_a_picture_to_be_looked_at_says_nothing_of_switches() -> None:
+    graph = circuit_graph(tiny_circuit(), TINY)
+    data = circuit_picture(graph, circuit_layout(graph, TINY), switchable=False).data
+    assert not data["switchable"]
+    assert "switch" not in data["title"]
+    assert "switch" in picture_of(tiny_circuit(), TINY).data["title"]
+
+
 def test_outside_heads_are_told_apart() -> None:
     circuit = tiny_circuit()
     graph = circuit_graph(circuit, TINY, extra=outside_heads(circuit, TINY))

@@ -35,7 +35,7 @@ def test_the_map_has_every_head_layers_upward_and_zero_in_the_middle() -> None:
     rows = rows_of(spec)
     assert [row["name"] for row in rows] == list(scores()["name"])
     assert [row["score"] for row in rows] == list(scores()["score"])
-    assert rows[4]["interval"] == "−0.4000 ± 0.0100"
+    assert rows[4]["figure"] == "−0.4000 ± 0.0100"
     cells = spec["layer"][0]["encoding"]
     assert cells["y"]["sort"] == "descending"
     low, _, _, high = cells["color"]["scale"]["domain"]
@@ -55,6 +55,12 @@ def test_kept_heads_have_a_frame_and_strong_ones_a_name() -> None:
 def test_a_wide_model_has_few_names() -> None:
     rows = rows_of(score_map(scores(32, 32)).to_dict())
     assert sum(row["label"] != "" for row in rows) == 5
+
+
+def test_a_map_can_do_without_names_and_errors() -> None:
+    spec = score_map(scores().drop(columns="standard_error"), named=False).to_dict()
+    assert rows_of(spec)[4]["figure"] == "−0.4000"
+    assert [layer["mark"]["type"] for layer in spec["layer"]] == ["rect", "rect"]
 
 
 def test_a_stage_without_effect_can_be_drawn() -> None:

@@ -1,0 +1,34 @@
+"""The paper's own results, and beside them what was measured here; works with no weights at all."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+import shell
+
+shell.enter()
+
+from backend.errors import UserError  # noqa: E402
+from shell import paper, paper_figures, paper_functions, state  # noqa: E402
+
+SECTIONS = {
+    "Circuit": paper.show_circuit,
+    "Scores": paper.show_scores,
+    "Faithfulness": paper_figures.show_faithfulness,
+    "CMAP": paper_figures.show_cmap,
+    "Completeness": paper_figures.show_completeness,
+    "Minimality": paper_figures.show_minimality,
+    "DCM": paper_functions.show_desiderata,
+    "Attention knockout": paper_functions.show_knockout,
+}
+
+model = paper.choose_model()
+tabs = st.tabs(list(SECTIONS), key="paper_section", on_change="rerun")
+for tab, show in zip(tabs, SECTIONS.values(), strict=True):
+    if tab.open:
+        with tab:
+            try:
+                show(model)
+            except UserError as error:
+                st.error(str(error))
+state.write_address()
