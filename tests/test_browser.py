@@ -163,6 +163,14 @@ def test_the_address_brings_everything_back(
     expect_off(again, {member})
 
 
+def test_a_click_on_a_page_that_just_appeared_keeps_the_address(browser: Any) -> None:
+    # Streamlit's own list of the files in pages/ came first once, and led there without the query.
+    with serving(ROOT / "app.py") as address, watched_pages(browser) as open_watched:
+        page = open_watched(f"{address}/?n=50&boxes=3")
+        page.get_by_role("link", name="Compare").click(timeout=START_MS)
+        expect(page).to_have_url(re.compile(r"/compare\?n=50&boxes=3$"), timeout=START_MS)
+
+
 def test_a_deep_link_can_be_the_servers_first_request(
     browser: Any, bench: Bench, circuit: Circuit
 ) -> None:
