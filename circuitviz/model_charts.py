@@ -15,6 +15,7 @@ import pandas as pd
 from backend.circuit import READING_ORDER, Group, Head
 from backend.measures import Estimate
 from backend.results import ModelFigures, Transplanted
+from circuitviz.bare import bare
 from circuitviz.palette import COLOURS, INK
 
 WHOLE, CIRCUIT, RANDOM = "#9AA3B2", "#56B4E9", "#E69F00"
@@ -23,36 +24,45 @@ BAR_HEIGHT = 300
 _GROUP_WIDTH = 0.86
 """Of a model's room, what its bars take."""
 MINUS = "\N{MINUS SIGN}"
+ACCURACY_LOOKS = {"full model": WHOLE, "circuit": CIRCUIT}
 Label = Callable[[str], str]
+Figures = Mapping[str, Mapping[str, Estimate]]
+"""Accuracies by model, or by what else stands along the axis, then by kind of bar."""
 
 
 def accuracy_chart(models: Sequence[ModelFigures], label: Label) -> alt.LayerChart:
     """For each model the accuracy of the whole, of the circuit and of random circuits."""
-    looks = {"full model": WHOLE, "circuit": CIRCUIT, "random circuits": RANDOM}
-    rows = [
-        bar_row(label(row.name), kind, estimate)
+    figures = {
+        label(row.name): {
+            "full model": row.model,
+            "circuit": row.circuit,
+            "random circuits": row.random.mean,
+        }
         for row in models
-        for kind, estimate in zip(looks, (row.model, row.circuit, row.random.mean), strict=True)
-    ]
-    return grouped_bars(rows, looks)
+    }
+    return grouped_bars(figures, ACCURACY_LOOKS | {"random circuits": RANDOM})
 
 
 def knockout_chart(models: Sequence[ModelFigures], label: Label, in_model: bool) -> alt.LayerChart:
     """For each model what is left without any group and without each: in it or in its circuit."""
-    kinds = {f"without {group.name}": group for group in READING_ORDER}
-    rows = []
-    for row in models:
-        rows.append(bar_row(label(row.name), "intact", row.model if in_model else row.circuit))
-        for kind, group in kinds.items():
-            left = row.groups[group.name]
-            rows.append(bar_row(label(row.name), kind, left.model if in_model else left.circuit))
-    looks = {"intact": WHOLE} | {kind: COLOURS[group] for kind, group in kinds.items()}
-    letters = {"intact": "all"} | {kind: group.name for kind, group in kinds.items()}
-    return grouped_bars(rows, looks, letters)
+
+    def left(row: ModelFigures, group: Group) -> Estimate:
+        found = row.groups[group.name]
+        return found.model if in_model else found.circuit
+
+    figures = {
+        label(row.name): {
+            "intact": row.model if in_model else row.circuit,
+            **{f"without {group.name}": left(row, group) for group in READING_ORDER},
+        }
+        for row in models
+    }
+    looks = {"intact": WHOLE} | {f"without {group.name}": COLOURS[group] for group in READING_ORDER}
+    letters = {"intact": "all"} | {f"without {group.name}": group.name for group in READING_ORDER}
+    return grouped_bars(figures, looks, letters)
 
 
-def bar_row(model: str, kind: str, estimate: Estimate) -> dict[str, object]:
-    """A bar of `grouped_bars`."""
+def _row(model: str, kind: str, estimate: Estimate) -> dict[str, object]:
     return {
         "model": model,
         "kind": kind,
@@ -65,12 +75,17 @@ def bar_row(model: str, kind: str, estimate: Estimate) -> dict[str, object]:
 
 
 def grouped_bars(
-    rows: Sequence[Mapping[str, object]],
+    figures: Figures,
     looks: Mapping[str, str],
     letters: Mapping[str, str] | None = None,
     kind_title: str = "what runs",
 ) -> alt.LayerChart:
     """Bars of every kind side by side for each model; `letters` are written above them."""
+    rows = [
+        _row(model, kind, estimate)
+        for model, kinds in figures.items()
+        for kind, estimate in kinds.items()
+    ]
     frame = pd.DataFrame(rows)
     if letters:
         frame["text"] = frame["kind"].map(letters) + "\n" + frame["text"].str.lstrip("0")
@@ -115,9 +130,7 @@ def grouped_bars(
             legend=alt.Legend(orient="top", labelFontSize=15, symbolType="square", columns=6),
         ),
     )
-    return _finished(
-        alt.layer(marks, _whiskers(bars), _figures(bars, 2 if letters else 1)), BAR_HEIGHT
-    )
+    return bare(alt.layer(marks, _whiskers(bars), _figures(bars, 2 if letters else 1)), BAR_HEIGHT)
 
 
 def _of(field: str, place: alt.X) -> alt.X:
@@ -152,11 +165,6 @@ def _figures(bars: alt.Chart, n_lines: int = 1) -> alt.Chart:
         baseline="bottom",
         lineBreak="\n",
     ).encode(y=alt.Y("high:Q", scale=_UNIT), text="text:N")
-
-
-def _finished(chart: alt.LayerChart, height: int) -> alt.LayerChart:
-    done: alt.LayerChart = chart.properties(height=height)
-    return done.configure(background="transparent").configure_view(stroke=None)
 
 
 def in_words(estimate: Estimate) -> str:
@@ -242,7 +250,7 @@ def transplant_chart(
     ]
     dashes = rules.mark_rule(color=INK, strokeDash=[6, 4], strokeWidth=2)
     layers = alt.layer(marks, dashes, _whiskers(bars), _figures(bars), *names)
-    return _finished(layers, BAR_HEIGHT + 80)
+    return bare(layers, BAR_HEIGHT + 80)
 
 
 def head_chart(
@@ -319,7 +327,7 @@ def head_chart(
             )
         )
     height = min(max(150 / n_layers, 12), 40) * n_layers + 46
-    return _finished(alt.layer(*layers), round(height))
+    return bare(alt.layer(*layers), height)
 
 
 _ROOM_FOR_NUMBERS = 8

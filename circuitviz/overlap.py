@@ -6,6 +6,7 @@ import altair as alt
 import pandas as pd
 
 from backend.circuit import Circuit, ModelShape
+from circuitviz.bare import bare
 from circuitviz.graph import LOGITS, circuit_graph
 from circuitviz.layout import circuit_layout
 from circuitviz.model_charts import CIRCUIT, RANDOM
@@ -90,9 +91,8 @@ def overlap_picture(first: Circuit, second: Circuit, names: tuple[str, str]) -> 
         .mark_text(fontSize=14, color=INK, fontWeight=600, lineBreak="\n", baseline="bottom")
         .encode(across, up, text="text:N"),
         alt.Chart(layers).mark_text(fontSize=14, color=INK).encode(across, up, text="text:N"),
-    ).properties(height=max(300, round(ROW_HEIGHT * (layout.height + 1.5))))
-    done: alt.LayerChart = picture.configure(background="transparent").configure_view(stroke=None)
-    return done
+    )
+    return bare(picture, max(300, ROW_HEIGHT * (layout.height + 1.5)))
 
 
 def _smallest_shape(circuit: Circuit) -> ModelShape:

@@ -10,41 +10,44 @@ from collections.abc import Mapping
 import altair as alt
 import pandas as pd
 
-from backend.circuit import READING_ORDER
-from backend.measures import Estimate
-from circuitviz.model_charts import CIRCUIT, RANDOM, WHOLE, bar_row, grouped_bars
+from backend.circuit import READING_ORDER, Group
+from circuitviz.bare import bare
+from circuitviz.model_charts import (
+    ACCURACY_LOOKS,
+    CIRCUIT,
+    RANDOM,
+    WHOLE,
+    Figures,
+    grouped_bars,
+)
 from circuitviz.palette import COLOURS
 
-Figures = Mapping[str, Mapping[str, Estimate]]
-"""Accuracies by model, or by what else stands along the axis, then by kind of bar."""
-
-_ACCURACIES = {"full model": WHOLE, "circuit": CIRCUIT, "random circuits": RANDOM}
 _SETS = {
     "none": WHOLE,
     **{group.name: COLOURS[group] for group in READING_ORDER},
     "all": CIRCUIT,
 }
-_DESIDERATA = {"object": "#E69F00", "position": "#56B4E9", "label": WHOLE}
-_EDGE_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#9AA3B2", "#9AA3B2")
+_DESIDERATA = {"object": RANDOM, "position": CIRCUIT, "label": WHOLE}
+_EDGE_COLOURS = (*(COLOURS[group] for group in (Group.A, Group.B, Group.C)), WHOLE, WHOLE)
 _EDGE_DASHES = ([1, 0], [8, 4], [2, 3], [1, 0], [8, 4])
 _LINE_HEIGHT = 380
 _N_LAYERS = 32
 
 
 def accuracy_bars(figures: Figures) -> alt.LayerChart:
-    """For each model the accuracy of the “full model”, the “circuit” and “random circuits”."""
-    return grouped_bars(_rows(figures), _known(_ACCURACIES, figures))
+    """For each model the accuracy of the “full model” and of the “circuit”."""
+    return grouped_bars(figures, ACCURACY_LOOKS)
 
 
 def transplant_bars(figures: Figures) -> alt.LayerChart:
     """For each source the target's accuracy with “none” of its heads, a group's, and “all”."""
     letters = {name: name for name in _SETS}
-    return grouped_bars(_rows(figures), _SETS, letters, "heads transplanted")
+    return grouped_bars(figures, _SETS, letters, "heads transplanted")
 
 
 def desiderata_bars(figures: Figures) -> alt.LayerChart:
     """For each group the share that gives the answer expected by “object” and the others."""
-    return grouped_bars(_rows(figures), _known(_DESIDERATA, figures), None, "desideratum")
+    return grouped_bars(figures, _DESIDERATA, kind_title="desideratum")
 
 
 def knockout_lines(edges: Mapping[str, Mapping[int, float]]) -> alt.LayerChart:
@@ -95,20 +98,4 @@ def knockout_lines(edges: Mapping[str, Mapping[int, float]]) -> alt.LayerChart:
     )
     drawn = lines.mark_line(strokeWidth=3).encode(color=colour, strokeDash=dash)
     points = lines.mark_point(filled=True, size=45, opacity=1).encode(color=colour)
-    chart = alt.layer(drawn, points).properties(height=_LINE_HEIGHT)
-    done: alt.LayerChart = chart.configure(background="transparent").configure_view(stroke=None)
-    return done
-
-
-def _rows(figures: Figures) -> list[dict[str, object]]:
-    return [
-        bar_row(name, kind, estimate)
-        for name, kinds in figures.items()
-        for kind, estimate in kinds.items()
-    ]
-
-
-def _known(looks: Mapping[str, str], figures: Figures) -> dict[str, str]:
-    """The looks of the kinds that there are: no room is left for others."""
-    kinds = {kind for of in figures.values() for kind in of}
-    return {kind: look for kind, look in looks.items() if kind in kinds}
+    return bare(alt.layer(drawn, points), _LINE_HEIGHT)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import altair as alt
 import pandas as pd
 
+from backend.circuit import Head
+from circuitviz.bare import bare
 from circuitviz.palette import INK
 
 HELPS = "rgb(200,50,24)"
@@ -23,6 +27,23 @@ _ROW_HEIGHT = (12, 40)
 _PLOT_HEIGHT = 170
 _AXIS_HEIGHT = 44
 _GAIN_TICKS = (-0.3, -0.1, -0.03, 0, 0.03, 0.1, 0.3, 1, 3, 10)
+
+
+def score_frame(scores: Sequence[Sequence[float]], kept: Collection[Head]) -> pd.DataFrame:
+    """A row per head of `score_map`; scores are [n_layers][n_heads]."""
+    return pd.DataFrame(
+        [
+            {
+                "layer": layer,
+                "head": index,
+                "name": str(Head(layer, index)),
+                "score": score,
+                "kept": Head(layer, index) in kept,
+            }
+            for layer, row in enumerate(scores)
+            for index, score in enumerate(row)
+        ]
+    )
 
 
 def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) -> alt.LayerChart:
@@ -84,7 +105,7 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) 
     low, high = _ROW_HEIGHT
     rows = min(max(_PLOT_HEIGHT / max(n_layers, 1), low), high) * n_layers
     layers = [squares, frames, names] if named else [squares, frames]
-    return _bare(alt.layer(*layers).properties(height=round(rows) + _AXIS_HEIGHT))
+    return bare(alt.layer(*layers), rows + _AXIS_HEIGHT)
 
 
 def contribution_bars(heads: pd.DataFrame, least: float) -> alt.LayerChart:
@@ -125,7 +146,7 @@ def contribution_bars(heads: pd.DataFrame, least: float) -> alt.LayerChart:
         .mark_rule(color=INK, strokeDash=[5, 4])
         .encode(y="least:Q")
     )
-    return _bare(alt.layer(marks, whiskers, line).properties(height=320))
+    return bare(alt.layer(marks, whiskers, line), 320)
 
 
 def completeness_scatter(removals: pd.DataFrame) -> alt.LayerChart:
@@ -160,7 +181,7 @@ def completeness_scatter(removals: pd.DataFrame) -> alt.LayerChart:
         .mark_text(dx=13, dy=-9, fontSize=17, fontWeight=700, color=INK)
         .encode(text="kind:N")
     )
-    return _bare(alt.layer(diagonal, across, up, dots, letters).properties(height=380))
+    return bare(alt.layer(diagonal, across, up, dots, letters), 380)
 
 
 def _labels(shown: pd.DataFrame) -> list[str]:
@@ -175,8 +196,3 @@ def _labels(shown: pd.DataFrame) -> list[str]:
 
 def _faint(colour: str) -> str:
     return colour.replace("rgb(", "rgba(").replace(")", f",{FAINT})")
-
-
-def _bare(chart: alt.LayerChart) -> alt.LayerChart:
-    bare: alt.LayerChart = chart.configure(background="transparent").configure_view(stroke=None)
-    return bare

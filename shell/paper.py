@@ -6,13 +6,13 @@ import pandas as pd
 import streamlit as st
 
 from backend import published
-from backend.circuit import READING_ORDER, Circuit, Group, Head
+from backend.circuit import READING_ORDER, Circuit, Group
 from backend.published import Flaw
 from circuitviz.component import circuit_component
 from circuitviz.graph import circuit_graph
 from circuitviz.layout import circuit_layout
 from circuitviz.picture import circuit_picture
-from circuitviz.score_charts import score_map
+from circuitviz.score_charts import score_frame, score_map
 from shell.choices import sizes
 from shell.picture import scores_of
 
@@ -82,29 +82,15 @@ def show_scores(model: str) -> None:
             with column:
                 st.markdown(f"**{group.name} · {group.value}**, at the {_WORDS[group]}")
                 st.altair_chart(
-                    score_map(score_frame(circuit, group), named=False),
+                    score_map(published_scores(circuit, group), named=False),
                     width="stretch",
                     key=f"published_map_{group.name}",
                 )
 
 
-def score_frame(circuit: Circuit, group: Group) -> pd.DataFrame:
+def published_scores(circuit: Circuit, group: Group) -> pd.DataFrame:
     """A row per head of the model with its published score, for the heat map."""
-    table = circuit.provenance["scores"][group.name]
-    members = set(circuit.heads(group))
-    return pd.DataFrame(
-        [
-            {
-                "layer": layer,
-                "head": index,
-                "name": str(Head(layer, index)),
-                "score": score,
-                "kept": (layer, index) in members,
-            }
-            for layer, row in enumerate(table)
-            for index, score in enumerate(row)
-        ]
-    )
+    return score_frame(circuit.provenance["scores"][group.name], set(circuit.heads(group)))
 
 
 def show_flaws(*flaws: Flaw) -> None:

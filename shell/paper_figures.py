@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isnan, nan
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from backend import catalogue, published
 from backend.circuit import READING_ORDER, Group
 from backend.measures import Estimate
 from backend.published import LABELS, Flaw
-from backend.results import Cmap, Comparison
+from backend.results import Cmap, Comparison, Completeness
 from circuitviz.palette import COLOURS
 from circuitviz.paper_charts import accuracy_bars, transplant_bars
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
@@ -27,11 +28,7 @@ _LEAST_GAIN = 0.01
 
 def show_faithfulness(_: str) -> None:
     """Table 1 of the paper, and the newest comparison of this tool."""
-    paper, here = st.columns(2, gap="large")
-    with paper:
-        _show_paper_faithfulness()
-    with here:
-        st.markdown(f"#### {_HERE}")
+    with _beside(_show_paper_faithfulness):
         found = measured.choose(
             measured.comparisons(),
             "measured_faithfulness",
@@ -44,11 +41,7 @@ def show_faithfulness(_: str) -> None:
 
 def show_cmap(_: str) -> None:
     """CMAP into Llama-7B, and the newest CMAP of this tool."""
-    paper, here = st.columns(2, gap="large")
-    with paper:
-        _show_paper_cmap()
-    with here:
-        st.markdown(f"#### {_HERE}")
+    with _beside(_show_paper_cmap):
         found = measured.choose(
             measured.transplants(),
             "measured_cmap",
@@ -61,11 +54,7 @@ def show_cmap(_: str) -> None:
 
 def show_completeness(_: str) -> None:
     """Completeness of FLoat-7B's circuit, and the newest measurement of this tool."""
-    paper, here = st.columns(2, gap="large")
-    with paper:
-        _show_paper_completeness()
-    with here:
-        st.markdown(f"#### {_HERE}")
+    with _beside(_show_paper_completeness):
         found = measured.choose(
             measured.completenesses(),
             "measured_completeness",
@@ -73,15 +62,7 @@ def show_completeness(_: str) -> None:
             "NAME`.",
         )
         if found:
-            st.altair_chart(
-                completeness_scatter(removal_frame(found.result)),
-                width="stretch",
-                key="here_completeness",
-            )
-            st.caption(
-                f"{found.title}: mean |model − circuit| over {len(found.result.random)} random "
-                f"sets {found.result.mean_incompleteness:.3f}. {found.setting}."
-            )
+            _show_completeness(found)
 
 
 def show_minimality(model: str) -> None:
@@ -176,6 +157,15 @@ def published_removals() -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _beside(show_paper: Callable[[], None]) -> DeltaGenerator:
+    """Show the paper's figures on the left; the place beside them is for those measured here."""
+    paper, here = st.columns(2, gap="large")
+    with paper:
+        show_paper()
+    here.markdown(f"#### {_HERE}")
+    return here
 
 
 def _show_paper_faithfulness() -> None:
@@ -326,6 +316,16 @@ def _show_paper_completeness() -> None:
         f"20 random sets (grey, mean ± SD). Mean |model − circuit| over the random sets "
         f"{random.score_mean:.2f} ± {random.score_std:.2f}. Published for FLoat-7B only, without "
         "the number of prompts."
+    )
+
+
+def _show_completeness(found: measured.Measured[Completeness]) -> None:
+    st.altair_chart(
+        completeness_scatter(removal_frame(found.result)), width="stretch", key="here_completeness"
+    )
+    st.caption(
+        f"{found.title}: mean |model − circuit| over {len(found.result.random)} random sets "
+        f"{found.result.mean_incompleteness:.3f}. {found.setting}."
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from backend.circuit import Group, Head
-from circuitviz.score_charts import score_map
+from circuitviz.score_charts import score_frame, score_map
 from shell import discovery
 from shell.discovery import Plan, Progress
 
@@ -127,18 +127,8 @@ def stage_frame(plan: Plan, stage: Stage, group: Group) -> pd.DataFrame:
     """A row per head of a stage, for the heat map; scores as they are ranked."""
     scores = stage.centred if plan.centred else stage.mean
     kept = {*stage.strongest(plan.kept[group], centred=plan.centred)}
-    n_layers, n_heads = scores.shape
-    heads = [Head(layer, index) for layer in range(n_layers) for index in range(n_heads)]
-    return pd.DataFrame(
-        {
-            "layer": [head.layer for head in heads],
-            "head": [head.index for head in heads],
-            "name": [str(head) for head in heads],
-            "score": scores.flatten().tolist(),
-            "standard_error": stage.standard_error.flatten().tolist(),
-            "kept": [head in kept for head in heads],
-        }
-    )
+    frame = score_frame(scores.tolist(), kept)
+    return frame.assign(standard_error=stage.standard_error.flatten().tolist())
 
 
 def _most_kept(now: Progress) -> int:

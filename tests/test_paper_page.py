@@ -31,7 +31,7 @@ from backend.setting import Setting
 from circuitviz.paper_charts import knockout_lines, transplant_bars
 from shell import measured, studies
 from shell.examination import Question
-from shell.paper import score_frame
+from shell.paper import published_scores
 from shell.paper_figures import published_contributions, published_removals
 from shell.studies import ComparisonRequest, Heads, Prompts, Study
 from tests.dashboard import ROOT
@@ -234,7 +234,7 @@ for section in {SECTIONS!r}:
 @pytest.mark.parametrize("group", Group)
 def test_heat_maps_have_every_published_score(group: Group) -> None:
     circuit = published.circuit("goat-7b")
-    frame = score_frame(circuit, group)
+    frame = published_scores(circuit, group)
     assert len(frame) == 32 * 32
     assert list(frame["score"]) == [
         s for row in published.scores("goat-7b")[group.name] for s in row
