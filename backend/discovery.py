@@ -17,7 +17,8 @@ from torch import Tensor
 
 from backend.circuit import Circuit, Group, Head, Site
 from backend.faithfulness import Backdrop, circuits_right
-from backend.path_patching import Progress, RunPairs, scores_of
+from backend.path_patching import Progress, scores_of
+from backend.run_pairs import RunPairs
 
 StageProgress = Callable[[Group, int, int], None]
 """(stage, steps done, steps of this stage); may raise to cancel."""

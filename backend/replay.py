@@ -12,6 +12,7 @@ sees the context and the rows of its own variant, so the context is read once fo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,16 +128,25 @@ def replay(
 
     hidden [n, variants * p, d_model] enters layer `start`, variants outermost; tokens [n or 1, p]
     says where in the prompt the rows of one variant are, in order; none may be in `context`.
-    Returns [n, variants, d_model], as it leaves the last layer.
+    Returns [n, variants, d_model], as it leaves the last layer; there are no layers to run if
+    `start` is their number.
     """
     inputs = layer_inputs(model, hidden, tokens, context.tokens, variants)
     inputs["past_key_values"] = context
-    *lower, top = decoder(model).layers[start:]
+    layers = decoder(model).layers
+    if start == len(layers):
+        return hidden.unflatten(1, (variants, -1))[:, :, -1]
+    *lower, top = layers[start:]
     for block in lower:
         hidden = block(hidden, **inputs)
-    attended, _ = top.self_attn(top.input_layernorm(hidden), **inputs)
-    last = (hidden + attended).unflatten(1, (variants, -1))[:, :, -1]
+    last = (hidden + attend(top, hidden, inputs)).unflatten(1, (variants, -1))[:, :, -1]
     return through_mlp(top, last)
+
+
+def attend(block: Any, residual: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    """What a layer's attention adds to residuals [n, rows, d_model], all its heads together."""
+    attended: Tensor = block.self_attn(block.input_layernorm(residual), **inputs)[0]
+    return attended
 
 
 def through_mlp(block: Any, residual: Tensor) -> Tensor:

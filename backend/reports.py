@@ -16,8 +16,9 @@ from backend.edges import edges
 from backend.errors import UserError
 from backend.loading import LoadedModel
 from backend.measures import Answers, Estimate, mean_estimate, ratio, read_answers, wilson
-from backend.path_patching import Progress, RunPairs
+from backend.path_patching import Progress
 from backend.results import Edges
+from backend.run_pairs import RunPairs
 from backend.subject import silent
 from backend.tasks import (
     PromptSet,

@@ -13,8 +13,8 @@ from backend.bench import load
 from backend.circuit import Circuit, Group, Head
 from backend.discovery import Discovery, Stage, find_stage
 from backend.jobs import Report
-from backend.path_patching import RunPairs
 from backend.reports import correctly_answered
+from backend.run_pairs import RunPairs
 from backend.setting import Setting
 from backend.tasks import counterfactual_prompts
 

@@ -31,7 +31,8 @@ from backend.faithfulness import (
     prepare_backdrop,
 )
 from backend.hooks import shape_of
-from backend.path_patching import RunPairs, scores_of
+from backend.path_patching import scores_of
+from backend.run_pairs import RunPairs
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import all_sites, input_ids, mean_head_outputs, vital_head_outputs
 from tests import oracles, tiny

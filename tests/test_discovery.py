@@ -14,8 +14,9 @@ from backend.discovery import circuit_accuracies, discover, prune
 from backend.faithfulness import prepare_backdrop
 from backend.hooks import shape_of
 from backend.loading import load_model
-from backend.path_patching import RunPairs, path_patching_scores
+from backend.path_patching import path_patching_scores
 from backend.reports import correctly_answered, whole_answers
+from backend.run_pairs import RunPairs
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import mean_head_outputs
 from tests import planted, tiny

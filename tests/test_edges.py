@@ -7,7 +7,8 @@ import torch
 
 from backend.circuit import READING_ORDER, Circuit, Group, Head
 from backend.edges import edges
-from backend.path_patching import RunPairs, scores_of
+from backend.path_patching import scores_of
+from backend.run_pairs import RunPairs
 from backend.tasks import counterfactual_prompts, sample_prompts
 from tests import oracles, planted, tiny
 from tests.circuits import CIRCUIT, TOKENIZER

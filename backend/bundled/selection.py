@@ -16,8 +16,8 @@ from backend.circuit import Circuit, Group, Head, Site
 from backend.discovery import Discovery, discover, prune
 from backend.faithfulness import prepare_backdrop
 from backend.loading import LoadedModel
-from backend.path_patching import RunPairs
 from backend.reports import correctly_answered, whole_answers
+from backend.run_pairs import RunPairs
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import mean_head_outputs
 

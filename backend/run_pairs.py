@@ -1,0 +1,99 @@
+"""What path patching starts from: clean and counterfactual runs, and the group's token in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backend.circuit import Group
+from backend.clicks import CleanRun, prepare_clean
+from backend.hooks import recorded_head_outputs
+from backend.replay import FullRun
+from backend.tasks import PromptSet, select
+from backend.vital import VITAL, prompt_batches, vital_head_outputs, vital_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class RunPair:
+    """The clean and the counterfactual run of some prompts.
+
+    heads, counterfactual [n_layers, n, 3, n_heads, d_head]: head outputs at the vital tokens, in
+    the counterfactual at its own. answers [n], token ids.
+    """
+
+    clean: CleanRun
+    heads: Tensor
+    counterfactual: Tensor
+    answers: Tensor
+
+
+class RunPairs:
+    """The pairs of runs that path patching compares, batch by batch, as they fit into memory.
+
+    The latest batch is kept: prompts that fit into one run once for all stages.
+    """
+
+    def __init__(self, model: nn.Module, prompts: PromptSet, counterfactual: PromptSet) -> None:
+        self.model = model
+        self.n_prompts = len(prompts)
+        self._batches = prompt_batches(model, *prompts.input_ids.shape)
+        self._pair = lru_cache(maxsize=1)(partial(_run_pair, model, prompts, counterfactual))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, RunPair]]:
+        """Row numbers of the prompts, and their runs."""
+        for batch in self._batches:
+            yield torch.arange(batch.start, batch.stop), self._pair(batch.start, batch.stop)
+
+
+def _run_pair(
+    model: nn.Module, prompts: PromptSet, counterfactual: PromptSet, start: int, stop: int
+) -> RunPair:
+    numbers = np.arange(len(prompts))
+    chosen = (start <= numbers) & (numbers < stop)
+    prompts = select(prompts, chosen)
+    tokens = vital_tokens(model, prompts)
+    with recorded_head_outputs(model, tokens) as heads:
+        clean = prepare_clean(model, prompts)
+    other_heads = vital_head_outputs(model, select(counterfactual, chosen))
+    answers = torch.tensor(prompts.answer_ids, device=tokens.device)
+    return RunPair(clean, torch.stack(heads), other_heads, answers)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Prompts whose group's token is the same.
+
+    clean, counterfactual [n_layers, n, n_heads, d_head]: head outputs at that token.
+    """
+
+    model: nn.Module
+    run: FullRun
+    token: int
+    clean: Tensor
+    counterfactual: Tensor
+    answers: Tensor
+
+
+def scenes(pair: RunPair, group: Group) -> Iterator[tuple[Tensor, Scene]]:
+    """Row numbers in the pair, and their scene, for each token at which the group may be."""
+    position = VITAL.index(group.position)
+    tokens = pair.clean.tokens[:, position]
+    for token in tokens.unique().tolist():
+        rows = (tokens == token).nonzero()[:, 0]
+        everyone = len(rows) == len(tokens)
+        yield (
+            rows,
+            Scene(
+                pair.clean.model,
+                pair.clean.run if everyone else pair.clean.run.of_prompts(rows),
+                token,
+                pair.heads[:, rows, position],
+                pair.counterfactual[:, rows, position],
+                pair.answers[rows],
+            ),
+        )
