@@ -2,7 +2,8 @@
 
 The engine takes layers apart (`backend.anatomy`) to run again only what can change. For a family
 that it does not know, or knows wrongly, that would be silently wrong. So a model is asked once, on
-random tokens, whether the parts put together give what the model itself gives.
+random tokens, whether the parts put together give what the model itself gives. A model that is
+spread over several devices is not taken apart either: its own forward knows where everything is.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def holds(model: nn.Module) -> bool:
     """Whether the engine's layers give what the model's own do; measured once for each model."""
     if model not in _known:
+        if len({weights.device for weights in model.parameters()}) > 1:
+            return False
         try:
             _known[model] = _holds(model)
         except _MISFITS:

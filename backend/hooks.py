@@ -5,7 +5,8 @@ before the projection mixes heads. Slicing the projection's output would be wron
 number is a sum over all heads.
 
 Hooks live on the model, which threads share: a hook acts only in the thread that opened its block,
-and goes when the block ends, whatever happens in it.
+and goes when the block ends, whatever happens in it. What is seen and given is on the device where
+the model takes its token ids, also of a model that is spread over several.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backend.anatomy import Layer, Projection, decoder, layers, shape_of
+from backend.anatomy import Layer, Projection, decoder, device_of, layers, shape_of
 
 Edit = Callable[[int, Tensor], Tensor | None]
 """(layer, heads [batch, seq, n_heads, d_head]) -> what to run on with; None keeps them."""
@@ -71,11 +72,17 @@ def _edited(
     edit: Edit,
     place: Callable[[Layer, Callable[[Tensor], Tensor | None]], Any],
 ) -> Iterator[None]:
-    owner = threading.get_ident()
+    owner, home = threading.get_ident(), device_of(model)
     handles = []
 
     def edit_of(number: int) -> Callable[[Tensor], Tensor | None]:
-        return lambda heads: edit(number, heads) if threading.get_ident() == owner else None
+        def edit_here(heads: Tensor) -> Tensor | None:
+            if threading.get_ident() != owner:
+                return None
+            edited = edit(number, heads.to(home))
+            return None if edited is None else edited.to(heads.device)
+
+        return edit_here
 
     try:
         for number, layer in enumerate(layers(model)):

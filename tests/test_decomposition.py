@@ -44,3 +44,9 @@ def test_what_cannot_be_taken_apart_has_nothing_to_start_from():
     means = mean_head_outputs(model, PROMPTS)
     assert prepare_clean(model, PROMPTS).run is None
     assert prepare_backdrop(model, PROMPTS, means).run is None
+
+
+def test_a_model_on_several_devices_is_run_whole():
+    model = tiny.llama()
+    decoder(model).layers[3].to("meta")
+    assert not holds(model)
