@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from backend.anatomy import Projection, dtype_of, logits_of, shape_of
 from backend.circuit import Group, Head
 from backend.clicks import clean_logits
+from backend.memory import memory_errors_explained
 from backend.plain_patching import patched_plainly
 from backend.receivers_runs import receivers_runs
 from backend.run_pairs import RunPair, RunPairs, scenes
@@ -89,15 +90,16 @@ def scores_of(
         return scores
     done, total = 0, pairs.n_prompts * len(layers)
     progress(done, total)
-    for batch, pair in pairs:
-        for rows, patched in _patched_runs(pair, group, layers, receivers):
-            answers = pair.answers[rows]
-            before = _log_probability(clean_logits(pair.clean)[rows, None], answers)
-            for layer, logits in patched:
-                after = _log_probability(logits, answers)
-                scores[batch[rows.cpu()], layer] = torch.expm1(after - before).to(scores)
-                done += len(rows)
-                progress(done, total)
+    with memory_errors_explained(pairs.model, pairs.n_at_once):
+        for batch, pair in pairs:
+            for rows, patched in _patched_runs(pair, group, layers, receivers):
+                answers = pair.answers[rows]
+                before = _log_probability(clean_logits(pair.clean)[rows, None], answers)
+                for layer, logits in patched:
+                    after = _log_probability(logits, answers)
+                    scores[batch[rows.cpu()], layer] = torch.expm1(after - before).to(scores)
+                    done += len(rows)
+                    progress(done, total)
     return scores
 
 

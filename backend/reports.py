@@ -17,6 +17,7 @@ from backend.edges import edges
 from backend.errors import UserError
 from backend.loading import LoadedModel
 from backend.measures import Answers, Estimate, mean_estimate, ratio, read_answers, wilson
+from backend.memory import memory_errors_explained, prompt_batches
 from backend.path_patching import Progress
 from backend.results import Edges
 from backend.run_pairs import RunPairs
@@ -27,7 +28,7 @@ from backend.tasks import (
     sample_prompts,
     select,
 )
-from backend.vital import input_ids, prompt_batches
+from backend.vital import input_ids
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class FaithfulnessReport:
 def whole_answers(loaded: LoadedModel, prompts: PromptSet) -> Answers:
     """The answers of the untouched model."""
     ids = input_ids(loaded.model, prompts)
-    logits = [
-        last_logits(loaded.model, ids[rows]) for rows in prompt_batches(loaded.model, *ids.shape)
-    ]
+    batches = prompt_batches(loaded.model, *ids.shape)
+    with memory_errors_explained(loaded.model, batches[0].stop):
+        logits = [last_logits(loaded.model, ids[rows]) for rows in batches]
     return read_answers(torch.cat(logits).cpu().numpy(), prompts)
 
 

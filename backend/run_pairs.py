@@ -14,9 +14,10 @@ from backend.circuit import Group
 from backend.clicks import CleanRun, prepare_clean
 from backend.decomposition import holds
 from backend.hooks import recorded_head_outputs
+from backend.memory import prompt_batches
 from backend.replay import FullRun
 from backend.tasks import PromptSet, select
-from backend.vital import VITAL, prompt_batches, vital_head_outputs, vital_tokens
+from backend.vital import VITAL, vital_head_outputs, vital_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,7 @@ class RunPairs:
         self.model = model
         self.n_prompts = len(prompts)
         self._batches = prompt_batches(model, *prompts.input_ids.shape)
+        self.n_at_once = self._batches[0].stop
         self._pair = lru_cache(maxsize=1)(partial(_run_pair, model, prompts, counterfactual))
 
     def __iter__(self) -> Iterator[tuple[Tensor, RunPair]]:

@@ -12,17 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backend.anatomy import device_of, shape_of, widths
+from backend.anatomy import device_of
 from backend.circuit import Head, ModelShape, Position, Site
 from backend.hooks import record_head_outputs
+from backend.memory import prompt_batches
 from backend.tasks import PromptSet
 
 VITAL = (Position.prev_query_label, Position.query_label, Position.last)
-
-_NUMBERS_AT_ONCE = 1 << 25
-"""Few enough that what a tiny model's run makes on a CPU is memory that it has used before."""
-_LEAST_BATCH = 16
-"""Every batch reads all weights, which is what a large model's run costs when it is short."""
 
 
 def all_sites(shape: ModelShape) -> frozenset[Site]:
@@ -81,12 +77,3 @@ def vital_means(means: Tensor, prompts: PromptSet) -> Tensor:
     """`means` [n_layers, seq, ...] at each prompt's vital tokens: [n_layers, n, 3, ...]."""
     tokens = np.stack([prompts.positions[position] for position in VITAL], 1)
     return means[:, torch.tensor(tokens, device=means.device)]
-
-
-def prompt_batches(model: nn.Module, n: int, length: int) -> list[slice]:
-    """Slices of `n` prompts of `length` tokens, few enough for their run to be kept in memory."""
-    shape, (d_model, d_mlp) = shape_of(model), widths(model)
-    kept = shape.n_layers * (2 * shape.n_kv_heads * shape.d_head + d_model)
-    passing = 4 * d_mlp
-    size = max(_LEAST_BATCH, _NUMBERS_AT_ONCE // (length * (kept + passing)))
-    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
