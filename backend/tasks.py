@@ -297,13 +297,16 @@ def _single_tokens_between(
             for token, (a, b) in zip(ids, spans, strict=True)
             if a < end and b > start
         ]
-        token = touching[0][0] if touching else None
         # The word, maybe with the space before it, and nothing else.
-        if touching == [(token, "", end)] and token != tokenizer.unk_token_id:
-            tokens[word], lengths[word] = token, len(ids)
+        if [rest for _, *rest in touching] == [["", end]]:
+            tokens[word], lengths[word] = touching[0][0], len(ids)
     # One token for the word but another for the space before it would move what follows.
     shortest = min(lengths.values(), default=0)
-    return {word: token for word, token in tokens.items() if lengths[word] == shortest}
+    return {
+        word: token
+        for word, token in tokens.items()
+        if lengths[word] == shortest and token != tokenizer.unk_token_id
+    }
 
 
 def _tokenized(
