@@ -298,15 +298,12 @@ def _single_tokens_between(
             if a < end and b > start
         ]
         # The word, maybe with the space before it, and nothing else.
-        if [rest for _, *rest in touching] == [["", end]]:
+        whole = [rest for _, *rest in touching] == [["", end]]
+        if whole and touching[0][0] != tokenizer.unk_token_id:
             tokens[word], lengths[word] = touching[0][0], len(ids)
     # One token for the word but another for the space before it would move what follows.
     shortest = min(lengths.values(), default=0)
-    return {
-        word: token
-        for word, token in tokens.items()
-        if lengths[word] == shortest and token != tokenizer.unk_token_id
-    }
+    return {word: token for word, token in tokens.items() if lengths[word] == shortest}
 
 
 def _tokenized(
