@@ -59,12 +59,18 @@ def read_circuit(name_or_file: str) -> Circuit:
 def load_model(name: str) -> LoadedModel:
     """The model; standard error says how many words its tokenizer keeps out of the prompts."""
     from backend import loading
-    from backend.tasks import usable_vocabulary
 
     loaded = loading.load_model(name)
-    if note := usable_vocabulary(loaded.tokenizer).note:
-        print(f"{name}: {note}", file=sys.stderr)
+    say_what_is_left_out(name, loaded.tokenizer)
     return loaded
+
+
+def say_what_is_left_out(model: str, tokenizer: Any) -> None:
+    """Say on standard error how many words its tokenizer keeps out of the prompts, if any."""
+    from backend.tasks import usable_vocabulary
+
+    if note := usable_vocabulary(tokenizer).note:
+        print(f"{model}: {note}", file=sys.stderr)
 
 
 def checked_by(check: Callable[[str], str]) -> Callable[[str], str]:
