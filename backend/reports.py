@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import torch
 
+from backend.anatomy import last_logits
 from backend.circuit import Circuit, Group
 from backend.compare import examine
 from backend.discovery import StageProgress, discover
@@ -54,8 +55,7 @@ def whole_answers(loaded: LoadedModel, prompts: PromptSet) -> Answers:
     """The answers of the untouched model."""
     ids = input_ids(loaded.model, prompts)
     logits = [
-        loaded.model(input_ids=ids[rows], logits_to_keep=1, use_cache=False).logits[:, -1]
-        for rows in prompt_batches(loaded.model, *ids.shape)
+        last_logits(loaded.model, ids[rows]) for rows in prompt_batches(loaded.model, *ids.shape)
     ]
     return read_answers(torch.cat(logits).cpu().numpy(), prompts)
 

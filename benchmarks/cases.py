@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from backend import catalogue
+from backend.anatomy import shape_of
 from backend.circuit import Circuit, Group, Head, ModelShape
-from backend.hooks import shape_of
 from backend.loading import LoadedModel, load_model
 from tests import tiny, trained
 

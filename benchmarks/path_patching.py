@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backend.anatomy import shape_of
 from backend.circuit import Group, Head
-from backend.hooks import shape_of
 from backend.path_patching import scores_of
 from backend.run_pairs import RunPairs
 from backend.tasks import PromptSet, counterfactual_prompts, sample_prompts, select

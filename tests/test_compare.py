@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from backend.anatomy import shape_of
 from backend.circuit import Circuit, Group, Head, ModelShape, Position
 from backend.clicks import patched_logits_plainly
 from backend.compare import compare, examine, overlap, random_circuits
 from backend.errors import UserError
 from backend.faithfulness import circuit_logits_plainly
-from backend.hooks import shape_of
 from backend.loading import LoadedModel
 from backend.measures import wilson
 from backend.reports import faithfulness_report

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from backend.anatomy import shape_of
 from backend.circuit import Head, Position, Site
 from backend.faithfulness import (
     circuit_logits,
@@ -15,7 +16,6 @@ from backend.faithfulness import (
     prepare_backdrop,
     with_values,
 )
-from backend.hooks import shape_of
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import (
     VITAL,

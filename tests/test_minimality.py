@@ -18,7 +18,7 @@ from tests import oracles, tiny
 from tests.circuits import CIRCUIT, Examined
 
 
-@pytest.fixture(scope="module", params=tiny.MAKERS)
+@pytest.fixture(scope="module", params=tiny.LLAMAS)
 def examined(request):
     return Examined(request.param)
 

@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 import torch
 
+from backend.anatomy import decoder
 from backend.circuit import Group, Head
-from backend.hooks import decoder
 from backend.path_patching import path_patching_scores
 from backend.tasks import counterfactual_prompts, sample_prompts
 from tests import oracles, tiny
