@@ -26,6 +26,7 @@ from torch import Tensor
 from backend.circuit import Circuit, Group, Head, Position, Site
 from backend.clicks import patched_logits, patched_logits_plainly, prepare_clean
 from backend.cmap import GROUP_SETS, cmap, group_sets, head_map
+from backend.decomposition import holds
 from backend.discovery import Stage
 from backend.faithfulness import circuit_logits, circuit_logits_plainly, prepare_backdrop
 from backend.minimality import minimality
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.prompts:
             case = replace(case, n_prompts=options.prompts, n_clicked=options.prompts)
         print(f"# {case.name}\n")
+        if not holds(case.loaded.model):
+            print("The engine cannot take this model apart and runs it whole.\n")
         for part in options.parts:
             forget_peak(device)
             parts[part](case)

@@ -30,6 +30,7 @@ def test_what_runs_on_llama_7b_runs_in_small_on_any_device(
     assert len(differences) == len(["circuit", *"clicks"[:3], *Group])
     assert max(differences) < 1e-4
     assert "6 prompts of 54 tokens" in said
+    assert "runs it whole" not in said
     assert said.count("peak memory: ") == len(engine.PARTS)
     stages = re.findall(r"^([A-D]) .* (\d+) of (\d+) +(\d+)$", said, re.MULTILINE)
     assert [stage for stage, *_ in stages] == [group.name for group in Group]
@@ -40,6 +41,13 @@ def test_one_part_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     said = measured(capsys, "--model", "7b", "--dry", "--parts", "clicks", "--prompts", "5")
     assert "A click at layer 2 on 5 prompts" in said
     assert "Minimality" not in said
+
+
+def test_a_model_that_is_not_taken_apart_is_said_to_be(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "holds", lambda model: False)
+    assert "runs it whole" in measured(capsys, "--model", "7b", "--dry", "--parts", "clicks")
 
 
 def test_without_a_gpu_the_7b_figures_are_said_to_be_open(
