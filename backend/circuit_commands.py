@@ -16,6 +16,7 @@ from backend.command_parts import (
     add_models,
     add_prompts,
     checked_by,
+    load_model,
     prompts_of,
     read_circuit,
     shown,
@@ -129,7 +130,6 @@ def _add_rest(parser: argparse.ArgumentParser, n: int) -> None:
 
 def _compare(options: argparse.Namespace) -> Any:
     from backend.compare import compare, examine, overlap
-    from backend.loading import load_model
 
     circuit = read_circuit(options.circuit)
     other = read_circuit(options.overlap) if options.overlap else None
@@ -144,7 +144,6 @@ def _compare(options: argparse.Namespace) -> Any:
 def _cmap(options: argparse.Namespace) -> Any:
     from backend.cmap import GROUP_SETS, cmap, group_sets, head_map
     from backend.compare import examine
-    from backend.loading import load_model
 
     circuit = read_circuit(options.circuit)
     models = [load_model(name) for name in (options.source, options.target)]
@@ -162,7 +161,6 @@ def _cmap(options: argparse.Namespace) -> Any:
 
 def _minimality(options: argparse.Namespace) -> Any:
     from backend.compare import examine
-    from backend.loading import load_model
     from backend.minimality import minimal_circuit, minimality
 
     circuit = read_circuit(options.circuit)
@@ -177,7 +175,6 @@ def _minimality(options: argparse.Namespace) -> Any:
 def _completeness(options: argparse.Namespace) -> Any:
     from backend.compare import examine
     from backend.completeness import completeness
-    from backend.loading import load_model
 
     circuit = read_circuit(options.circuit)
     subject = examine(load_model(options.model), *prompts_of(options))
@@ -186,7 +183,6 @@ def _completeness(options: argparse.Namespace) -> Any:
 
 
 def _edges(options: argparse.Namespace) -> Any:
-    from backend.loading import load_model
     from backend.reports import edges_report
 
     circuit = read_circuit(options.circuit)

@@ -18,6 +18,7 @@ from backend.command_parts import (
     add_models,
     add_prompts,
     checked_by,
+    load_model,
     prompts_of,
     read_circuit,
 )
@@ -133,7 +134,6 @@ def _models(_: argparse.Namespace) -> Any:
 
 
 def _accuracy(options: argparse.Namespace) -> Any:
-    from backend.loading import load_model
     from backend.reports import accuracy_report
 
     return about(options) | {
@@ -144,7 +144,6 @@ def _accuracy(options: argparse.Namespace) -> Any:
 
 
 def _faithfulness(options: argparse.Namespace) -> Any:
-    from backend.loading import load_model
     from backend.reports import faithfulness_report
 
     circuit = read_circuit(options.circuit)
@@ -158,7 +157,6 @@ def _faithfulness(options: argparse.Namespace) -> Any:
 
 
 def _discover(options: argparse.Namespace) -> Any:
-    from backend.loading import load_model
     from backend.reports import discovery_report
 
     sizes = _DEFAULT_SIZES | dict(options.keep)

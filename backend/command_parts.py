@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend import catalogue
 from backend.circuit import Circuit
 from backend.errors import UserError
+
+if TYPE_CHECKING:
+    from backend.loading import LoadedModel
 
 
 def add_command(
@@ -51,6 +54,23 @@ def read_circuit(name_or_file: str) -> Circuit:
     """The circuit of this name or in this file; raises UserError when there is none."""
     path = Path(name_or_file)
     return catalogue.read_circuit(path) if path.is_file() else catalogue.circuit(name_or_file)
+
+
+def load_model(name: str) -> LoadedModel:
+    """The model; standard error says how many words its tokenizer keeps out of the prompts."""
+    from backend import loading
+
+    loaded = loading.load_model(name)
+    say_what_is_left_out(name, loaded.tokenizer)
+    return loaded
+
+
+def say_what_is_left_out(model: str, tokenizer: Any) -> None:
+    """Say on standard error how many words its tokenizer keeps out of the prompts, if any."""
+    from backend.tasks import usable_vocabulary
+
+    if note := usable_vocabulary(tokenizer).note:
+        print(f"{model}: {note}", file=sys.stderr)
 
 
 def checked_by(check: Callable[[str], str]) -> Callable[[str], str]:

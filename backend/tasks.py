@@ -32,6 +32,12 @@ _PER_PROMPT = (
     "query_labels",
     "spans",
 )
+_OBJECT_CONTEXTS = (
+    ("The ", " is in Box"),
+    ("in Box F, the ", " is in Box"),
+    ("Box F contains the ", ""),
+)
+_LABEL_CONTEXTS = (("is in Box ", ", the"), ("is in Box ", ". Box"), (". Box ", " contains the"))
 Ints = NDArray[np.int64]
 Words = NDArray[np.str_]
 
@@ -55,6 +61,34 @@ class Vocabulary:
     objects: Mapping[str, int]
     labels: Mapping[str, int]
 
+    @property
+    def dropped_objects(self) -> tuple[str, ...]:
+        """The paper's objects that no prompt has."""
+        return tuple(word for word in object_words() if word not in self.objects)
+
+    @property
+    def dropped_labels(self) -> tuple[str, ...]:
+        """The letters that label no box."""
+        return tuple(letter for letter in string.ascii_uppercase if letter not in self.labels)
+
+    @property
+    def note(self) -> str:
+        """How many words the prompts leave out, in a sentence; empty when they have all."""
+        counts = [
+            f"{len(dropped)} of {len(dropped) + len(kept)} {kind}"
+            for kind, dropped, kept in (
+                ("objects", self.dropped_objects, self.objects),
+                ("labels", self.dropped_labels, self.labels),
+            )
+            if dropped
+        ]
+        return (
+            f"The prompts leave out {' and '.join(counts)}: this tokenizer does not write them as "
+            "one token each."
+            if counts
+            else ""
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class PromptSet:
@@ -62,7 +96,8 @@ class PromptSet:
 
     input_ids [n, seq]; answer_ids [n]; object_ids [n, n_boxes]; objects, labels [n, n_boxes];
     query [n], the index of the box asked for; query_labels [n], the label in the question;
-    positions: Position -> token index [n]; spans [n, seq, 2], each token's characters in its text.
+    positions: Position -> token index [n]; spans [n, seq, 2], each token's characters in its text;
+    vocabulary, the words that were drawn from.
     """
 
     texts: tuple[str, ...]
@@ -77,6 +112,7 @@ class PromptSet:
     object_positions: Ints
     label_positions: Ints
     spans: Ints
+    vocabulary: Vocabulary
     seed: int
 
     def __len__(self) -> int:
@@ -164,14 +200,13 @@ def object_words() -> tuple[str, ...]:
 
 
 def usable_vocabulary(tokenizer: Any) -> Vocabulary:
-    """The paper's objects and labels that are one token, in the context and as the answer."""
-    objects = _single_tokens(tokenizer, "the ", object_words(), " is in Box")
-    answers = _single_tokens(tokenizer, "Box F contains the ", object_words(), "")
-    in_context = _single_tokens(tokenizer, "is in Box ", string.ascii_uppercase, ",")
-    in_query = _single_tokens(tokenizer, ". Box ", string.ascii_uppercase, " contains the")
+    """The paper's objects and labels that are the same one token wherever prompts have them.
+
+    An object also as the answer, after “contains the”.
+    """
     return Vocabulary(
-        {word: answers[word] for word, token in objects.items() if answers.get(word) == token},
-        {word: token for word, token in in_context.items() if in_query.get(word) == token},
+        _single_tokens(tokenizer, object_words(), _OBJECT_CONTEXTS),
+        _single_tokens(tokenizer, string.ascii_uppercase, _LABEL_CONTEXTS),
     )
 
 
@@ -185,6 +220,7 @@ def select(prompts: PromptSet, keep: NDArray[np.bool_]) -> PromptSet:
         positions={name: tokens[rows] for name, tokens in prompts.positions.items()},
         object_positions=prompts.object_positions,
         label_positions=prompts.label_positions,
+        vocabulary=prompts.vocabulary,
         seed=prompts.seed,
     )
 
@@ -232,21 +268,57 @@ def _pick(table: Any, column: Ints) -> Any:
     return np.take_along_axis(table, column[:, None], axis=1)[:, 0]
 
 
-def _single_tokens(tokenizer: Any, before: str, words: Sequence[str], after: str) -> dict[str, int]:
+def _single_tokens(
+    tokenizer: Any, words: Sequence[str], contexts: Sequence[tuple[str, str]]
+) -> dict[str, int]:
+    """Token ids of those words that are the same one token in all contexts (before, after)."""
+    first, *others = (
+        _single_tokens_between(tokenizer, before, words, after) for before, after in contexts
+    )
+    return {
+        word: token
+        for word, token in first.items()
+        if all(found.get(word) == token for found in others)
+    }
+
+
+def _single_tokens_between(
+    tokenizer: Any, before: str, words: Sequence[str], after: str
+) -> dict[str, int]:
     """Token ids of those words that are exactly one known token between these two texts."""
-    found = {}
-    encoded = tokenizer([before + word + after for word in words], return_offsets_mapping=True)
-    shortest = min(map(len, encoded["input_ids"]))
-    for word, ids, spans in zip(
-        words, encoded["input_ids"], encoded["offset_mapping"], strict=True
+    tokens, lengths = {}, {}
+    start = len(before)
+    for word, (ids, spans) in zip(
+        words, _tokenized(tokenizer, [before + word + after for word in words]), strict=True
     ):
-        start, end = len(before), len(before) + len(word)
-        touching = [i for i, (a, b) in enumerate(spans) if a < end and b > start]
-        whole = len(touching) == 1 and spans[touching[0]][1] == end
-        # One token for the word but another for the space before it would move what follows.
-        if whole and len(ids) == shortest and ids[touching[0]] != tokenizer.unk_token_id:
-            found[word] = ids[touching[0]]
-    return found
+        end = start + len(word)
+        touching = [
+            (token, before[a:].strip(), b)
+            for token, (a, b) in zip(ids, spans, strict=True)
+            if a < end and b > start
+        ]
+        # The word, maybe with the space before it, and nothing else.
+        whole = [rest for _, *rest in touching] == [["", end]]
+        if whole and touching[0][0] != tokenizer.unk_token_id:
+            tokens[word], lengths[word] = touching[0][0], len(ids)
+    # One token for the word but another for the space before it would move what follows.
+    shortest = min(lengths.values(), default=0)
+    return {word: token for word, token in tokens.items() if lengths[word] == shortest}
+
+
+def _tokenized(
+    tokenizer: Any, texts: Sequence[str]
+) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    """Each text's token ids and their characters, unpadded, and up to its last character.
+
+    A start token belongs to the prompt; an end token would come between it and its answer.
+    """
+    encoded = tokenizer(list(texts), return_offsets_mapping=True, padding=False, truncation=False)
+    rows = []
+    for ids, spans in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        end = max((i for i, (a, b) in enumerate(spans) if b > a), default=-1) + 1
+        rows.append((ids[:end], spans[:end]))
+    return rows
 
 
 def _encode(
@@ -263,14 +335,14 @@ def _encode(
     texts = tuple(
         _text(*row) for row in zip(objects.tolist(), labels.tolist(), query_labels, strict=True)
     )
-    encoded = tokenizer(list(texts), return_offsets_mapping=True)
-    if len({len(ids) for ids in encoded["input_ids"]}) != 1:
+    tokenized = _tokenized(tokenizer, texts)
+    if len({len(ids) for ids, _ in tokenized}) != 1:
         raise UserError(
             "This tokenizer gives prompts of different lengths, so their positions do not align. "
             "Choose a model whose tokenizer writes every object and label as one token."
         )
-    input_ids = np.array(encoded["input_ids"], dtype=np.int64)
-    spans = np.array(encoded["offset_mapping"], dtype=np.int64)
+    input_ids = np.array([ids for ids, _ in tokenized], dtype=np.int64)
+    spans = np.array([characters for _, characters in tokenized], dtype=np.int64)
     object_positions, label_positions, query_label = _locate(
         texts[0], spans[0], objects[0], labels[0]
     )
@@ -279,12 +351,12 @@ def _encode(
         (input_ids[:, object_positions] == object_ids).all()
         and (input_ids[:, label_positions] == _ids(labels, vocabulary.labels)).all()
         and (input_ids[:, query_label] == _ids(query_labels, vocabulary.labels)).all()
-        and query_label == input_ids.shape[1] - 3
+        and (spans[:, -1, 1] == [len(text) for text in texts]).all()
     )
     if not aligned:
         raise UserError(
             "This tokenizer splits the prompt's words in a way that moves the named positions. "
-            "Choose a model with a Llama-like tokenizer."
+            "Choose a model whose tokenizer writes every object and label as one token."
         )
     n = len(texts)
     return _frozen_set(
@@ -305,6 +377,7 @@ def _encode(
         object_positions=object_positions,
         label_positions=label_positions,
         spans=spans,
+        vocabulary=vocabulary,
         seed=seed,
     )
 

@@ -1,61 +1,33 @@
-"""How much the engine saves, and that it changes nothing: python -m benchmarks.path_patching
+"""How much path patching saves, and that it changes nothing: python -m benchmarks.path_patching
 
-Path patching on a random Llama of 12 layers, 12 heads and d_model 768, against the obvious way: two
-hooked runs of the whole prompts per head (one in stage A), all prompts at once. The obvious way
-would take half an hour: it is timed on a few random senders of each stage and multiplied, by all
-144 heads and by those below the highest receiver, as only they can score. Scores are compared on
-the same senders.
-
-Circuits and clicks on the size of the bundled models, against a plain run of the same prompts.
+On a random Llama of 12 layers, 12 heads and d_model 768, against the obvious way: two hooked runs
+of the whole prompts per head (one in stage A), all prompts at once. The obvious way would take half
+an hour: it is timed on a few random senders of each stage and multiplied, by all heads and by those
+below the highest receiver, as only they can score. Scores are compared on the same senders.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from backend.anatomy import shape_of
-from backend.circuit import Group, Head, Position, Site
-from backend.clicks import patched_logits, patched_logits_plainly, prepare_clean
-from backend.faithfulness import (
-    circuit_logits,
-    circuit_logits_plainly,
-    circuits_logits,
-    prepare_backdrop,
-)
+from backend.circuit import Group, Head
 from backend.path_patching import scores_of
 from backend.run_pairs import RunPairs
-from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
-from backend.vital import all_sites, input_ids, mean_head_outputs, vital_head_outputs
+from backend.tasks import PromptSet, counterfactual_prompts, sample_prompts, select
+from benchmarks.cases import TWELVE_LAYERS
+from benchmarks.measuring import timed
 from tests import oracles, tiny
 
-LARGE: dict[str, Any] = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 12,
-    "head_dim": 64,
-    "initializer_range": 0.04,
-}
-BUNDLED: dict[str, Any] = {
-    "vocab_size": 234,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 8,
-    "head_dim": 16,
-    "initializer_range": 0.15,
-}
 RECEIVERS = {
     Group.A: [],
     Group.B: [Head(layer, index) for layer in (8, 9, 10, 11) for index in (0, 3, 5, 8, 11)],
@@ -64,110 +36,101 @@ RECEIVERS = {
 }
 
 
-def timed(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    """Processor seconds it took, of all threads together, and what it gave.
+@dataclass(frozen=True, eq=False)
+class MeasuredStage:
+    """A stage's scores [n, n_layers, n_heads], and the seconds that they took."""
 
-    Not the clock on the wall: on a shared machine that measures the neighbours.
+    scores: Tensor
+    seconds: float
+
+
+def measure_stages(
+    pairs: RunPairs, device: torch.device, receivers: Mapping[Group, Collection[Head]]
+) -> Iterable[tuple[Group, MeasuredStage]]:
+    """Each stage, timed; the first one also runs the prompts, and what they are patched with."""
+    for group, heads in receivers.items():
+        seconds, scores = timed(device, scores_of, pairs, group, heads)
+        yield group, MeasuredStage(scores, seconds)
+
+
+def compare_path_patching(
+    model: Any,
+    prompts: PromptSet,
+    counterfactual: PromptSet,
+    receivers: Mapping[Group, Collection[Head]],
+    n_senders: int,
+    n_obvious: int,
+) -> dict[Group, MeasuredStage]:
+    """Print seconds, ratio and greatest score difference of each stage and overall.
+
+    The obvious way is timed on `n_senders` heads and the first `n_obvious` prompts.
     """
-    start = time.process_time()
-    result = work(*arguments)
-    return time.process_time() - start, result
-
-
-def median_ms(work: Callable[[], Any], repeats: int = 9) -> float:
-    """Processor milliseconds, after one run to warm up."""
-    work()
-    return 1000 * statistics.median(timed(work)[0] for _ in range(repeats))
-
-
-def compare_path_patching(n_prompts: int, n_sampled: int) -> None:
-    """Print seconds, ratio and greatest score difference of each stage and overall."""
-    tokenizer = tiny.word_tokenizer()
-    model = tiny.llama(**LARGE)
-    prompts = sample_prompts(tokenizer, n_prompts)
-    counterfactual = counterfactual_prompts(tokenizer, prompts)
+    device = next(model.parameters()).device
+    shape = shape_of(model)
+    few = np.arange(len(prompts)) < n_obvious
+    some, others = select(prompts, few), select(counterfactual, few)
     print(
-        f"Path patching: 12 layers x 12 heads, d_model 768, {n_prompts} prompts of "
-        f"{prompts.input_ids.shape[1]} tokens, threads: {torch.get_num_threads()}.\n"
-        f"The obvious way is extrapolated from {n_sampled} random senders a stage. "
-        "Times are processor seconds.\n\n"
+        f"Path patching: {shape.n_layers} layers x {shape.n_heads} heads, "
+        f"{len(prompts)} prompts of {prompts.input_ids.shape[1]} tokens.\n"
+        f"The obvious way is extrapolated from {n_senders} random senders a stage, on {len(some)} "
+        "prompts.\n\n"
         "                     the obvious way / s         ratio to\n"
-        "stage  ours / s   144 heads  reach receivers   144   reach   max difference  max score"
+        f"stage  ours / s   {shape.n_layers * shape.n_heads:4} heads  reach receivers"
+        "   all    reach   max difference  max score"
     )
     rng = random.Random(0)
-    pairs = RunPairs(model, prompts, counterfactual)
     totals = [0.0, 0.0, 0.0]
 
     def row(name: str, times: Sequence[float], end: str) -> None:
         ours, every, reaching = times
-        ratios = f"{every / ours:5.1f} {reaching / ours:7.1f}"
-        print(f"{name:5} {ours:9.2f} {every:11.0f} {reaching:16.0f} {ratios}{end}", flush=True)
+        ratios = f"{every / ours:6.1f} {reaching / ours:8.1f}"
+        print(f"{name:5} {ours:9.2f} {every:12.0f} {reaching:16.0f} {ratios}{end}", flush=True)
 
-    for group, receivers in RECEIVERS.items():
-        ours, scores = timed(scores_of, pairs, group, receivers)
-        setting_out, clean = timed(oracles.run, model, prompts)
-        counterfactual_run = oracles.run(model, counterfactual)
-        n_layers = max((head.layer for head in receivers), default=12)
+    measured = {}
+    for group, stage in measure_stages(RunPairs(model, prompts, counterfactual), device, receivers):
+        measured[group] = stage
+        setting_out, clean = timed(device, oracles.run, model, some)
+        counterfactual_run = oracles.run(model, others)
+        n_layers = max((head.layer for head in receivers[group]), default=shape.n_layers)
         seconds, difference, largest = 0.0, 0.0, 0.0
-        for sender in rng.sample(list(product(range(n_layers), range(12))), n_sampled):
+        for sender in rng.sample([*product(range(n_layers), range(shape.n_heads))], n_senders):
             taken, expected = timed(
+                device,
                 oracles.path_patching_score,
-                *(model, prompts, counterfactual, group, receivers, Head(*sender)),
+                *(model, some, others, group, receivers[group], Head(*sender)),
                 *(clean, counterfactual_run),
             )
-            seconds += taken / n_sampled
-            gap = scores[(slice(None), *sender)] - expected
+            seconds += taken / n_senders
+            expected = expected.cpu()
+            gap = stage.scores[(slice(len(some)), *sender)] - expected
             difference = max(difference, float(gap.abs().max()))
             largest = max(largest, float(expected.abs().max()))
-        times = [ours, *(2 * setting_out + seconds * 12 * layers for layers in (12, n_layers))]
-        totals = [total + each for total, each in zip(totals, times, strict=True)]
-        row(group.name, times, f" {difference:16.1e} {largest:10.3f}")
+        scale = len(prompts) / len(some)
+        obvious = [
+            scale * (2 * setting_out + seconds * shape.n_heads * layers)
+            for layers in (shape.n_layers, n_layers)
+        ]
+        totals = [a + b for a, b in zip(totals, [stage.seconds, *obvious], strict=True)]
+        row(group.name, [stage.seconds, *obvious], f" {difference:16.1e} {largest:10.3f}")
     row("all", totals, "\n")
-
-
-def compare_circuits_and_clicks(n_prompts: int) -> None:
-    """Print milliseconds of circuits and clicks, and their share of a plain run."""
-    tokenizer = tiny.word_tokenizer()
-    model = tiny.llama(**BUNDLED)
-    prompts = sample_prompts(tokenizer, n_prompts)
-    means = mean_head_outputs(model, reference_prompts(tokenizer, n_prompts, seed=1))
-    values = vital_head_outputs(model, counterfactual_prompts(tokenizer, prompts))
-    backdrop, clean = prepare_backdrop(model, prompts, means), prepare_clean(model, prompts)
-    sites = sorted(all_sites(shape_of(model)), key=str)
-    circuit = random.Random(0).sample(sites, 32)
-    ids = input_ids(model, prompts)
-    with torch.no_grad():
-        plain = median_ms(lambda: model(input_ids=ids, use_cache=False, logits_to_keep=1))
-    print(f"Size of the bundled models, {n_prompts} prompts. A plain run takes {plain:.0f} ms.\n")
-    print("what                                       ms   of plain   max difference")
-
-    def row(name: str, ms: float, difference: float) -> None:
-        print(f"{name:38} {ms:6.1f} {ms / plain:10.2f} {difference:16.1e}", flush=True)
-
-    expected = circuit_logits_plainly(model, prompts, means, circuit)
-    gap = float((circuit_logits(backdrop, circuit) - expected).abs().max())
-    row("a circuit", median_ms(lambda: circuit_logits(backdrop, circuit)), gap)
-    eight = median_ms(lambda: circuits_logits(backdrop, [circuit] * 8)) / 8
-    row("a circuit, eight at once", eight, gap)
-    for position in (Position.last, Position.query_label, Position.prev_query_label):
-        for layer in (0, 2, 4):
-            patch = [Site(Head(layer, 1), position)]
-            expected = patched_logits_plainly(model, prompts, patch, values)
-            gap = float((patched_logits(clean, patch, values) - expected).abs().max())
-            ms = median_ms(partial(patched_logits, clean, patch, values))
-            row(f"a click at {position.name}, layer {layer}", ms, gap)
+    return measured
 
 
 def main() -> None:
-    """Run both comparisons."""
+    """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--prompts", type=int, default=20, help="prompts for path patching")
     parser.add_argument("--senders", type=int, default=4, help="senders timed the obvious way")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    compare_path_patching(options.prompts, options.senders)
-    compare_circuits_and_clicks(n_prompts=200)
+    tokenizer, model = tiny.word_tokenizer(), tiny.llama(**TWELVE_LAYERS)
+    prompts = sample_prompts(tokenizer, options.prompts)
+    counterfactual = counterfactual_prompts(tokenizer, prompts)
+    print(f"d_model 768, processor seconds, threads: {torch.get_num_threads()}.")
+    compare_path_patching(
+        model, prompts, counterfactual, RECEIVERS, options.senders, options.prompts
+    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ All other heads have small random weights.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ FEATURES = [
     "spare",
 ]
 WORDS = [*tiny.FRAME, *LABELS, *OBJECTS]
+WORD_TOKENS = {word: token for token, word in enumerate(WORDS)}
 
 Terms = dict[tuple[str, int], float]
 """(feature, dimension of the head) -> weight."""
@@ -58,12 +60,14 @@ def tokenizer() -> Any:
     return tiny.word_tokenizer(LABELS, OBJECTS)
 
 
-def model(seed: int = 0) -> LlamaForCausalLM:
-    """The planted model; `seed` of the heads that do nothing."""
+def model(
+    seed: int = 0, tokens: Mapping[str, int] = WORD_TOKENS, vocab_size: int = len(WORDS)
+) -> LlamaForCausalLM:
+    """The planted model; `seed` of the heads that do nothing, `tokens` of the words it knows."""
     torch.manual_seed(seed)
     planted = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(WORDS),
+            vocab_size=vocab_size,
             hidden_size=len(FEATURES),
             intermediate_size=4,
             num_hidden_layers=4,
@@ -82,7 +86,7 @@ def model(seed: int = 0) -> LlamaForCausalLM:
                 weights.zero_()
             elif "q_proj" in name or "k_proj" in name or "v_proj" in name:
                 weights[:, FEATURES.index("constant")] = 0
-        _embed(planted)
+        _embed(planted, tokens)
         _plant_ordinals(planted)
         _plant_stop(planted)
         _plant_detector(planted)
@@ -92,13 +96,13 @@ def model(seed: int = 0) -> LlamaForCausalLM:
     return planted
 
 
-def _embed(planted: Any) -> None:
+def _embed(planted: Any, tokens: Mapping[str, int]) -> None:
     embedding = planted.model.embed_tokens.weight
     features = {"The": ["The"], ",": ["comma"], ".": ["stop"]}
     features |= {label: ["is label", f"label {label}"] for label in LABELS}
     features |= {word: ["is object", f"object {word}"] for word in OBJECTS}
-    for token, word in enumerate(WORDS):
-        embedding[token, FEATURES.index("constant")] = CONSTANT
+    embedding[:, FEATURES.index("constant")] = CONSTANT
+    for word, token in tokens.items():
         for feature in features.get(word, []):
             embedding[token, FEATURES.index(feature)] = 1
         if word in OBJECTS:

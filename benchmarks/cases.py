@@ -1,0 +1,124 @@
+"""The models that the benchmark runs on, and how much it asks of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from typing import Any
+
+import torch
+
+from backend import catalogue
+from backend.anatomy import shape_of
+from backend.circuit import Circuit, Group, Head, ModelShape
+from backend.loading import LoadedModel, load_model
+from tests import tiny, trained
+
+TWELVE_LAYERS: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 12,
+    "head_dim": 64,
+    "initializer_range": 0.04,
+}
+_LLAMA_7B: dict[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "head_dim": 128,
+    "initializer_range": 0.02,
+}
+_PAPERS_SIZES = {Group.A: 40, Group.B: 7, Group.C: 20, Group.D: 5}
+"""Heads in the published circuit of Llama-7B."""
+_SIZES = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
+_DEPTHS = {Group.A: (0.6, 1.0), Group.B: (0.5, 0.8), Group.C: (0.3, 0.6), Group.D: (0.1, 0.4)}
+"""Where in a model the heads of a random circuit are, as shares of its layers."""
+SEVEN_B_NEEDS_GB = 80
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A model with a circuit, and on how many prompts what is measured.
+
+    n_obvious prompts and n_senders heads are what path patching's obvious way is timed on.
+    """
+
+    name: str
+    loaded: LoadedModel
+    circuit: Circuit
+    n_prompts: int
+    n_clicked: int
+    n_obvious: int
+    n_senders: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.loaded.model.parameters()).device
+
+    @property
+    def receivers(self) -> dict[Group, tuple[Head, ...]]:
+        """Whom the senders of each stage feed: the next group of the circuit."""
+        groups = list(Group)
+        fed = {group: self.circuit.heads(after) for after, group in pairwise(groups)}
+        return {Group.A: (), **fed}
+
+
+def bundled(device: torch.device) -> Case:
+    """The bundled base and its circuit."""
+    loaded = load_model("base")
+    loaded = replace(loaded, model=loaded.model.to(device))
+    return Case("the bundled base", loaded, catalogue.circuit("base"), 200, 200, 200, 4)
+
+
+def small(device: torch.device) -> Case:
+    """A random Llama of 12 layers, 12 heads and d_model 768."""
+    return _random("12 layers, d_model 768", TWELVE_LAYERS, _SIZES, device, (20, 20, 20, 4))
+
+
+def seven_b(device: torch.device) -> Case:
+    """A random Llama of Llama-7B's size."""
+    return _random("Llama-7B’s size", _LLAMA_7B, _PAPERS_SIZES, device, (300, 200, 20, 2))
+
+
+def rehearsal(device: torch.device) -> Case:
+    """What `seven_b` does, on a model so small that it takes seconds anywhere."""
+    return _random(
+        "a rehearsal of Llama-7B’s size", {"vocab_size": 600}, _SIZES, device, (6, 4, 3, 2)
+    )
+
+
+CASES = {"bundled": bundled, "small": small, "7b": seven_b}
+
+
+def _random(
+    name: str,
+    size: Mapping[str, Any],
+    heads: Mapping[Group, int],
+    device: torch.device,
+    counts: tuple[int, int, int, int],
+) -> Case:
+    tokenizer = trained.sentencepiece()
+    with torch.device(device):
+        model = tiny.llama(**({"vocab_size": len(tokenizer)} | dict(size))).requires_grad_(False)
+    shape = shape_of(model)
+    loaded = LoadedModel(name, model, tokenizer, shape)
+    return Case(name, loaded, random_circuit(shape, heads), *counts)
+
+
+def random_circuit(shape: ModelShape, sizes: Mapping[Group, int]) -> Circuit:
+    """As many heads as there are, up to `sizes`, at the depths where the paper finds each group."""
+    rng = random.Random(0)
+    groups = {}
+    for group, (top, bottom) in _DEPTHS.items():
+        layers = range(int(top * shape.n_layers), max(1, int(bottom * shape.n_layers)))
+        heads = [Head(*place) for place in product(layers, range(shape.n_heads))]
+        groups[group] = tuple(sorted(rng.sample(heads, min(sizes[group], len(heads)))))
+    return Circuit(groups, "random")

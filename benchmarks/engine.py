@@ -1,0 +1,258 @@
+"""The engine against the obvious way: python -m benchmarks.engine --model small
+
+Everything that a page asks for, once as the engine does it and once by its definition: hooked runs
+of whole prompts. Ratios count; seconds are of the processor on a CPU and of the clock on a GPU. In
+float32, with TF32 off; `--tf32` runs path patching once more with TF32 and compares the heads.
+
+| model | what it is |
+|---|---|
+| bundled | the bundled base |
+| small | random, 12 layers, 12 heads, d_model 768 |
+| 7b | random, of Llama-7B's size; only on a GPU with 80 GB or more |
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from math import comb
+
+import torch
+from torch import Tensor
+
+from backend.circuit import Circuit, Group, Head, Position, Site
+from backend.clicks import patched_logits, patched_logits_plainly, prepare_clean
+from backend.cmap import GROUP_SETS, cmap, group_sets, head_map
+from backend.decomposition import holds
+from backend.discovery import Stage
+from backend.faithfulness import circuit_logits, circuit_logits_plainly, prepare_backdrop
+from backend.minimality import minimality
+from backend.run_pairs import RunPairs
+from backend.subject import Subject
+from backend.tasks import PromptSet, counterfactual_prompts, reference_prompts, sample_prompts
+from backend.vital import (
+    VITAL,
+    input_ids,
+    mean_head_outputs,
+    vital_head_outputs,
+)
+from benchmarks.cases import CASES, SEVEN_B_NEEDS_GB, Case, rehearsal
+from benchmarks.measuring import forget_peak, peak_memory, timed, typical_seconds
+from benchmarks.path_patching import MeasuredStage, compare_path_patching, measure_stages
+
+_TOP = 20
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what was asked for on the models that this machine can hold."""
+    options = _options(arguments)
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    torch.set_num_threads(options.threads)
+    parts = PARTS | {"path-patching": partial(compare_stages, with_tf32=options.tf32)}
+    print(f"{machine(device)}, torch {torch.__version__}, float32\n")
+    for name in options.model:
+        if name == "7b" and not options.dry and (reason := why_not_7b(device)):
+            print(f"Llama-7B’s size was not measured: {reason}\n")
+            continue
+        case = (rehearsal if options.dry else CASES[name])(device)
+        if options.prompts:
+            case = replace(case, n_prompts=options.prompts, n_clicked=options.prompts)
+        print(f"# {case.name}\n")
+        if not holds(case.loaded.model):
+            print("The engine cannot take this model apart and runs it whole.\n")
+        for part in options.parts:
+            forget_peak(device)
+            parts[part](case)
+            print(f"peak memory: {peak_memory(device)}\n", flush=True)
+
+
+def machine(device: torch.device) -> str:
+    """What the figures were measured on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def why_not_7b(device: torch.device) -> str | None:
+    """Why this device is too small for Llama-7B's size; None if it is not."""
+    if device.type != "cuda":
+        return (
+            f"it needs a GPU with {SEVEN_B_NEEDS_GB} GB, and this is the CPU. Its figures are open."
+        )
+    there = torch.cuda.get_device_properties(device).total_memory / 1e9
+    if there < SEVEN_B_NEEDS_GB:
+        return (
+            f"it needs {SEVEN_B_NEEDS_GB} GB, and this GPU has {there:.0f}. Its figures are open."
+        )
+    return None
+
+
+def compare_stages(case: Case, with_tf32: bool = False) -> None:
+    """Path patching stage by stage, and what TF32 does to its speed and its heads."""
+    prompts = sample_prompts(case.loaded.tokenizer, case.n_prompts)
+    counterfactual = counterfactual_prompts(case.loaded.tokenizer, prompts)
+    measured = compare_path_patching(
+        case.loaded.model,
+        prompts,
+        counterfactual,
+        case.receivers,
+        case.n_senders,
+        case.n_obvious,
+    )
+    if with_tf32:
+        _compare_tf32(case, RunPairs(case.loaded.model, prompts, counterfactual), measured)
+
+
+def _compare_tf32(case: Case, pairs: RunPairs, without: Mapping[Group, MeasuredStage]) -> None:
+    print("With TF32       s   without   heads shared by the top 20   of these in the same place")
+    with tf32():
+        for group, stage in measure_stages(pairs, case.device, case.receivers):
+            heads, expected = top_heads(stage.scores), top_heads(without[group].scores)
+            shared = set(heads) & set(expected)
+            same = sum(a == b for a, b in zip(heads, expected, strict=False))
+            print(
+                f"{group.name:6} {stage.seconds:10.2f} {without[group].seconds:9.2f} "
+                f"{f'{len(shared)} of {len(expected)}':>28} {same:26}",
+                flush=True,
+            )
+
+
+@contextmanager
+def tf32() -> Iterator[None]:
+    """Matrix products of float32 with TF32's shorter fractions, on GPUs that have it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def top_heads(scores: Tensor) -> tuple[Head, ...]:
+    """The most negative heads of a stage, the first ones first; scores [n, n_layers, n_heads]."""
+    return Stage(scores.mean(0), scores.std(0), ()).strongest(_TOP)
+
+
+def compare_circuits(case: Case) -> None:
+    """One circuit, as a hooked run of the whole prompts and over cached positions."""
+    model = case.loaded.model
+    prompts, reference = _prompts_and_reference(case, case.n_clicked)
+    means, sites = mean_head_outputs(model, reference), case.circuit.sites
+    ids = input_ids(model, prompts)
+    with torch.no_grad():
+        plainly = partial(model, input_ids=ids, use_cache=False, logits_to_keep=1)
+        plain = typical_seconds(case.device, plainly)
+    _heading(f"A circuit on {len(prompts)} prompts", "a plain run")
+    _row("plain run", plain, plain)
+    obvious = partial(circuit_logits_plainly, model, prompts, means, sites)
+    _row("hooked run of the whole prompts", typical_seconds(case.device, obvious), plain)
+    taken, backdrop = timed(case.device, prepare_backdrop, model, prompts, means)
+    _row("what all circuits share, once", taken, plain)
+    ours = partial(circuit_logits, backdrop, sites)
+    _row("over the cached positions", typical_seconds(case.device, ours), plain, ours() - obvious())
+
+
+def compare_clicks(case: Case) -> None:
+    """A click on a head in the middle of the model, at each vital token."""
+    model, layer = case.loaded.model, case.loaded.shape.n_layers // 2
+    prompts = sample_prompts(case.loaded.tokenizer, case.n_clicked)
+    values = vital_head_outputs(model, counterfactual_prompts(case.loaded.tokenizer, prompts))
+    clean = prepare_clean(model, prompts)
+    _heading(f"A click at layer {layer} on {len(prompts)} prompts", "the obvious way")
+    for position in reversed(VITAL):
+        patch = [Site(Head(layer, 1), position)]
+        obvious = partial(patched_logits_plainly, model, prompts, patch, values)
+        ours = partial(patched_logits, clean, patch, values)
+        seconds, against = (typical_seconds(case.device, way) for way in (ours, obvious))
+        _row(f"at the token {position.name}", seconds, against, ours() - obvious())
+
+
+def compare_minimality(case: Case) -> None:
+    """Minimality of the circuit, against as many hooked runs as it asks for circuits."""
+    subject = _subject(case)
+    taken, _ = timed(case.device, minimality, subject, case.circuit)
+    n_circuits = n_circuits_of_minimality(case.circuit)
+    once = partial(circuit_logits_plainly, case.loaded.model, subject.prompts, subject.means)
+    obvious = n_circuits * typical_seconds(case.device, lambda: once(case.circuit.sites), most=3)
+    _heading(f"Minimality on {case.n_prompts} prompts", "the obvious way")
+    _row(f"{len(case.circuit.members)} heads, {n_circuits} circuits", taken, obvious)
+    print("(The obvious way is one hooked run, multiplied.)")
+
+
+def n_circuits_of_minimality(circuit: Circuit) -> int:
+    """Circuits that it asks for: whole, less each head or pair of a group, and two more a head."""
+    sizes = [len(circuit.heads(group)) for group in Group]
+    return 1 + sum(size + comb(size, 2) for size in sizes) + 2 * sum(sizes)
+
+
+def compare_cmap(case: Case) -> None:
+    """CMAP of the usual sets and of every head; the source is the model itself, no cheaper."""
+    source, target = _subject(case), _subject(case)
+    sets = group_sets(case.circuit, GROUP_SETS)
+    taken, _ = timed(case.device, cmap, source, target, sets)
+    mapped, _ = timed(case.device, head_map, source, target, [Position.last])
+    model, prompts = case.loaded.model, target.prompts
+    values = vital_head_outputs(model, prompts)
+    patched = partial(patched_logits_plainly, model, prompts, values=values)
+    once = typical_seconds(case.device, lambda: patched(case.circuit.sites), most=3)
+    n_heads = case.loaded.shape.n_layers * case.loaded.shape.n_heads
+    _heading(f"CMAP on {case.n_prompts} prompts", "the obvious way")
+    _row(f"{len(sets)} sets of heads, from the start", taken, once * (3 + len(sets)))
+    _row(f"{n_heads} heads at the last token", mapped, once * (3 + n_heads))
+    print("(The obvious way is one hooked run, multiplied; both models run whole, and the source’s")
+    print("heads are recorded.)")
+
+
+def _subject(case: Case) -> Subject:
+    return Subject(case.loaded, *_prompts_and_reference(case, case.n_prompts))
+
+
+def _prompts_and_reference(case: Case, n: int) -> tuple[PromptSet, PromptSet]:
+    tokenizer = case.loaded.tokenizer
+    return sample_prompts(tokenizer, n), reference_prompts(tokenizer, n)
+
+
+def _heading(what: str, against: str) -> None:
+    print(f"{what + ':':36} {'s':>9} {against + ' / s':>22}   share   max difference")
+
+
+def _row(what: str, seconds: float, against: float, difference: Tensor | None = None) -> None:
+    gap = "" if difference is None else f"{float(difference.abs().max()):17.1e}"
+    share = seconds / against
+    print(f"  {what:34} {seconds:9.4f} {against:22.4f} {share:7.3f}{gap}", flush=True)
+
+
+PARTS: dict[str, Callable[[Case], None]] = {
+    "circuits": compare_circuits,
+    "clicks": compare_clicks,
+    "cmap": compare_cmap,
+    "minimality": compare_minimality,
+    "path-patching": compare_stages,
+}
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engine",
+        description=__doc__.partition("\n\n")[2] if __doc__ else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", nargs="+", choices=CASES, default=[*CASES])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    parser.add_argument("--tf32", action="store_true", help="path patching with TF32, too")
+    parser.add_argument(
+        "--prompts", type=int, help="instead of as many as the model has by default"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--dry", action="store_true", help="rehearse 7b on a tiny model, on any device"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

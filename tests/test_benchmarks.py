@@ -1,0 +1,111 @@
+"""The benchmark: what it compares is equal, and it says plainly what it did not measure."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from backend.circuit import Circuit, Group, Head
+from backend.minimality import minimality
+from benchmarks import engine
+from benchmarks.cases import rehearsal
+
+CPU = torch.device("cpu")
+
+
+def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    engine.main([*arguments, "--device", "cpu", "--threads", "1"])
+    return capsys.readouterr().out
+
+
+def test_what_runs_on_llama_7b_runs_in_small_on_any_device(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = measured(capsys, "--model", "7b", "--dry", "--tf32")
+    differences = [float(each) for each in re.findall(r"\d\.\de-\d\d", said)]
+    assert len(differences) == len(["circuit", *"clicks"[:3], *Group])
+    assert max(differences) < 1e-4
+    assert "6 prompts of 54 tokens" in said
+    assert "runs it whole" not in said
+    assert said.count("peak memory: ") == len(engine.PARTS)
+    stages = re.findall(r"^([A-D]) .* (\d+) of (\d+) +(\d+)$", said, re.MULTILINE)
+    assert [stage for stage, *_ in stages] == [group.name for group in Group]
+    assert all(int(shared) == int(top) > 0 for _, shared, top, _ in stages)
+
+
+def test_one_part_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    said = measured(capsys, "--model", "7b", "--dry", "--parts", "clicks", "--prompts", "5")
+    assert "A click at layer 2 on 5 prompts" in said
+    assert "Minimality" not in said
+
+
+def test_a_model_that_is_not_taken_apart_is_said_to_be(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "holds", lambda model: False)
+    assert "runs it whole" in measured(capsys, "--model", "7b", "--dry", "--parts", "clicks")
+
+
+def test_without_a_gpu_the_7b_figures_are_said_to_be_open(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = measured(capsys, "--model", "7b")
+    assert "was not measured: it needs a GPU with 80 GB" in said
+    assert "Its figures are open" in said
+    assert "peak memory" not in said
+
+
+@pytest.mark.parametrize(("gigabytes", "reason"), [(24, "this GPU has 24"), (141, None)])
+def test_a_gpu_must_be_large_enough(
+    monkeypatch: pytest.MonkeyPatch, gigabytes: int, reason: str | None
+) -> None:
+    card: Any = SimpleNamespace(total_memory=gigabytes * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    said = engine.why_not_7b(torch.device("cuda:0"))
+    assert (said is None) == (reason is None)
+    assert reason is None or reason in str(said)
+
+
+def test_the_circuits_of_minimality_are_counted_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = rehearsal(CPU)
+    subject = engine._subject(case)
+    asked: list[int] = []
+    alone = subject.alone
+    monkeypatch.setattr(
+        subject,
+        "alone",
+        lambda circuits, *rest: asked.append(len(circuits)) or alone(circuits, *rest),
+    )
+    minimality(subject, case.circuit)
+    assert sum(asked) == engine.n_circuits_of_minimality(case.circuit)
+
+
+def test_each_stage_feeds_the_next_group_of_the_circuit() -> None:
+    case = rehearsal(CPU)
+    assert case.receivers == {
+        Group.A: (),
+        Group.B: case.circuit.heads(Group.A),
+        Group.C: case.circuit.heads(Group.B),
+        Group.D: case.circuit.heads(Group.C),
+    }
+
+
+def test_the_top_heads_are_the_most_negative_in_order() -> None:
+    scores = torch.zeros(2, 2, 2)
+    scores[:, 0, 1], scores[:, 1, 0], scores[:, 1, 1] = -0.5, -0.7, 0.9
+    assert engine.top_heads(scores) == (Head(1, 0), Head(0, 1))
+
+
+def test_tf32_is_left_as_it_was() -> None:
+    before = torch.get_float32_matmul_precision()
+    with engine.tf32():
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before == "highest"
+
+
+def test_an_empty_circuit_asks_for_itself() -> None:
+    assert engine.n_circuits_of_minimality(Circuit({}, "empty")) == 1
