@@ -11,13 +11,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend import catalogue, jobs, saved
-from backend.bench import load
 from backend.circuit import Circuit, Group, Head, Position, Site
 from backend.cli import main
 from backend.cmap import cmap, group_sets
 from backend.compare import compare, examine, overlap
 from backend.measures import Estimate
 from backend.results import Difference, Part
+from backend.shelf import load
 from circuitviz.tables import figures_table
 from shell import studies
 from shell.comparison import as_csv, difference_sentence

@@ -1,0 +1,48 @@
+"""The processors that models can be put on, and how much memory they have free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import psutil
+import torch
+
+from backend.placement import CPU, SPREAD, Placement, check_device
+
+
+@dataclass(frozen=True)
+class Device:
+    """A processor: `cpu` or `cuda:N`, its name, and its memory in bytes."""
+
+    device: str
+    name: str
+    free: int
+    total: int
+
+
+def devices() -> tuple[Device, ...]:
+    """The CPU, then the GPUs that torch can use."""
+    memory = psutil.virtual_memory()
+    return (Device(CPU, "CPU", memory.available, memory.total), *map(_gpu, range(n_gpus())))
+
+
+def n_gpus() -> int:
+    """How many GPUs torch can use."""
+    return torch.cuda.device_count()
+
+
+def decided(placement: Placement) -> Placement:
+    """The placement with the device that is meant; raises UserError when it is not there."""
+    return replace(placement, device=check_device(placement.device, n_gpus()))
+
+
+def free_bytes(device: str) -> int:
+    """Memory that is free where a model would be put."""
+    there = devices()
+    meant = there[1:] if device == SPREAD else [one for one in there if one.device == device]
+    return sum(one.free for one in meant)
+
+
+def _gpu(number: int) -> Device:
+    free, total = torch.cuda.mem_get_info(number)
+    return Device(f"cuda:{number}", torch.cuda.get_device_name(number), free, total)
