@@ -12,7 +12,7 @@ from torch import Tensor
 from backend.attention import AttentionMass, attention_mass
 from backend.clicks import CleanRun, clean_logits, patched_logits, prepare_clean
 from backend.cmap import compatible
-from backend.compare import N_REFERENCE
+from backend.compare import N_REFERENCE, examine
 from backend.errors import UserError
 from backend.faithfulness import Backdrop, circuit_logits, prepare_backdrop, with_values
 from backend.jobs import Report
@@ -20,6 +20,7 @@ from backend.loading import LoadedModel
 from backend.measures import Answers, read_answers
 from backend.setting import Intervention, Mode, Reading, Setting
 from backend.shelf import load, until_unload
+from backend.subject import Subject
 from backend.tasks import PromptSet, counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import mean_head_outputs, vital_head_outputs, vital_means
 
@@ -98,6 +99,12 @@ def answers(bench: Bench, intervention: Intervention) -> Answers:
     if intervention.mode is not Mode.mean:
         backdrop = with_values(backdrop, intervention.off, values)
     return _read(circuit_logits(backdrop, intervention.on), bench.prompts)
+
+
+@until_unload(maxsize=2)
+def subject(model: str, n: int, boxes: int, seed: int) -> Subject:
+    """The model under examination; a pair is kept, so that one more question costs little."""
+    return examine(load(model), n, boxes, seed)
 
 
 def _read(logits: Tensor, prompts: PromptSet) -> Answers:

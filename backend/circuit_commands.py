@@ -14,8 +14,10 @@ from backend.command_parts import (
     add_circuit,
     add_command,
     add_models,
+    add_placement,
     add_prompts,
     checked_by,
+    load,
     prompts_of,
     read_circuit,
     shown,
@@ -119,6 +121,7 @@ def add_to(commands: Any) -> None:
 def _add_rest(parser: argparse.ArgumentParser, n: int) -> None:
     add_circuit(parser)
     add_prompts(parser, n)
+    add_placement(parser)
     parser.add_argument(
         "--save",
         type=checked_by(plain_name),
@@ -129,11 +132,10 @@ def _add_rest(parser: argparse.ArgumentParser, n: int) -> None:
 
 def _compare(options: argparse.Namespace) -> Any:
     from backend.compare import compare, examine, overlap
-    from backend.loading import load_model
 
     circuit = read_circuit(options.circuit)
     other = read_circuit(options.overlap) if options.overlap else None
-    subjects = [examine(load_model(name), *prompts_of(options)) for name in options.models]
+    subjects = [examine(load(options, name), *prompts_of(options)) for name in options.models]
     result = {
         "result": compare(subjects, circuit, options.seed, progress=shown("comparing")),
         "overlap": overlap(circuit, other) if other else {},
@@ -144,10 +146,9 @@ def _compare(options: argparse.Namespace) -> Any:
 def _cmap(options: argparse.Namespace) -> Any:
     from backend.cmap import GROUP_SETS, cmap, group_sets, head_map
     from backend.compare import examine
-    from backend.loading import load_model
 
     circuit = read_circuit(options.circuit)
-    models = [load_model(name) for name in (options.source, options.target)]
+    models = [load(options, name) for name in (options.source, options.target)]
     circuit.check(models[1].shape, models[1].name)
     source, target = (examine(model, *prompts_of(options)) for model in models)
     part = Part[options.part]
@@ -162,11 +163,10 @@ def _cmap(options: argparse.Namespace) -> Any:
 
 def _minimality(options: argparse.Namespace) -> Any:
     from backend.compare import examine
-    from backend.loading import load_model
     from backend.minimality import minimal_circuit, minimality
 
     circuit = read_circuit(options.circuit)
-    subject = examine(load_model(options.model), *prompts_of(options))
+    subject = examine(load(options, options.model), *prompts_of(options))
     found = minimality(subject, circuit, options.removed, shown("removing heads"))
     smaller = minimal_circuit(circuit, found, options.least)
     kept = {group.name: smaller.heads(group) for group in Group}
@@ -177,20 +177,18 @@ def _minimality(options: argparse.Namespace) -> Any:
 def _completeness(options: argparse.Namespace) -> Any:
     from backend.compare import examine
     from backend.completeness import completeness
-    from backend.loading import load_model
 
     circuit = read_circuit(options.circuit)
-    subject = examine(load_model(options.model), *prompts_of(options))
+    subject = examine(load(options, options.model), *prompts_of(options))
     found = completeness(subject, circuit, options.sets, options.seed, shown("removing heads"))
     return _kept(options, "completeness", circuit, {"sets": options.sets, "result": found})
 
 
 def _edges(options: argparse.Namespace) -> Any:
-    from backend.loading import load_model
     from backend.reports import edges_report
 
     circuit = read_circuit(options.circuit)
-    loaded = load_model(options.model)
+    loaded = load(options, options.model)
     found = edges_report(loaded, circuit, *prompts_of(options), shown("weighing edges"))
     return _kept(options, "edges", circuit, {"result": found})
 

@@ -7,11 +7,15 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend import catalogue
 from backend.circuit import Circuit
 from backend.errors import UserError
+from backend.placement import AUTO, Dtype, Placement
+
+if TYPE_CHECKING:
+    from backend.loading import LoadedModel
 
 
 def add_command(
@@ -38,6 +42,32 @@ def add_prompts(parser: argparse.ArgumentParser, n: int) -> None:
     parser.add_argument("--prompts", type=int, default=n, help=f"how many (default: {n})")
     parser.add_argument("--boxes", type=int, default=7, help="boxes in each, 2 to 10 (default: 7)")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts (default: 0)")
+
+
+def add_placement(parser: argparse.ArgumentParser) -> None:
+    """Where the models run, and in which numbers."""
+    parser.add_argument(
+        "--device",
+        default=AUTO,
+        help="auto, cpu, cuda:N, or spread over all GPUs (default: auto, a GPU if there is one)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=Dtype.__members__,
+        default="float32",
+        help="numbers of weights and activations (default: float32)",
+    )
+    parser.add_argument(
+        "--tf32", action="store_true", help="let a GPU multiply float32 faster and less exactly"
+    )
+
+
+def load(options: argparse.Namespace, name: str) -> LoadedModel:
+    """The model, where and in the numbers that the options say; raises UserError."""
+    from backend.shelf import load
+
+    placement = Placement(options.device, Dtype[options.dtype], options.tf32)
+    return load(name, placement, _loading(name) if sys.stderr.isatty() else lambda *_: None)
 
 
 def add_circuit(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +106,9 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "prompts": options.prompts,
         "boxes": options.boxes,
         "seed": options.seed,
+        "device": options.device,
+        "dtype": options.dtype,
+        "tf32": options.tf32,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -88,3 +121,7 @@ def shown(what: str) -> Callable[[int, int], None]:
         print(f"\r{what}: {done / total:4.0%}", end=end, file=sys.stderr, flush=True)
 
     return show
+
+
+def _loading(name: str) -> Callable[[str, float], None]:
+    return lambda _, share: shown(f"loading {name}")(round(100 * share), 100)

@@ -30,7 +30,7 @@ from backend import registry
 from backend.circuit import ModelShape
 from backend.devices import decided, free_bytes
 from backend.errors import UserError
-from backend.hooks import decoder, shape_of
+from backend.hooks import shape_of
 from backend.placement import SPREAD, Placement
 from backend.weights import base_of, folder_of, is_adapter, n_parameters
 
@@ -70,7 +70,7 @@ class LoadedModel:
     model: nn.Module
     tokenizer: Any
     shape: ModelShape
-    placement: Placement = Placement("cpu")
+    placement: Placement = Placement("cpu")  # noqa: RUF009  # frozen
     base: Base | None = None
     adapter: Path | None = None
 
@@ -130,7 +130,7 @@ def in_float32(model: nn.Module) -> nn.Module:
 
 def has_output_adapter(loaded: LoadedModel) -> bool:
     """Whether an adapter changes the output projection of attention."""
-    return any(hasattr(projection, "base_layer") for projection in _output_projections(loaded))
+    return bool(_adapted_outputs(loaded.model))
 
 
 def without_output_adapter(loaded: LoadedModel) -> LoadedModel:
@@ -138,18 +138,21 @@ def without_output_adapter(loaded: LoadedModel) -> LoadedModel:
 
     The authors' code multiplies patched head outputs by `o_proj.weight`, which is the base's.
     """
-    if loaded.base is None or not has_output_adapter(loaded):
+    if loaded.base is None:
         return loaded
-    bare = replace(loaded, model=_on_base(loaded.base, loaded.adapter))
-    for block in decoder(bare.model).layers:
-        block.self_attn.o_proj = getattr(
-            block.self_attn.o_proj, "base_layer", block.self_attn.o_proj
-        )
-    return bare
+    bare = _on_base(loaded.base, loaded.adapter)
+    for attention in _adapted_outputs(bare):
+        attention.o_proj = attention.o_proj.base_layer
+    return replace(loaded, model=bare)
 
 
-def _output_projections(loaded: LoadedModel) -> list[nn.Module]:
-    return [block.self_attn.o_proj for block in decoder(loaded.model).layers]
+def _adapted_outputs(model: nn.Module) -> list[Any]:
+    """The attention modules whose output projection has an adapter."""
+    return [
+        module
+        for module in model.modules()
+        if hasattr(getattr(module, "o_proj", None), "base_layer")
+    ]
 
 
 def _base(folder: Path, placement: Placement, told: Told, bases: Bases) -> Base:
@@ -194,7 +197,7 @@ def _on_base(base: Base, adapter: Path | None) -> nn.Module:
         return model
     wrapped = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
     model = wrapped.get_base_model().eval().requires_grad_(False)
-    dtype = decoder(model).embed_tokens.weight.dtype
+    dtype = next(base.model.parameters()).dtype
     for name, weight in model.named_parameters():
         if "lora_" in name:
             weight.data = weight.data.to(dtype)

@@ -57,7 +57,9 @@ def whole_answers(loaded: LoadedModel, prompts: PromptSet) -> Answers:
         loaded.model(input_ids=ids[rows], logits_to_keep=1, use_cache=False).logits[:, -1]
         for rows in prompt_batches(loaded.model, *ids.shape)
     ]
-    return read_answers(torch.cat(logits).cpu().numpy(), prompts)
+    answers = torch.cat(logits)
+    exact = answers.to(torch.promote_types(answers.dtype, torch.float32))
+    return read_answers(exact.cpu().numpy(), prompts)
 
 
 def accuracy_report(loaded: LoadedModel, n: int, boxes: int, seed: int) -> AccuracyReport:

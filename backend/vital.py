@@ -78,8 +78,13 @@ def mean_head_outputs(model: nn.Module, reference: PromptSet) -> Tensor:
     """
     ids = input_ids(model, reference)
     batches = prompt_batches(model, *ids.shape)
-    total = sum(record_head_outputs(model, ids[rows]).sum(1) for rows in batches)
-    return torch.as_tensor(total / len(reference))
+    outputs = (record_head_outputs(model, ids[rows]) for rows in batches)
+    # Small numbers are not added up in their own dtype.
+    total = sum(
+        some.sum(1, dtype=torch.promote_types(some.dtype, torch.float32)) for some in outputs
+    )
+    dtype = decoder(model).embed_tokens.weight.dtype
+    return torch.as_tensor(total / len(reference)).to(dtype)
 
 
 def vital_means(means: Tensor, prompts: PromptSet) -> Tensor:

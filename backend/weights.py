@@ -166,7 +166,7 @@ def _has_only_pickles(place: Path | str) -> bool:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether the folder has weights, all parts of them, and a tokenizer unless it is an adapter."""
+    """Whether the folder has all weights, and a tokenizer unless it is an adapter."""
     if is_adapter(folder):
         return bool(_weights(folder))
     has_tokenizer = any(folder.glob("tokenizer*")) or (folder / "vocab.json").is_file()

@@ -35,7 +35,7 @@ def choose() -> studies.ComparisonRequest:
             key="compared",
             persist_state="session",
             accept_new_options=True,
-            help="Bundled models. You can also type the folder of a Hugging Face model on this "
+            help="See the Models page. You can also type the folder of a Hugging Face model on this "
             "computer, or a hub name such as `owner/name`.",
         )
         heads = choices.choose_heads("compared_heads")

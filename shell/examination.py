@@ -270,11 +270,10 @@ def _edges(question: Question, report: jobs.Report) -> Iterator[Edges]:
 
 
 def _subject(question: Question) -> Any:
-    from backend.compare import examine
-    from backend.shelf import load
+    from backend.bench import subject
 
     setting = question.setting
-    return examine(load(setting.model), setting.n, setting.boxes, setting.seed)
+    return subject(setting.model, setting.n, setting.boxes, setting.seed)
 
 
 def _told(report: jobs.Report, stage: str) -> Any:
