@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import psutil
-import torch
 
 from backend.placement import CPU, SPREAD, Placement, check_device
 
@@ -20,29 +19,29 @@ class Device:
     total: int
 
 
-def devices() -> tuple[Device, ...]:
-    """The CPU, then the GPUs that torch can use."""
+def cpu() -> Device:
+    """The CPU."""
     memory = psutil.virtual_memory()
-    return (Device(CPU, "CPU", memory.available, memory.total), *map(_gpu, range(n_gpus())))
+    return Device(CPU, "CPU", memory.available, memory.total)
 
 
-def n_gpus() -> int:
-    """How many GPUs torch can use."""
-    return torch.cuda.device_count()
+def gpus() -> tuple[Device, ...]:
+    """The GPUs that torch can use; imports torch."""
+    import torch
+
+    def gpu(number: int) -> Device:
+        free, total = torch.cuda.mem_get_info(number)
+        return Device(f"cuda:{number}", torch.cuda.get_device_name(number), free, total)
+
+    return tuple(map(gpu, range(torch.cuda.device_count())))
 
 
 def decided(placement: Placement) -> Placement:
     """The placement with the device that is meant; raises UserError when it is not there."""
-    return replace(placement, device=check_device(placement.device, n_gpus()))
+    return replace(placement, device=check_device(placement.device, len(gpus())))
 
 
 def free_bytes(device: str) -> int:
     """Memory that is free where a model would be put."""
-    there = devices()
-    meant = there[1:] if device == SPREAD else [one for one in there if one.device == device]
-    return sum(one.free for one in meant)
-
-
-def _gpu(number: int) -> Device:
-    free, total = torch.cuda.mem_get_info(number)
-    return Device(f"cuda:{number}", torch.cuda.get_device_name(number), free, total)
+    there = gpus() if device == SPREAD else [d for d in (cpu(), *gpus()) if d.device == device]
+    return sum(one.free for one in there)

@@ -17,6 +17,7 @@ from backend.path_patching import Progress
 from backend.placement import Dtype
 from backend.reports import correctly_answered
 from backend.run_pairs import RunPairs
+from backend.shelf import until_unload
 from backend.subject import between, silent
 from backend.tasks import counterfactual_prompts
 
@@ -77,6 +78,16 @@ def probe(
     return tuple(found)
 
 
+@until_unload(maxsize=8)
+def said(loaded: LoadedModel) -> tuple[str, bool]:
+    """The verdict on a model that is loaded, and whether it is a warning; asked once.
+
+    Raises UserError like `probe`.
+    """
+    found = probe(loaded)
+    return verdict(found, loaded.placement.dtype), any(each.blurs for each in found)
+
+
 def verdict(found: tuple[Noise, ...], dtype: Dtype) -> str:
     """What the noise means for discovery, in a sentence or two."""
     drowned = [each.group for each in found if each.drowns]
@@ -93,8 +104,8 @@ def verdict(found: tuple[Noise, ...], dtype: Dtype) -> str:
         )
     if blurred:
         said.append(
-            f"In {_list(blurred)}, it is as large as the weakest scores that are kept: which "
-            "heads come last is not certain."
+            f"In {_list(blurred)}, rounding in {dtype.name} is as large as the weakest scores "
+            "that are kept: which heads come last is not certain."
         )
     if not said:
         said.append(f"Rounding in {dtype.name} is smaller than the scores in every group.")

@@ -1,6 +1,6 @@
 """The models that are loaded, each once, for all pages and jobs, until they are unloaded.
 
-Importing this module imports torch: pages reach it from a background job.
+To look at what is there needs no torch; to load does, so pages load in a background job.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
-import torch
-from torch import nn
-
 from backend.devices import decided
-from backend.loading import Base, LoadedModel, Told, load_model, untold, weight_bytes
 from backend.placement import Placement
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from backend.loading import Base, LoadedModel, Told
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -30,7 +31,7 @@ _caches: list[Any] = []
 _loading = threading.RLock()
 
 
-def load(name: str, placement: Placement | None = None, told: Told = untold) -> LoadedModel:
+def load(name: str, placement: Placement | None = None, told: Told | None = None) -> LoadedModel:
     """The model, loaded unless it is there, with as many threads as serve it best.
 
     Without a placement, it is taken as it is, or loaded with the default one. Raises UserError
@@ -44,7 +45,11 @@ def load(name: str, placement: Placement | None = None, told: Told = untold) -> 
             return known
         if known:
             unload(name)
-        loaded = load_model(name, placement or Placement(), told, _bases)
+        import torch
+
+        from backend.loading import load_model, untold
+
+        loaded = load_model(name, placement or Placement(), told or untold, _bases)
         torch.set_num_threads(_threads(loaded.model))
         _shelf[name] = loaded
         return loaded
@@ -52,12 +57,15 @@ def load(name: str, placement: Placement | None = None, told: Told = untold) -> 
 
 def unload(name: str) -> None:
     """Let go of a model and of everything that was kept with it; work on it goes on to its end."""
-    _shelf.pop(name, None)
+    if _shelf.pop(name, None) is None:
+        return
     for cache in _caches:
         cache.cache_clear()
     # Pages freeze the collector's view of what is loaded, to be fast.
     gc.unfreeze()
     gc.collect()
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -67,11 +75,14 @@ def loaded() -> dict[str, LoadedModel]:
     return dict(_shelf)
 
 
-def own_bytes(name: str) -> int:
-    """Memory that unloading this model would free: weights that no other loaded model has."""
+def bytes_of(name: str) -> tuple[int, int]:
+    """What the weights of a loaded model take, and what of that no other loaded model has."""
+    from backend.loading import weight_bytes
+
     models = {each: one.model for each, one in loaded().items()}
-    others = [model for each, model in models.items() if each != name]
-    return weight_bytes(models.values()) - weight_bytes(others)
+    mine = models.pop(name)
+    others = [*models.values()]
+    return weight_bytes([mine]), weight_bytes([mine, *others]) - weight_bytes(others)
 
 
 def until_unload(maxsize: int) -> Callable[[Function], Function]:

@@ -18,6 +18,7 @@ from circuitviz.model_charts import accuracy_chart, knockout_chart
 from circuitviz.tables import Cell, figures_table, signed
 from shell.choices import sizes
 from shell.studies import ComparisonRequest
+from shell.words import unmarked
 
 _HEADINGS = (
     "Model", "Fine-tuned on", "Full model", "Circuit", "Random circuit", "Faithfulness",
@@ -34,7 +35,7 @@ def show_table(request: ComparisonRequest, result: Comparison) -> None:
         "own weights and so leaves the adapter out. When a circuit is evaluated, all other heads "
         "are knocked out in every layer, so the adapter on `o_proj` is left out in all of them. "
         "This is the likely reason for a difference to the paper’s figures; the other rows are "
-        "right.",
+        "right. CMAP into a model without an adapter, as in the paper, is not affected.",
     )
     st.html(
         figures_table(_HEADINGS, [cells for row in result.models for cells in _rows(row, both)])
@@ -131,8 +132,7 @@ def _verdict(measure: str, difference: Estimate) -> str:
 
 
 def _plain(name: str) -> str:
-    """A model's name without what Markdown would read into it."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|$~:<>" else c for c in catalogue.label(name))
+    return unmarked(catalogue.label(name))
 
 
 def show_downloads(request: ComparisonRequest, result: Comparison) -> None:

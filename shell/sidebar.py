@@ -25,8 +25,8 @@ def show() -> None:
             key="model",
             persist_state="session",
             accept_new_options=True,
-            help="See the Models page. You can also type the folder of a Hugging Face model on this "
-            "computer, or a hub name such as `owner/name`.",
+            help="Known models are on the Models page. You can also type a Hugging Face model: its "
+            "folder on this computer, or a hub name such as `owner/name`.",
         )
         _describe(st.session_state["model"])
         st.selectbox(
