@@ -32,6 +32,7 @@ from backend.devices import decided, free_bytes
 from backend.errors import UserError
 from backend.hooks import shape_of
 from backend.placement import SPREAD, Placement
+from backend.registry import Entry
 from backend.weights import base_of, folder_of, is_adapter, n_parameters
 
 transformers_logging.set_verbosity_error()
@@ -62,8 +63,8 @@ Bases = MutableMapping[tuple[Path, str, str], Base]
 class LoadedModel:
     """A model ready to run, in evaluation mode.
 
-    placement: where it is, its device decided; base: what it shares with models of the same base;
-    adapter: the folder of its PEFT adapter.
+    placement: where it is, its device decided; entry: what the registry said of it; base: what it
+    shares with models of the same base; adapter: the folder of its PEFT adapter.
     """
 
     name: str
@@ -71,6 +72,7 @@ class LoadedModel:
     tokenizer: Any
     shape: ModelShape
     placement: Placement = Placement("cpu")  # noqa: RUF009  # frozen
+    entry: Entry | None = None
     base: Base | None = None
     adapter: Path | None = None
 
@@ -114,7 +116,7 @@ def load_model(
         ) from error
     torch.backends.cuda.matmul.allow_tf32 = placement.tf32
     shape = _checked_shape(name, model, base.tokenizer)
-    return LoadedModel(name, model, base.tokenizer, shape, placement, base, adapter)
+    return LoadedModel(name, model, base.tokenizer, shape, placement, entry, base, adapter)
 
 
 def weight_bytes(models: Iterable[nn.Module]) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
+from backend import registry
 from backend.devices import decided
 from backend.placement import Placement
 
@@ -37,14 +38,18 @@ def load(name: str, placement: Placement | None = None, told: Told | None = None
     Without a placement, it is taken as it is, or loaded with the default one. Raises UserError
     like `load_model`.
     """
-    if placement is None and (known := _shelf.get(name)):
+    entry = registry.entry(name)
+
+    def fits(known: LoadedModel) -> bool:
+        wanted = known.placement if placement is None else decided(placement)
+        return known.entry == entry and known.placement == wanted
+
+    if (known := _shelf.get(name)) and fits(known):
         return known
     with _loading:
-        known = _shelf.get(name)
-        if known and (placement is None or known.placement == decided(placement)):
+        if (known := _shelf.get(name)) and fits(known):
             return known
-        if known:
-            unload(name)
+        unload(name)
         import torch
 
         from backend.loading import load_model, untold
