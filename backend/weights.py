@@ -71,12 +71,14 @@ def base_of(adapter: Path) -> Path | str:
     """
     try:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        name = str(config["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        name = config["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        name = None
+    if not isinstance(name, str) or not name:
         raise UserError(
             f"The adapter {adapter} does not name its base. Add it on the Models page, with the "
             "model that it was trained on as its source."
-        ) from error
+        )
     beside = adapter.parent / Path(name).name
     return beside if beside.is_dir() and beside != adapter else registry.place(name)
 
