@@ -82,7 +82,7 @@ def source_values(bench: Bench, source: str) -> Tensor:
     """
     other = load(source)
     if reason := compatible(other, bench.loaded):
-        raise UserError(f"{reason} Choose a source of the same shape and tokenizer.")
+        raise UserError(f"{reason} Choose a source of the same shape and tokenizer, loaded alike.")
     return vital_head_outputs(other.model, bench.prompts)
 
 

@@ -45,9 +45,15 @@ def compatible(source: LoadedModel, target: LoadedModel, part: Part = Part.outpu
     """Why heads of the source do not fit into the target; None if they do."""
     if reason := shape_misfit(source.shape, target.shape, (source.name, target.name), part):
         return reason
+    if (here := _where(source)) != (there := _where(target)):
+        return f"{source.name} is loaded {here}, {target.name} {there}."
     if source.tokenizer.get_vocab() != target.tokenizer.get_vocab():
         return f"The tokenizers of {source.name} and {target.name} have different vocabularies."
     return None
+
+
+def _where(loaded: LoadedModel) -> str:
+    return f"on {loaded.placement.device} in {loaded.placement.dtype.name}"
 
 
 def group_sets(
@@ -130,7 +136,9 @@ def transplanted(
     """What the target answers right with each set of sites out of the source: [n_sets, n]."""
     reason = compatible(source.loaded, target.loaded, part)
     if reason:
-        raise UserError(f"{reason} Choose two models of the same shape and tokenizer.")
+        raise UserError(
+            f"{reason} Choose two models of the same shape and tokenizer, loaded alike."
+        )
     same_prompts([source, target])
 
     def ask(batch: Batch) -> Iterator[Tensor]:

@@ -49,14 +49,15 @@ def test_in_float32_there_is_none(name: str) -> None:
     assert max(each.noise for each in found) == 0
 
 
-def test_a_model_is_probed_once_and_its_weights_stay(name: str) -> None:
-    rough = shelf.load(name, Placement("cpu", Dtype.float16))
+def test_a_model_is_probed_once_and_its_weights_stay() -> None:
+    rough = shelf.load("base", Placement("cpu", Dtype.float16))
     before = [weight.clone() for weight in rough.model.parameters()]
     text, _ = said(rough)
     assert "float16" in text
     assert said(rough) is said(rough)
     after = rough.model.parameters()
     assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    shelf.unload("base")
 
 
 def test_the_verdict_names_groups_that_rounding_hides() -> None:
