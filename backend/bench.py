@@ -5,37 +5,27 @@ Importing this module imports torch: pages reach it from a background job.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from functools import lru_cache
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backend.attention import AttentionMass, attention_mass
 from backend.clicks import CleanRun, clean_logits, patched_logits, prepare_clean
 from backend.cmap import compatible
-from backend.compare import N_REFERENCE
+from backend.compare import N_REFERENCE, examine
 from backend.errors import UserError
 from backend.faithfulness import Backdrop, circuit_logits, prepare_backdrop, with_values
 from backend.jobs import Report
-from backend.loading import LoadedModel, load_model
+from backend.loading import LoadedModel
 from backend.measures import Answers, read_answers
 from backend.memory import check_fits
 from backend.setting import Intervention, Mode, Reading, Setting
+from backend.shelf import load, until_unload
+from backend.subject import Subject
 from backend.tasks import PromptSet, counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import mean_head_outputs, vital_head_outputs, vital_means
 
 _N_ATTENTION = 100
-_TINY = 10_000_000
-
-
-@lru_cache(maxsize=4)
-def load(name: str) -> LoadedModel:
-    """`load_model`, keeping the last four, with as many threads as serve the model best."""
-    loaded = load_model(name)
-    torch.set_num_threads(_threads(loaded.model))
-    return loaded
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +76,7 @@ def prepare(setting: Setting, report: Report) -> Bench:
     return Bench(setting, loaded, prompts, clean, backdrop, values, whole, attention, N_REFERENCE)
 
 
-@lru_cache(maxsize=4)
+@until_unload(maxsize=4)
 def source_values(bench: Bench, source: str) -> Tensor:
     """Another model's head outputs on the bench's prompts: [n_layers, n, 3, n_heads, d_head].
 
@@ -94,11 +84,11 @@ def source_values(bench: Bench, source: str) -> Tensor:
     """
     other = load(source)
     if reason := compatible(other, bench.loaded):
-        raise UserError(f"{reason} Choose a source of the same shape and tokenizer.")
+        raise UserError(f"{reason} Choose a source of the same shape and tokenizer, loaded alike.")
     return vital_head_outputs(other.model, bench.prompts)
 
 
-@lru_cache(maxsize=32)
+@until_unload(maxsize=32)
 def answers(bench: Bench, intervention: Intervention) -> Answers:
     """The answers with the heads switched as the intervention says."""
     if intervention.source is None:
@@ -113,10 +103,10 @@ def answers(bench: Bench, intervention: Intervention) -> Answers:
     return _read(circuit_logits(backdrop, intervention.on), bench.prompts)
 
 
-def _threads(model: nn.Module) -> int:
-    """On tensors as small as a tiny model's, threads cost more than they bring."""
-    n_parameters = sum(weight.numel() for weight in model.parameters())
-    return 1 if n_parameters < _TINY else os.cpu_count() or 1
+@until_unload(maxsize=2)
+def subject(model: str, n: int, boxes: int, seed: int) -> Subject:
+    """The model under examination; a pair is kept, so that one more question costs little."""
+    return examine(load(model), n, boxes, seed)
 
 
 def _read(logits: Tensor, prompts: PromptSet) -> Answers:

@@ -1,74 +1,39 @@
-"""Which models and circuits there are, and what their names may be (no torch)."""
+"""Which models and circuits there are, and what to call them (no torch)."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from backend import registry
 from backend.circuit import Circuit
 from backend.errors import UserError
+from backend.names import plain_name as plain_name
+from backend.registry import BUNDLED as BUNDLED
+from backend.registry import Entry
 
-BUNDLED = Path(__file__).parent / "models"
 SHIPPED_CIRCUIT = BUNDLED / "circuit.json"
 ADDED_CIRCUITS = Path(__file__).parent.parent / "cache" / "local" / "circuits"
-_PLAIN_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
-_CONFIGS = ("config.json", "adapter_config.json")
-_HUB_NAME = re.compile(r"[\w][\w.-]{0,95}/[\w][\w.-]{0,95}", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Card:
-    """What the card of a bundled model says about it."""
-
-    name: str
-    label: str
-    finetuned_on: str
-    paper_counterpart: str
-    details: Mapping[str, Any]
 
 
 def bundled_models() -> tuple[str, ...]:
     """Names of the bundled models, the base first."""
-    folders = sorted(path.parent.name for path in BUNDLED.glob("*/card.json"))
-    return tuple(sorted(folders, key=lambda name: name != "base"))
+    return tuple(registry.bundled())
 
 
-def card(name: str) -> Card | None:
-    """The card of a bundled model; None for any other model."""
-    if name not in bundled_models():
-        return None
-    details = json.loads((BUNDLED / name / "card.json").read_text())
-    return Card(
-        name, details["label"], details["finetuned_on"], details["paper_counterpart"], details
-    )
+def models() -> tuple[str, ...]:
+    """Names of all models that are known: bundled, the paper's, added here."""
+    return tuple(registry.models())
+
+
+def about(name: str) -> Entry | None:
+    """What is known of a model; None for a folder or a hub name."""
+    return registry.models().get(name)
 
 
 def label(name: str) -> str:
     """What to call a model on screen."""
-    known = card(name)
+    known = about(name)
     return known.label if known else name
-
-
-def resolve(name: str) -> Path | str:
-    """A bundled name or a folder as a path, a hub name as it is.
-
-    Raises UserError for anything else, before it can become a path or a request.
-    """
-    if name in bundled_models():
-        return BUNDLED / name
-    folder = Path(name).expanduser()
-    if any((folder / config).is_file() for config in _CONFIGS):
-        return folder.resolve()
-    if _HUB_NAME.fullmatch(name) and ".." not in name:
-        return name
-    raise UserError(
-        f"There is no model “{name}”. Choose one of {', '.join(bundled_models())}, or give the "
-        "folder of a Hugging Face model (it holds config.json) or a hub name such as owner/name."
-    )
 
 
 def circuits() -> dict[str, Path]:
@@ -96,16 +61,6 @@ def read_circuit(path: Path) -> Circuit:
             f"The circuit file {path} cannot be read ({error}). "
             "Choose a JSON file saved by this tool."
         ) from error
-
-
-def plain_name(name: str) -> str:
-    """The name, if it can be that of a file in every system; raises UserError otherwise."""
-    if not _PLAIN_NAME.fullmatch(name):
-        raise UserError(
-            f"“{name}” cannot be used as a name. Choose another: up to 64 letters, digits, "
-            "“-” and “_”."
-        )
-    return name
 
 
 def circuit_name(name: str) -> str:

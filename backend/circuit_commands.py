@@ -14,9 +14,10 @@ from backend.command_parts import (
     add_circuit,
     add_command,
     add_models,
+    add_placement,
     add_prompts,
     checked_by,
-    load_model,
+    load,
     prompts_of,
     read_circuit,
     shown,
@@ -120,6 +121,7 @@ def add_to(commands: Any) -> None:
 def _add_rest(parser: argparse.ArgumentParser, n: int) -> None:
     add_circuit(parser)
     add_prompts(parser, n)
+    add_placement(parser)
     parser.add_argument(
         "--save",
         type=checked_by(plain_name),
@@ -133,7 +135,7 @@ def _compare(options: argparse.Namespace) -> Any:
 
     circuit = read_circuit(options.circuit)
     other = read_circuit(options.overlap) if options.overlap else None
-    subjects = [examine(load_model(name), *prompts_of(options)) for name in options.models]
+    subjects = [examine(load(options, name), *prompts_of(options)) for name in options.models]
     result = {
         "result": compare(subjects, circuit, options.seed, progress=shown("comparing")),
         "overlap": overlap(circuit, other) if other else {},
@@ -146,7 +148,7 @@ def _cmap(options: argparse.Namespace) -> Any:
     from backend.compare import examine
 
     circuit = read_circuit(options.circuit)
-    models = [load_model(name) for name in (options.source, options.target)]
+    models = [load(options, name) for name in (options.source, options.target)]
     circuit.check(models[1].shape, models[1].name)
     source, target = (examine(model, *prompts_of(options)) for model in models)
     part = Part[options.part]
@@ -164,7 +166,7 @@ def _minimality(options: argparse.Namespace) -> Any:
     from backend.minimality import minimal_circuit, minimality
 
     circuit = read_circuit(options.circuit)
-    subject = examine(load_model(options.model), *prompts_of(options))
+    subject = examine(load(options, options.model), *prompts_of(options))
     found = minimality(subject, circuit, options.removed, shown("removing heads"))
     smaller = minimal_circuit(circuit, found, options.least)
     kept = {group.name: smaller.heads(group) for group in Group}
@@ -177,7 +179,7 @@ def _completeness(options: argparse.Namespace) -> Any:
     from backend.completeness import completeness
 
     circuit = read_circuit(options.circuit)
-    subject = examine(load_model(options.model), *prompts_of(options))
+    subject = examine(load(options, options.model), *prompts_of(options))
     found = completeness(subject, circuit, options.sets, options.seed, shown("removing heads"))
     return _kept(options, "completeness", circuit, {"sets": options.sets, "result": found})
 
@@ -186,7 +188,7 @@ def _edges(options: argparse.Namespace) -> Any:
     from backend.reports import edges_report
 
     circuit = read_circuit(options.circuit)
-    loaded = load_model(options.model)
+    loaded = load(options, options.model)
     found = edges_report(loaded, circuit, *prompts_of(options), shown("weighing edges"))
     return _kept(options, "edges", circuit, {"result": found})
 

@@ -7,23 +7,28 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from backend import catalogue, circuit_commands
+from backend import catalogue, circuit_commands, model_commands
 from backend.circuit import Group
 from backend.command_parts import (
     about,
     add_circuit,
     add_command,
     add_models,
+    add_placement,
     add_prompts,
     checked_by,
-    load_model,
+    load,
     prompts_of,
     read_circuit,
 )
 from backend.errors import UserError
+from backend.placement import Dtype
 from backend.saved import plain
+
+if TYPE_CHECKING:
+    from backend.loading import LoadedModel
 
 _EXAMPLES = """examples:
   python -m backend models
@@ -33,6 +38,7 @@ _EXAMPLES = """examples:
   python -m backend compare base arithmetic-lora chat --save family
   python -m backend cmap arithmetic-full base --part v
   python -m backend accuracy ~/models/my-llama --boxes 5 --seed 3
+  python -m backend add mine owner/name && python -m backend discover mine --device cuda:0
 """
 
 _DEFAULT_SIZES = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
@@ -57,17 +63,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m backend",
         description="Find and measure the entity-tracking circuit of a language model. A MODEL is "
-        "a bundled name, the folder of a Hugging Face model, or a hub name such as owner/name.",
+        "a name that the command models lists, the folder of a Hugging Face model, or a hub "
+        "name such as owner/name.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_command(commands, "models", _models, "the bundled models and circuits", "models")
+    model_commands.add_to(commands)
     accuracy = add_command(
         commands, "accuracy", _accuracy, "how well models do the task", "accuracy base chat"
     )
     add_models(accuracy)
     add_prompts(accuracy, 1000)
+    add_placement(accuracy)
     faithfulness = add_command(
         commands,
         "faithfulness",
@@ -78,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add_models(faithfulness)
     add_circuit(faithfulness)
     add_prompts(faithfulness, 1000)
+    add_placement(faithfulness)
     discover = add_command(
         commands,
         "discover",
@@ -106,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keep the circuit under this name, for the dashboard and for --circuit",
     )
     add_prompts(discover, 100)
+    add_placement(discover)
     circuit_commands.add_to(commands)
     return parser
 
@@ -117,28 +127,13 @@ def _kept(text: str) -> tuple[Group, int]:
     return Group[letter], int(number)
 
 
-def _models(_: argparse.Namespace) -> Any:
-    return {
-        "models": [
-            {
-                "name": name,
-                "label": card.label,
-                "finetuned_on": card.finetuned_on,
-                "paper_counterpart": card.paper_counterpart,
-            }
-            for name in catalogue.bundled_models()
-            if (card := catalogue.card(name))
-        ],
-        "circuits": {name: str(path) for name, path in catalogue.circuits().items()},
-    }
-
-
 def _accuracy(options: argparse.Namespace) -> Any:
     from backend.reports import accuracy_report
 
     return about(options) | {
         "models": {
-            name: accuracy_report(load_model(name), *prompts_of(options)) for name in options.models
+            name: accuracy_report(load(options, name), *prompts_of(options))
+            for name in options.models
         }
     }
 
@@ -150,7 +145,7 @@ def _faithfulness(options: argparse.Namespace) -> Any:
     return about(options) | {
         "circuit": circuit.name,
         "models": {
-            name: faithfulness_report(load_model(name), circuit, *prompts_of(options))
+            name: faithfulness_report(load(options, name), circuit, *prompts_of(options))
             for name in options.models
         },
     }
@@ -160,12 +155,20 @@ def _discover(options: argparse.Namespace) -> Any:
     from backend.reports import discovery_report
 
     sizes = _DEFAULT_SIZES | dict(options.keep)
-    loaded = load_model(options.model)
+    loaded = load(options, options.model)
+    _say_how_noisy(loaded)
     circuit = discovery_report(loaded, sizes, *prompts_of(options), _show_stage, options.centred)
     if options.save:
         circuit = replace(circuit, name=options.save)
         catalogue.add_circuit(options.save, circuit.to_json().encode())
     return circuit.as_data()
+
+
+def _say_how_noisy(loaded: LoadedModel) -> None:
+    if loaded.placement.dtype is not Dtype.float32:
+        from backend.noise import probe, verdict
+
+        print(verdict(probe(loaded), loaded.placement.dtype), file=sys.stderr)
 
 
 def _show_stage(stage: Group, done: int, total: int) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from torch import Tensor
 
 from backend.anatomy import Projection
+from backend.blueprint import shape_misfit
 from backend.circuit import READING_ORDER, Circuit, Group, Head, Position, Site
 from backend.clicks import patched_logits
 from backend.compare import same_prompts
@@ -42,20 +43,17 @@ GROUP_SETS: tuple[tuple[Group, ...], ...] = (
 
 def compatible(source: LoadedModel, target: LoadedModel, part: Part = Part.output) -> str | None:
     """Why heads of the source do not fit into the target; None if they do."""
-    ours, theirs = source.shape, target.shape
-    counts = [
-        ("layers", ours.n_layers, theirs.n_layers),
-        ("heads in a layer", ours.n_heads, theirs.n_heads),
-        ("numbers in a head", ours.d_head, theirs.d_head),
-    ]
-    if part in (Part.k, Part.v):
-        counts.append(("key-value heads in a layer", ours.n_kv_heads, theirs.n_kv_heads))
-    for what, here, there in counts:
-        if here != there:
-            return f"{source.name} has {here} {what}, {target.name} has {there}."
+    if reason := shape_misfit(source.shape, target.shape, (source.name, target.name), part):
+        return reason
+    if (here := _where(source)) != (there := _where(target)):
+        return f"{source.name} is loaded {here}, {target.name} {there}."
     if source.tokenizer.get_vocab() != target.tokenizer.get_vocab():
         return f"The tokenizers of {source.name} and {target.name} have different vocabularies."
     return None
+
+
+def _where(loaded: LoadedModel) -> str:
+    return f"on {loaded.placement.device} in {loaded.placement.dtype.name}"
 
 
 def group_sets(
@@ -138,7 +136,9 @@ def transplanted(
     """What the target answers right with each set of sites out of the source: [n_sets, n]."""
     reason = compatible(source.loaded, target.loaded, part)
     if reason:
-        raise UserError(f"{reason} Choose two models of the same shape and tokenizer.")
+        raise UserError(
+            f"{reason} Choose two models of the same shape and tokenizer, loaded alike."
+        )
     same_prompts([source, target])
 
     def ask(batch: Batch) -> Iterator[Tensor]:

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 from backend import catalogue
 from backend.circuit import Circuit
 from backend.errors import UserError
+from backend.placement import AUTO, Dtype, Placement
+
+if TYPE_CHECKING:
+    from backend.loading import LoadedModel
 
 if TYPE_CHECKING:
     from backend.loading import LoadedModel
@@ -43,6 +47,44 @@ def add_prompts(parser: argparse.ArgumentParser, n: int) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the prompts (default: 0)")
 
 
+def add_placement(parser: argparse.ArgumentParser) -> None:
+    """Where the models run, and in which numbers."""
+    parser.add_argument(
+        "--device",
+        default=AUTO,
+        help="auto, cpu, cuda:N, or spread over all GPUs (default: auto, a GPU if there is one)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=Dtype.__members__,
+        default="float32",
+        help="numbers of weights and activations (default: float32)",
+    )
+    parser.add_argument(
+        "--tf32", action="store_true", help="let a GPU multiply float32 faster and less exactly"
+    )
+
+
+def load(options: argparse.Namespace, name: str) -> LoadedModel:
+    """The model, where and in the numbers that the options say; raises UserError."""
+    from backend.shelf import load
+
+    placement = Placement(options.device, Dtype[options.dtype], options.tf32)
+    loaded = load(name, placement, _loading(name) if sys.stderr.isatty() else lambda *_: None)
+    for note in notes(loaded):
+        print(f"{name}: {note}", file=sys.stderr)
+    return loaded
+
+
+def notes(loaded: LoadedModel) -> list[str]:
+    """What is to be known of a model: words that are left out of its prompts, and how it is run."""
+    from backend.loading import RUN_WHOLE
+    from backend.tasks import usable_vocabulary
+
+    left_out = usable_vocabulary(loaded.tokenizer).note
+    return [note for note in (left_out, "" if loaded.is_taken_apart else RUN_WHOLE) if note]
+
+
 def add_circuit(parser: argparse.ArgumentParser) -> None:
     """Which circuit."""
     parser.add_argument(
@@ -54,23 +96,6 @@ def read_circuit(name_or_file: str) -> Circuit:
     """The circuit of this name or in this file; raises UserError when there is none."""
     path = Path(name_or_file)
     return catalogue.read_circuit(path) if path.is_file() else catalogue.circuit(name_or_file)
-
-
-def load_model(name: str) -> LoadedModel:
-    """The model; standard error says how many words its tokenizer keeps out of the prompts."""
-    from backend import loading
-
-    loaded = loading.load_model(name)
-    say_what_is_left_out(name, loaded.tokenizer)
-    return loaded
-
-
-def say_what_is_left_out(model: str, tokenizer: Any) -> None:
-    """Say on standard error how many words its tokenizer keeps out of the prompts, if any."""
-    from backend.tasks import usable_vocabulary
-
-    if note := usable_vocabulary(tokenizer).note:
-        print(f"{model}: {note}", file=sys.stderr)
 
 
 def checked_by(check: Callable[[str], str]) -> Callable[[str], str]:
@@ -96,6 +121,9 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "prompts": options.prompts,
         "boxes": options.boxes,
         "seed": options.seed,
+        "device": options.device,
+        "dtype": options.dtype,
+        "tf32": options.tf32,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -108,3 +136,7 @@ def shown(what: str) -> Callable[[int, int], None]:
         print(f"\r{what}: {done / total:4.0%}", end=end, file=sys.stderr, flush=True)
 
     return show
+
+
+def _loading(name: str) -> Callable[[str, float], None]:
+    return lambda _, share: shown(f"loading {name}")(round(100 * share), 100)

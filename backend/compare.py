@@ -21,10 +21,11 @@ import numpy as np
 
 from backend.circuit import Circuit, Group, Head, ModelShape, Site
 from backend.errors import UserError
-from backend.loading import LoadedModel
+from backend.loading import LoadedModel, has_output_adapter, without_output_adapter
 from backend.measures import mean_difference, mean_estimate, ratio, ratio_difference, wilson
 from backend.path_patching import Progress
 from backend.results import (
+    AsInPaper,
     Comparison,
     Difference,
     GroupOverlap,
@@ -117,7 +118,10 @@ def compare(
     ]
     return Comparison(
         circuit.name,
-        tuple(map(figures, subjects, answers)),
+        tuple(
+            figures(subject, answer, as_in_paper(subject, circuit, answer.whole))
+            for subject, answer in zip(subjects, answers, strict=True)
+        ),
         tuple(
             difference(subjects[i].loaded.name, answers[i], subjects[j].loaded.name, answers[j])
             for i, j in combinations(range(len(subjects)), 2)
@@ -143,7 +147,23 @@ def answers_of(
     )
 
 
-def figures(subject: Subject, answers: ModelAnswers) -> ModelFigures:
+def as_in_paper(subject: Subject, circuit: Circuit, whole: Right) -> AsInPaper | None:
+    """The circuit as the authors' code would run it; None where that makes no difference.
+
+    In the layers in which heads are replaced, that code multiplies by `o_proj.weight` and so leaves
+    out an adapter there. Around a circuit heads are replaced in every layer. Means, and the whole
+    model, come from plain runs, which have the adapter.
+    """
+    if not has_output_adapter(subject.loaded):
+        return None
+    bare = subject.run_by(without_output_adapter(subject.loaded))
+    (alone,) = bare.alone([circuit.sites])
+    return AsInPaper(wilson(alone), ratio(alone, whole))
+
+
+def figures(
+    subject: Subject, answers: ModelAnswers, paper: AsInPaper | None = None
+) -> ModelFigures:
     """The model's row of the comparison."""
     accuracies = answers.random.mean(1)
     knocked_out = zip(Group, answers.model_without, answers.circuit_without, strict=True)
@@ -167,6 +187,7 @@ def figures(subject: Subject, answers: ModelAnswers) -> ModelFigures:
             for group, of_model, of_circuit in knocked_out
         },
         subject.n_reference,
+        paper,
     )
 
 

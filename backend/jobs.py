@@ -99,6 +99,13 @@ def forget(key: Hashable) -> None:
         _jobs.pop(key, None)
 
 
+def forget_all(is_meant: Callable[[Hashable], bool]) -> None:
+    """Drop the jobs whose keys are meant, and what they hold."""
+    with _lock:
+        for key in [key for key in _jobs if is_meant(key)]:
+            del _jobs[key]
+
+
 def _run(work: Work, new: Job) -> list[Any]:
     new.report("Starting", 0.0)
     for part in work(new.report):

@@ -53,8 +53,19 @@ class Knockout:
 
 
 @dataclass(frozen=True)
+class AsInPaper:
+    """A circuit as the paper's code ran it: without the adapter on `o_proj`, in every layer."""
+
+    circuit: Estimate
+    faithfulness: Estimate
+
+
+@dataclass(frozen=True)
 class ModelFigures:
-    """One model's row of the comparison (Prakash et al., table 1); groups are letters."""
+    """One model's row of the comparison (Prakash et al., table 1); groups are letters.
+
+    as_in_paper: beside the right figures of a model with an adapter on `o_proj`, None of any other.
+    """
 
     name: str
     model: Estimate
@@ -63,6 +74,7 @@ class ModelFigures:
     random: RandomCircuits
     groups: Mapping[str, Knockout]
     n_reference: int
+    as_in_paper: AsInPaper | None = None
 
 
 @dataclass(frozen=True)

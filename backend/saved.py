@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from enum import Enum
 from math import isfinite
 from pathlib import Path
@@ -37,10 +37,11 @@ def revived(kind: Any, data: Any) -> Any:
     Raises UserError naming what does not fit, for a file that was written by something else.
     """
     if isinstance(kind, type) and is_dataclass(kind):
-        fields = get_type_hints(kind)
-        if not isinstance(data, dict) or not fields.keys() <= data.keys():
+        of = get_type_hints(kind)
+        needed = {field.name for field in fields(kind) if field.default is MISSING}
+        if not isinstance(data, dict) or not needed <= data.keys():
             raise UserError(f"This is not a saved {kind.__name__}. Compute it again.")
-        return kind(**{name: revived(of, data[name]) for name, of in fields.items()})
+        return kind(**{name: revived(of[name], data[name]) for name in of if name in data})
     if kind is Head and isinstance(data, list) and [type(part) for part in data] == [int, int]:
         return Head(*data)
     if kind is float and data is None:

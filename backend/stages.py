@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
-from backend.bench import load
 from backend.circuit import Circuit, Group, Head
 from backend.discovery import Discovery, Stage, find_stage
 from backend.jobs import Report
 from backend.reports import correctly_answered
 from backend.run_pairs import RunPairs
 from backend.setting import Setting
+from backend.shelf import load, until_unload
 from backend.tasks import counterfactual_prompts
 
 _PREPARED = 0.35
@@ -97,7 +96,7 @@ class Wanted:
     report: Report = field(compare=False)
 
 
-@lru_cache(maxsize=1)
+@until_unload(maxsize=1)
 def run_pairs(wanted: Wanted) -> RunPairs:
     """The runs that path patching compares, on prompts that the model answers right."""
     setting = wanted.setting

@@ -93,6 +93,12 @@ class Subject:
         """Head outputs averaged over the reference: [n_layers, seq, n_heads, d_head]."""
         return mean_head_outputs(self.loaded.model, self._reference)
 
+    def run_by(self, loaded: LoadedModel) -> Subject:
+        """The same prompts in another model, whose knocked-out heads take the means of this one."""
+        other = Subject(loaded, self.prompts, self._reference)
+        other.means = self.means
+        return other
+
     @cached_property
     def whole(self) -> Right:
         """What the untouched model answers right: [n]."""

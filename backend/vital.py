@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backend.anatomy import device_of
+from backend.anatomy import device_of, dtype_of
 from backend.circuit import Head, ModelShape, Position, Site
 from backend.hooks import record_head_outputs
 from backend.memory import prompt_batches
@@ -69,8 +69,12 @@ def mean_head_outputs(model: nn.Module, reference: PromptSet) -> Tensor:
     """
     ids = input_ids(model, reference)
     batches = prompt_batches(model, *ids.shape)
-    total = sum(record_head_outputs(model, ids[rows]).sum(1) for rows in batches)
-    return torch.as_tensor(total / len(reference))
+    outputs = (record_head_outputs(model, ids[rows]) for rows in batches)
+    # Small numbers are not added up in their own dtype.
+    total = sum(
+        some.sum(1, dtype=torch.promote_types(some.dtype, torch.float32)) for some in outputs
+    )
+    return torch.as_tensor(total / len(reference)).to(dtype_of(model))
 
 
 def vital_means(means: Tensor, prompts: PromptSet) -> Tensor:

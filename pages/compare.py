@@ -35,8 +35,8 @@ def choose() -> studies.ComparisonRequest:
             key="compared",
             persist_state="session",
             accept_new_options=True,
-            help="Bundled models. You can also type the folder of a Hugging Face model on this "
-            "computer, or a hub name such as `owner/name`.",
+            help="Known models are on the Models page. You can also type a Hugging Face model: its "
+            "folder on this computer, or a hub name such as `owner/name`.",
         )
         heads = choices.choose_heads("compared_heads")
         request = studies.ComparisonRequest(tuple(models), heads, choices.chosen_prompts())

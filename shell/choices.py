@@ -46,8 +46,8 @@ def chosen_prompts() -> Prompts:
 
 
 def model_names(also: Iterable[str] = ()) -> list[str]:
-    """The bundled models, the sidebar's, and others that are chosen already."""
-    names = (*catalogue.bundled_models(), state.current().model, *also)
+    """The known models, the sidebar's, and others that are chosen already."""
+    names = (*catalogue.models(), state.current().model, *also)
     return list(dict.fromkeys(names))
 
 

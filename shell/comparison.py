@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from math import isnan
 
@@ -11,12 +12,13 @@ import streamlit as st
 
 from backend import catalogue
 from backend.measures import Estimate
-from backend.results import Comparison, Difference, RandomCircuits
+from backend.results import Comparison, Difference, ModelFigures, RandomCircuits
 from backend.saved import plain
 from circuitviz.model_charts import accuracy_chart, knockout_chart
-from circuitviz.tables import figures_table, signed
+from circuitviz.tables import Cell, figures_table, signed
 from shell.choices import sizes
 from shell.studies import ComparisonRequest
+from shell.words import unmarked
 
 _HEADINGS = (
     "Model", "Fine-tuned on", "Full model", "Circuit", "Random circuit", "Faithfulness",
@@ -25,21 +27,18 @@ _HEADINGS = (
 
 def show_table(request: ComparisonRequest, result: Comparison) -> None:
     """The columns of the paper's table 1."""
+    both = any(row.as_in_paper for row in result.models) and st.toggle(
+        "Also as the paper’s code ran it",
+        key="as_in_paper",
+        help="For models with an adapter on the output projection (`o_proj`), such as Goat-7B. In "
+        "the layers in which heads are replaced, the authors’ code multiplies by the projection’s "
+        "own weights and so leaves the adapter out. When a circuit is evaluated, all other heads "
+        "are knocked out in every layer, so the adapter on `o_proj` is left out in all of them. "
+        "This is the likely reason for a difference to the paper’s figures; the other rows are "
+        "right. CMAP into a model without an adapter, as in the paper, is not affected.",
+    )
     st.html(
-        figures_table(
-            _HEADINGS,
-            [
-                (
-                    catalogue.label(row.name),
-                    _finetuned_on(row.name),
-                    row.model,
-                    row.circuit,
-                    _random(row.random),
-                    row.faithfulness,
-                )
-                for row in result.models
-            ],
-        )
+        figures_table(_HEADINGS, [cells for row in result.models for cells in _rows(row, both)])
     )
     random = result.models[0].random
     st.caption(
@@ -50,6 +49,14 @@ def show_table(request: ComparisonRequest, result: Comparison) -> None:
         f"circuits: {len(random.accuracies)} draws with as many heads at each token; SD is "
         "between draws."
     )
+
+
+def _rows(row: ModelFigures, both: bool) -> Iterator[tuple[Cell, ...]]:
+    label, finetuned_on = catalogue.label(row.name), _finetuned_on(row.name)
+    yield label, finetuned_on, row.model, row.circuit, _random(row.random), row.faithfulness
+    if both and (paper := row.as_in_paper):
+        name = f"{label}\nas the paper’s code ran it"
+        yield name, finetuned_on, row.model, paper.circuit, "–", paper.faithfulness
 
 
 def show_accuracies(result: Comparison) -> None:
@@ -125,8 +132,7 @@ def _verdict(measure: str, difference: Estimate) -> str:
 
 
 def _plain(name: str) -> str:
-    """A model's name without what Markdown would read into it."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|$~:<>" else c for c in catalogue.label(name))
+    return unmarked(catalogue.label(name))
 
 
 def show_downloads(request: ComparisonRequest, result: Comparison) -> None:
@@ -186,5 +192,5 @@ def _random(random: RandomCircuits) -> str:
 
 
 def _finetuned_on(name: str) -> str:
-    card = catalogue.card(name)
-    return card.finetuned_on if card else "not known"
+    known = catalogue.about(name)
+    return known.finetuned_on if known else "not known"

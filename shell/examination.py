@@ -259,8 +259,8 @@ def _completeness(question: Question, report: jobs.Report) -> Iterator[Completen
 
 def _edges(question: Question, report: jobs.Report) -> Iterator[Edges]:
     report("Choosing prompts that the model answers right", 0.02)
-    from backend.bench import load
     from backend.edges import edges
+    from backend.shelf import load
     from backend.stages import Wanted, run_pairs
 
     circuit, setting = question.heads.circuit, question.setting
@@ -270,11 +270,10 @@ def _edges(question: Question, report: jobs.Report) -> Iterator[Edges]:
 
 
 def _subject(question: Question) -> Any:
-    from backend.bench import load
-    from backend.compare import examine
+    from backend.bench import subject
 
     setting = question.setting
-    return examine(load(setting.model), setting.n, setting.boxes, setting.seed)
+    return subject(setting.model, setting.n, setting.boxes, setting.seed)
 
 
 def _told(report: jobs.Report, stage: str) -> Any:

@@ -20,13 +20,13 @@ def show() -> None:
         st.markdown("### Circuit explorer")
         st.selectbox(
             "Model",
-            _with_current(catalogue.bundled_models(), "model"),
+            _with_current(catalogue.models(), "model"),
             format_func=catalogue.label,
             key="model",
             persist_state="session",
             accept_new_options=True,
-            help="A bundled model. You can also type the folder of a Hugging Face model on this "
-            "computer, or a hub name such as `owner/name`.",
+            help="Known models are on the Models page. You can also type a Hugging Face model: its "
+            "folder on this computer, or a hub name such as `owner/name`.",
         )
         _describe(st.session_state["model"])
         st.selectbox(
@@ -74,9 +74,11 @@ def _with_current(options: tuple[str, ...], key: str) -> tuple[str, ...]:
 
 
 def _describe(model: str) -> None:
-    card = catalogue.card(model)
-    if card:
-        st.caption(f"Fine-tuned on: {card.finetuned_on}. In the paper: {card.paper_counterpart}.")
+    known = catalogue.about(model)
+    if known and known.paper_counterpart not in ("", known.label):
+        st.caption(f"Fine-tuned on: {known.finetuned_on}. In the paper: {known.paper_counterpart}.")
+    elif known:
+        st.caption(f"Fine-tuned on: {known.finetuned_on}.")
 
 
 def _start_over() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import streamlit as st
@@ -134,7 +133,7 @@ def compare_models(request: ComparisonRequest, report: jobs.Report) -> Iterator[
             progress=_told(report, f"Measuring {catalogue.label(name)}", start, end),
         )
         yield ComparedModel(
-            compare.figures(subject, answers),
+            compare.figures(subject, answers, compare.as_in_paper(subject, circuit, answers.whole)),
             tuple(compare.difference(other, finished[other], name, answers) for other in finished),
         )
         finished[name] = answers
@@ -187,14 +186,6 @@ def transplant_set(request: SetRequest, report: jobs.Report) -> Iterator[Transpl
     yield cmap.cmap(source, target, {"": request.sites}, request.part).sets[""]
 
 
-def misfit(request: CmapRequest, report: jobs.Report) -> Iterator[str | None]:
-    """Yield why heads of the source cannot go into the target; None if they can."""
-    report("Loading the models", 0.05)
-    from backend import bench, cmap
-
-    yield cmap.compatible(bench.load(request.source), bench.load(request.target), request.part)
-
-
 _TOKENS = (Position.prev_query_label, Position.query_label, Position.last)
 TOKEN_WORDS = {
     "prev_query_label": "at the previous label",
@@ -209,13 +200,10 @@ def _pair(request: CmapRequest | SetRequest, report: jobs.Report) -> tuple[Subje
     return _subject(request.source, request.prompts), _subject(request.target, request.prompts)
 
 
-@lru_cache(maxsize=2)
 def _subject(model: str, prompts: Prompts) -> Subject:
-    """The model under examination; a pair is kept, so that one more set costs little."""
-    from backend.bench import load
-    from backend.compare import examine
+    from backend.bench import subject
 
-    return examine(load(model), prompts.n, prompts.boxes, prompts.seed)
+    return subject(model, prompts.n, prompts.boxes, prompts.seed)
 
 
 def _told(report: jobs.Report, stage: str, start: float, end: float) -> Progress:

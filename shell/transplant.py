@@ -9,8 +9,11 @@ from math import isnan
 
 import streamlit as st
 
-from backend import catalogue, jobs
+from backend import catalogue, jobs, registry
+from backend.blueprint import blueprint
+from backend.blueprint import misfit as blueprint_misfit
 from backend.circuit import READING_ORDER, Head, Position, Site
+from backend.errors import UserError
 from backend.results import Cmap, HeadMap, Part, Transplanted
 from backend.saved import plain
 from circuitviz.model_charts import effect, head_chart, transplant_chart
@@ -30,7 +33,6 @@ HELD_FIXED = {
     "keys, its outputs at other tokens, and all other heads stay the target’s own.",
 }
 YOUR_SET = "your set"
-_PATIENCE_S = 2.0
 _A_MOMENT_S = 0.5
 _TOKEN = {"prev_query_label": "previous label", "query_label": "query label", "last": "last"}
 
@@ -70,17 +72,16 @@ def choose_part() -> None:
 
 
 def misfit(request: CmapRequest) -> str | None:
-    """Why the pair cannot be run; None if it can, and while that is not known yet."""
-    pair = (request.source, request.target, request.part)
-    known = st.session_state.setdefault("misfits", {})
-    if pair not in known:
-        asked = jobs.job(("misfit", *pair), lambda report: studies.misfit(request, report))
-        wait([asked.future], timeout=_PATIENCE_S if known else 0)
-        if not asked.parts:
-            return None
-        known[pair] = asked.parts[0]
-    reason: str | None = known[pair]
-    return reason
+    """Why the pair cannot be run, as far as the files of the models tell; None if it can."""
+    try:
+        pair = [blueprint(registry.entry(name)) for name in (request.source, request.target)]
+    except UserError:
+        return None  # what is wrong with the name is told by Run
+    source, target = pair
+    if source is None or target is None:
+        return None
+    names = catalogue.label(request.source), catalogue.label(request.target)
+    return blueprint_misfit(source, target, names, request.part)
 
 
 def invite(request: CmapRequest) -> None:

@@ -12,11 +12,11 @@ pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
 from backend import catalogue
-from backend.bench import load
 from backend.circuit import Circuit
 from backend.cmap import cmap, group_sets
 from backend.compare import compare, examine
 from backend.measures import Estimate
+from backend.shelf import load
 from backend.subject import Subject
 from tests.dashboard import watched_pages
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from backend import catalogue
+from backend import catalogue, registry, shelf
 from backend.circuit import Circuit, Group, Head
 from backend.cli import main
 from backend.loading import load_model
@@ -26,17 +27,57 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(place)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_stays_loaded() -> Iterator[None]:
+    yield
+    for name in shelf.loaded():
+        shelf.unload(name)
+
+
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any, str]:
     code = main(arguments)
     out, err = capsys.readouterr()
     return code, json.loads(out) if out else None, err
 
 
-def test_models_lists_what_is_bundled(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_what_is_known_and_what_is_added(
+    capsys: pytest.CaptureFixture[str], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "ADDED", tmp_path / "models.toml")
+    arguments = "add", "mine", folder, "--label", "Mine", "--finetuned-on", "sums"
+    code, new, _ = run(capsys, *arguments)
+    assert (code, new["label"], new["on_this_computer"]) == (0, "Mine", True)
     code, result, _ = run(capsys, "models")
     assert code == 0
-    assert [model["name"] for model in result["models"]] == list(catalogue.bundled_models())
+    listed = {model["name"]: model for model in result["models"]}
+    assert list(listed) == list(catalogue.models())
+    assert listed["mine"] == new
+    assert listed["goat-7b"]["adapter"] == "tiedong/goat-lora-7b"
     assert "base" in result["circuits"]
+    assert run(capsys, "accuracy", "mine", "--prompts", "5")[1]["models"].keys() == {"mine"}
+    assert run(capsys, "remove", "mine")[0] == 0
+    assert run(capsys, "remove", "mine")[0] == 1
+    (tmp_path / "models.toml").write_text("[bad]")
+    assert "“bad” has no source" in run(capsys, "models")[1]["complaint"]
+
+
+def test_the_dtype_is_used_and_told(capsys: pytest.CaptureFixture[str], folder: str) -> None:
+    arguments = "accuracy", folder, "--prompts", "20", "--boxes", "3"
+    exact, rough = (
+        run(capsys, *arguments, *more)[1] for more in ((), ("--dtype", "bfloat16", "--tf32"))
+    )
+    assert (exact["dtype"], rough["dtype"]) == ("float32", "bfloat16")
+    assert (exact["tf32"], rough["tf32"]) == (False, True)
+    figures = [result["models"][folder]["probability"]["value"] for result in (exact, rough)]
+    assert figures[0] != figures[1]
+    assert figures[1] == pytest.approx(figures[0], abs=0.01)
+
+
+def test_discover_in_small_numbers_tells_the_noise(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "discover", "base", "--prompts", "5", "--dtype", "bfloat16")
+    assert code == 0
+    assert "ounding in bfloat16" in err
+    assert "8 prompts." in err
 
 
 def test_accuracy_is_what_the_model_answers(
@@ -105,6 +146,8 @@ def test_discover_finds_and_saves_the_planted_circuit(
         (("faithfulness", "{folder}", "--circuit", "{bad}"), "groups.A"),
         (("discover", "{folder}", "--prompts", "5"), "answers only 0 of 50 prompts right"),
         (("discover", "{damaged}", "--prompts", "5"), "cannot be loaded"),
+        (("accuracy", "{folder}", "--device", "cuda:99"), "“cuda:99” is not there"),
+        (("accuracy", "goat-7b"), "hf download huggyllama/llama-7b"),
     ],
 )
 def test_bad_input_gets_one_clear_message(
@@ -135,7 +178,9 @@ def test_a_wrong_keep_is_explained(capsys: pytest.CaptureFixture[str], kept: str
     assert "is not like B=6" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["models", "accuracy", "faithfulness", "discover"])
+@pytest.mark.parametrize(
+    "command", ["models", "add", "remove", "accuracy", "faithfulness", "discover"]
+)
 def test_every_command_has_help_with_an_example(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:

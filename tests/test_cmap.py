@@ -18,6 +18,7 @@ from backend.compare import examine
 from backend.errors import UserError
 from backend.loading import LoadedModel
 from backend.measures import recovery
+from backend.placement import Dtype, Placement
 from backend.results import Part
 from backend.tasks import sample_prompts
 from backend.transplants import foreign, transplanted_logits
@@ -259,6 +260,10 @@ def test_models_that_do_not_fit_say_why(better):
     assert "key-value heads" in str(compatible(ours, other(n_kv_heads=2), Part.v))
     words = replace(ours, name="other", tokenizer=TOKENIZER)
     assert "different vocabularies" in str(compatible(ours, words))
+    rough = replace(ours, placement=Placement("cpu", Dtype.bfloat16))
+    assert compatible(ours, rough) == (
+        "better is loaded on cpu in float32, better on cpu in bfloat16."
+    )
     with pytest.raises(UserError, match=r"different vocabularies\. Choose two models"):
         cmap(better, examine(words, 60, 3, 0), SETS)
 

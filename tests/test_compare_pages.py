@@ -11,13 +11,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend import catalogue, jobs, saved
-from backend.bench import load
 from backend.circuit import Circuit, Group, Head, Position, Site
 from backend.cli import main
 from backend.cmap import cmap, group_sets
-from backend.compare import compare, examine, overlap
+from backend.compare import as_in_paper, compare, examine, overlap
 from backend.measures import Estimate
 from backend.results import Difference, Part
+from backend.shelf import load
 from circuitviz.tables import figures_table
 from shell import studies
 from shell.comparison import as_csv, difference_sentence
@@ -84,6 +84,29 @@ def test_a_comparison_shows_the_engines_numbers(subjects: list[Any]) -> None:
     for pair in expected.differences:
         assert difference_sentence(pair) in said
     assert any("50 prompts, seed 0, 3 boxes" in caption.value for caption in test.caption)
+
+
+def test_a_row_as_the_papers_code_ran_it_is_there_when_asked_for() -> None:
+    adapted = "arithmetic-lora"
+    test = page("compare")
+    test.multiselect(key="compared").set_value(["base", adapted]).run()
+    test = finished(press(test, "Run"), "comparison")
+    words = "as the paper’s code ran it"
+    assert words not in html(test)
+    test.toggle(key="as_in_paper").set_value(True).run()
+    assert html(test).count(words) == 1
+    subject = examine(load(adapted), SMALL.n, SMALL.boxes, SMALL.seed)
+    expected = as_in_paper(subject, CIRCUIT, subject.whole)
+    assert expected
+    for estimate in (expected.circuit, expected.faithfulness):
+        assert f"{estimate.value:.3f}" in html(test)
+
+
+def test_without_an_adapter_on_the_output_projection_there_is_no_such_switch() -> None:
+    test = page("compare")
+    test.multiselect(key="compared").set_value(list(PAIR)).run()
+    test = finished(press(test, "Run"), "comparison")
+    assert not [toggle for toggle in test.toggle if toggle.key == "as_in_paper"]
 
 
 def test_another_choice_is_told_from_what_is_shown() -> None:
@@ -220,17 +243,12 @@ def test_a_pair_of_other_shapes_cannot_be_run_and_the_page_says_why(tmp_path: Pa
     test = AppTest.from_file(str(APP), default_timeout=60).run()
     test.session_state["source"] = str(tmp_path)
     test.switch_page("pages/cmap.py").run()
-    pair = (str(tmp_path), "base", Part.output)
-    known = jobs.known(("misfit", *pair))
-    assert known
-    known.future.result(60)
-    test.run()
     (warning,) = test.warning
-    assert "has 4 layers, base has 5" in warning.value
+    assert "has 4 layers, Base has 5" in warning.value
     assert warning.value.endswith("Choose two models of one shape.")
     assert next(button for button in test.button if button.label == "Run").disabled
     press(test, "⇄")
-    assert "base has 5 layers" in test.warning[0].value
+    assert "Base has 5 layers" in test.warning[0].value
 
 
 def test_a_circuit_outside_the_model_gets_a_message(

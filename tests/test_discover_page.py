@@ -12,13 +12,14 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend import catalogue, jobs, saved
-from backend.bench import load, prepare
+from backend.bench import prepare
 from backend.circuit import Circuit, Group, Head
 from backend.cli import main
 from backend.compare import examine
 from backend.completeness import completeness
 from backend.minimality import minimality
 from backend.setting import Setting
+from backend.shelf import load
 from backend.stages import found_circuit, run_stages
 from shell import discovery
 from shell.discovery import DEFAULT_KEPT, Plan

@@ -10,10 +10,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 
-from backend import catalogue
+from backend import loading, registry
 from backend.circuit import ModelShape
 from backend.errors import UserError
 from backend.loading import load_model
+from backend.placement import Dtype, Placement, check_device
 from backend.tasks import sample_prompts
 from tests.tiny import grouped_llama, llama, word_tokenizer
 
@@ -81,11 +82,6 @@ def remove_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def only_pickled_weights(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    torch.save({}, folder / "pytorch_model.bin")
-
-
 def remove_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
@@ -116,9 +112,8 @@ def wants_remote_code(folder: Path) -> None:
 
 
 DAMAGES = [
-    damage_config, damage_weights, cut_weights, remove_weights, only_pickled_weights,
-    remove_tokenizer, damage_tokenizer, other_width, more_layers, unknown_architecture,
-    wants_remote_code,
+    damage_config, damage_weights, cut_weights, remove_weights, remove_tokenizer,
+    damage_tokenizer, other_width, more_layers, unknown_architecture, wants_remote_code,
 ]  # fmt: skip
 
 
@@ -127,13 +122,6 @@ def test_a_damaged_folder_gets_a_message(folder: Path, damage) -> None:  # type:
     damage(folder / "base")
     with pytest.raises(UserError, match=r"cannot be loaded: .+ choose another model\."):
         load_model(str(folder / "base"))
-
-
-def test_an_adapter_that_is_pickled_is_refused(folder: Path) -> None:
-    (folder / "lora" / "adapter_model.safetensors").unlink()
-    torch.save({}, folder / "lora" / "adapter_model.bin")
-    with pytest.raises(UserError, match=r"adapter_model\.safetensors is missing"):
-        load_model(str(folder / "lora"))
 
 
 def test_an_adapter_without_its_base_is_refused(folder: Path) -> None:
@@ -153,7 +141,69 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["", "nothing", "../base", "a/../b", "/no/where", "a/b/c", "x\0y"])
-def test_unknown_names_never_become_paths(name: str) -> None:
-    with pytest.raises(UserError, match="There is no model"):
-        catalogue.resolve(name)
+def test_a_registered_adapter_goes_on_the_base_that_the_registry_names(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "ADDED", folder / "models.toml")
+    config = folder / "lora" / "adapter_config.json"
+    expected = load_model(str(folder / "lora"))
+    config.write_text(config.read_text().replace('"base"', '"gone/from-the-hub"'))
+    registry.add("mine", str(folder / "base"), str(folder / "lora"))
+    ids = torch.tensor(sample_prompts(expected.tokenizer, 3).input_ids)
+    torch.testing.assert_close(
+        logits(load_model("mine").model, ids), logits(expected.model, ids), rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("dtype", list(Dtype))
+def test_weights_are_in_the_dtype_asked_for_and_rotations_stay_exact(
+    folder: Path, dtype: Dtype
+) -> None:
+    loaded = load_model(str(folder / "lora"), Placement("cpu", dtype))
+    weights = {weight.dtype for weight in loaded.model.parameters()}
+    assert weights == {getattr(torch, dtype.name)}
+    assert loaded.model.model.rotary_emb.inv_freq.dtype is torch.float32
+    assert loaded.placement == Placement("cpu", dtype)
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "spread", "tpu", ""])
+def test_a_device_that_is_not_there_is_explained(
+    folder: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match=r"is not there: .* no GPU .* Choose one of auto, cpu\."):
+        load_model(str(folder / "base"), Placement(device))
+
+
+def test_auto_is_the_first_gpu_that_there_is() -> None:
+    assert check_device("auto", 0) == "cpu"
+    assert check_device("auto", 2) == check_device("cuda", 2) == "cuda:0"
+    assert check_device("spread", 2) == "spread"
+    with pytest.raises(UserError, match=r"2 GPUs .* cuda:0, cuda:1, spread"):
+        check_device("cuda:2", 2)
+
+
+def test_too_little_memory_is_told_before_it_is_full(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "free_bytes", lambda _: 1000)
+    with pytest.raises(UserError, match=r"does not fit .* float32: .* GB .* choose another device"):
+        load_model(str(folder / "base"))
+
+
+def test_progress_rises_and_a_cancel_stops_the_load(folder: Path) -> None:
+    told: list[tuple[str, float]] = []
+    load_model(str(folder / "base"), told=lambda *step: told.append(step))
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert sum(stage == "Reading the weights" for stage, _ in told) > 10
+
+    class StopError(Exception):
+        pass
+
+    def stop(_: str, share: float) -> None:
+        if share > 0.5:
+            raise StopError
+
+    with pytest.raises(StopError):
+        load_model(str(folder / "base"), told=stop)

@@ -1,0 +1,107 @@
+"""The models that are loaded, each once, for all pages and jobs, until they are unloaded.
+
+To look at what is there needs no torch; to load does, so pages load in a background job.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
+
+from backend import registry
+from backend.devices import decided
+from backend.placement import Placement
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from backend.loading import Base, LoadedModel, Told
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_TINY = 10_000_000
+_shelf: dict[str, LoadedModel] = {}
+_bases: WeakValueDictionary[tuple[Path, str, str], Base] = WeakValueDictionary()
+_caches: list[Any] = []
+_loading = threading.RLock()
+
+
+def load(name: str, placement: Placement | None = None, told: Told | None = None) -> LoadedModel:
+    """The model, loaded unless it is there, with as many threads as serve it best.
+
+    Without a placement, it is taken as it is, or loaded with the default one. Raises UserError
+    like `load_model`.
+    """
+    entry = registry.entry(name)
+
+    def fits(known: LoadedModel) -> bool:
+        wanted = known.placement if placement is None else decided(placement)
+        return known.entry == entry and known.placement == wanted
+
+    if (known := _shelf.get(name)) and fits(known):
+        return known
+    with _loading:
+        if (known := _shelf.get(name)) and fits(known):
+            return known
+        unload(name)
+        import torch
+
+        from backend.loading import load_model, untold
+
+        loaded = load_model(name, placement or Placement(), told or untold, _bases)
+        torch.set_num_threads(_threads(loaded.model))
+        _shelf[name] = loaded
+        return loaded
+
+
+def unload(name: str) -> None:
+    """Let go of a model and of everything that was kept with it; work on it goes on to its end."""
+    if _shelf.pop(name, None) is None:
+        return
+    for cache in _caches:
+        cache.cache_clear()
+    # Pages freeze the collector's view of what is loaded, to be fast.
+    gc.unfreeze()
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def loaded() -> dict[str, LoadedModel]:
+    """The models that are loaded, by name."""
+    return dict(_shelf)
+
+
+def bytes_of(name: str) -> tuple[int, int]:
+    """What the weights of a loaded model take, and what of that no other loaded model has."""
+    from backend.loading import weight_bytes
+
+    models = {each: one.model for each, one in loaded().items()}
+    mine = models.pop(name)
+    others = [*models.values()]
+    return weight_bytes([mine]), weight_bytes([mine, *others]) - weight_bytes(others)
+
+
+def until_unload(maxsize: int) -> Callable[[Function], Function]:
+    """Like `lru_cache`, for what holds on to a model: emptied when one is unloaded."""
+
+    def decorate(function: Function) -> Function:
+        cached: Any = lru_cache(maxsize=maxsize)(function)
+        _caches.append(cached)
+        return cached
+
+    return decorate
+
+
+def _threads(model: nn.Module) -> int:
+    """On tensors as small as a tiny model's, threads cost more than they bring."""
+    n_parameters = sum(weight.numel() for weight in model.parameters())
+    return 1 if n_parameters < _TINY else os.cpu_count() or 1

@@ -1,0 +1,22 @@
+"""Which models there are, which are loaded and where, and which can be compared."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+import shell
+
+shell.enter()
+
+from shell import models, state  # noqa: E402
+
+left, right = st.columns([2.6, 1], gap="large")
+with right:
+    placement = models.choose_placement()
+    models.show_memory()
+    models.offer_to_add()
+with left:
+    models.show_loading()
+    models.show_models(placement)
+    models.show_pairs()
+state.write_address()

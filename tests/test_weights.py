@@ -1,0 +1,218 @@
+"""Files of models: used when they are here, and what to do when they are not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+
+from backend import weights
+from backend.convert import convert, main
+from backend.errors import UserError
+from backend.loading import load_model
+from tests.dashboard import ROOT
+from tests.tiny import llama, word_tokenizer
+
+NAME = "owner/some-model"
+HASH = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("model")
+    llama().save_pretrained(place)
+    word_tokenizer().save_pretrained(place)
+    return place
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub's."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def put_into_cache(hub: Path, folder: Path) -> Path:
+    """The files of a folder as the hub's library would have left them."""
+    repository = hub / f"models--{NAME.replace('/', '--')}"
+    snapshot = repository / "snapshots" / HASH
+    shutil.copytree(folder, snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(HASH)
+    return snapshot
+
+
+def unexpected(*_: object, **__: object) -> str:
+    raise AssertionError("The hub was asked.")
+
+
+def failing(error: type[Exception]) -> Callable[..., str]:
+    response = httpx2.Response(403, request=httpx2.Request("GET", "https://huggingface.co"))
+
+    def download(*_: object, **__: object) -> str:
+        if issubclass(error, huggingface_hub.errors.HfHubHTTPError):
+            raise error("no", response=response)
+        raise error("no")
+
+    return download
+
+
+def test_a_cached_model_is_used_and_nobody_is_asked(
+    hub: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = put_into_cache(hub, folder)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unexpected)
+    assert weights.cached(NAME) == snapshot
+    assert load_model(NAME).name == NAME
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.json", "tokenizer*"])
+def test_a_cached_model_with_a_file_missing_is_not_taken_for_whole(
+    hub: Path, folder: Path, missing: str
+) -> None:
+    snapshot = put_into_cache(hub, folder)
+    for path in snapshot.glob(missing):
+        path.unlink()
+    assert weights.cached(NAME) is None
+
+
+def test_a_model_in_parts_needs_all_of_them(tmp_path: Path) -> None:
+    llama().save_pretrained(tmp_path, max_shard_size="60KB")
+    word_tokenizer().save_pretrained(tmp_path)
+    parts = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(parts) > 1
+    assert weights.cached(tmp_path) == tmp_path
+    assert weights.n_parameters(tmp_path) == sum(p.numel() for p in llama().parameters())
+    parts[0].unlink()
+    assert weights.cached(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (GatedRepoError, ["is gated", f"https://huggingface.co/{NAME}", "hf auth login"]),
+        (RepositoryNotFoundError, ["has no model", f"https://huggingface.co/{NAME}"]),
+        (LocalEntryNotFoundError, ["cannot be reached", f"hf download {NAME} --include"]),
+        (OfflineModeIsEnabled, ["cannot be reached", f"hf download {NAME} --include"]),
+        (ConnectionError, ["cannot be reached", f"hf download {NAME} --include"]),
+    ],
+)
+def test_what_keeps_a_model_away_is_told_with_what_to_do(
+    hub: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], said: list[str]
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing(error))
+    with pytest.raises(UserError) as raised:
+        load_model(NAME)
+    for words in said:
+        assert words in str(raised.value)
+
+
+def test_the_download_command_is_one_that_the_hubs_tool_takes() -> None:
+    import shlex
+
+    command = shlex.split(weights.download_command(NAME))
+    assert command[1:3] == ["download", NAME]
+    tool = Path(sys.executable).with_name("hf")
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run(
+        [tool, *command[1:]], env=offline, capture_output=True, text=True, check=False
+    )
+    assert "HF_HUB_OFFLINE" in ran.stdout + ran.stderr, "it should fail for want of a network only"
+
+
+def test_offline_with_a_cache_the_command_line_works_and_without_one_it_says_what_to_do(
+    tmp_path: Path, folder: Path
+) -> None:
+    def ask() -> subprocess.CompletedProcess[str]:
+        offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+        command = [sys.executable, "-m", "backend", "accuracy", NAME, "--prompts", "5"]
+        return subprocess.run(
+            command, cwd=ROOT, env=offline, capture_output=True, text=True, check=False
+        )
+
+    without = ask()
+    assert without.returncode == 1
+    assert f"hf download {NAME}" in without.stderr
+    assert "Traceback" not in without.stderr
+    put_into_cache(tmp_path / "hub", folder)
+    assert NAME in json.loads(ask().stdout)["models"]
+
+
+def pickled(folder: Path, place: Path) -> Path:
+    shutil.copytree(folder, place)
+    torch.save(load_file(place / "model.safetensors"), place / "pytorch_model.bin")
+    (place / "model.safetensors").unlink()
+    return place
+
+
+def test_pickled_weights_are_not_read_and_can_be_converted(tmp_path: Path, folder: Path) -> None:
+    place = pickled(folder, tmp_path / "pickled")
+    with pytest.raises(UserError, match=r"pickle files.*python -m backend\.convert"):
+        load_model(str(place))
+    assert main([str(place), str(tmp_path / "safe")]) == 0
+    ids = torch.tensor([[9, 10, 11]])
+    with torch.no_grad():
+        ours, theirs = (load_model(str(p)).model(ids).logits for p in (tmp_path / "safe", folder))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_hub_model_with_pickles_only_is_told_apart(
+    hub: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = pickled(folder, tmp_path / "pickled")
+    (place / "pytorch_model.bin").unlink()  # not among what is fetched
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(place))
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda _: ["pytorch_model.bin"])
+    with pytest.raises(UserError, match=r"backend\.convert owner/some-model owner-some-model"):
+        load_model(NAME)
+
+
+def test_a_pickled_adapter_is_converted(tmp_path: Path, folder: Path) -> None:
+    config = LoraConfig(r=2, target_modules=["o_proj"], init_lora_weights=False)
+    wrapped = get_peft_model(llama(), config)
+    wrapped.peft_config["default"].base_model_name_or_path = str(folder)
+    wrapped.save_pretrained(tmp_path / "lora")
+    adapter = load_file(tmp_path / "lora" / "adapter_model.safetensors")
+    torch.save(adapter, tmp_path / "lora" / "adapter_model.bin")
+    (tmp_path / "lora" / "adapter_model.safetensors").unlink()
+    with pytest.raises(UserError, match="pickle files"):
+        load_model(str(tmp_path / "lora"))
+    safe = convert(str(tmp_path / "lora"), tmp_path / "safe")
+    torch.testing.assert_close(load_file(safe / "adapter_model.safetensors"), adapter)
+    assert load_model(str(safe)).adapter == safe
+
+
+def test_an_adapter_that_does_not_name_its_base_says_how_to_add_it(tmp_path: Path) -> None:
+    config = LoraConfig(r=2, target_modules=["o_proj"], init_lora_weights=False)
+    get_peft_model(llama(), config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"does not name its base.*Models page"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("source", ["no-such-folder", "{empty}"])
+def test_what_cannot_be_converted_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main([source.format(empty=tmp_path / "empty"), str(tmp_path / "new")]) == 1
+    assert "cannot be converted" in capsys.readouterr().err
+    assert main([source, str(tmp_path)]) == 1
+    assert "is there already" in capsys.readouterr().err
