@@ -71,18 +71,9 @@ def load(options: argparse.Namespace, name: str) -> LoadedModel:
 
     placement = Placement(options.device, Dtype[options.dtype], options.tf32)
     loaded = load(name, placement, _loading(name) if sys.stderr.isatty() else lambda *_: None)
-    for note in notes(loaded):
+    for note in loaded.notes:
         print(f"{name}: {note}", file=sys.stderr)
     return loaded
-
-
-def notes(loaded: LoadedModel) -> list[str]:
-    """What is to be known of a model: words that are left out of its prompts, and how it is run."""
-    from backend.loading import RUN_WHOLE
-    from backend.tasks import usable_vocabulary
-
-    left_out = usable_vocabulary(loaded.tokenizer).note
-    return [note for note in (left_out, "" if loaded.is_taken_apart else RUN_WHOLE) if note]
 
 
 def add_circuit(parser: argparse.ArgumentParser) -> None:

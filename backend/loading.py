@@ -34,6 +34,7 @@ from backend.devices import decided, free_bytes
 from backend.errors import UserError
 from backend.placement import SPREAD, Placement
 from backend.registry import Entry
+from backend.tasks import usable_vocabulary
 from backend.weights import base_of, folder_of, is_adapter, n_parameters
 
 transformers_logging.set_verbosity_error()
@@ -44,8 +45,8 @@ _LOAD_ERRORS = (
     json.JSONDecodeError, SafetensorError, HfHubHTTPError, HFValidationError,
 )  # fmt: skip
 
-RUN_WHOLE = (
-    "the engine cannot take this model apart, so every method runs all of it: exact, and slower."
+_RUN_WHOLE = (
+    "The engine cannot take this model apart, so every method runs all of it: exact, and slower."
 )
 
 Told = Callable[[str, float], None]
@@ -82,6 +83,13 @@ class LoadedModel:
     base: Base | None = None
     adapter: Path | None = None
     is_taken_apart: bool = True
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known of it: words left out of its prompts, and whether it is run whole."""
+        left_out = usable_vocabulary(self.tokenizer).note
+        run_whole = "" if self.is_taken_apart else _RUN_WHOLE
+        return tuple(note for note in (left_out, run_whole) if note)
 
 
 def untold(stage: str, share: float) -> None:

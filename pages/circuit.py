@@ -51,7 +51,7 @@ def explore(bench: Bench, circuit: Circuit) -> None:
             f"{catalogue.label(view.model)} · circuit “{view.circuit}” · {view.n} prompts, seed "
             f"{view.seed}, {view.boxes} boxes · means over {bench.n_reference} reference prompts"
         )
-        if note := bench.prompts.vocabulary.note:
+        for note in bench.loaded.notes:
             st.caption(note)
         announce(view.reading, bench.whole, after)
     state.write_address()

@@ -15,7 +15,9 @@ from backend.circuit import ModelShape
 from backend.errors import UserError
 from backend.loading import load_model
 from backend.placement import Dtype, Placement, check_device
+from backend.reports import accuracy_report
 from backend.tasks import sample_prompts
+from tests import tiny
 from tests.tiny import grouped_llama, llama, word_tokenizer
 
 
@@ -139,6 +141,15 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
         UserError, match=r"cannot be found. Choose a model of one of these families: Llama"
     ):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("maker", ["granite", "gemma2", "gpt2", "neox"])
+def test_what_is_run_whole_is_said(tmp_path: Path, maker: str) -> None:
+    tiny.MAKERS[maker]().save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path))
+    assert any("runs all of it" in note for note in loaded.notes) == (maker == "granite")
+    assert accuracy_report(loaded, 20, 3, 0).accuracy.n == 20
 
 
 def test_a_registered_adapter_goes_on_the_base_that_the_registry_names(
