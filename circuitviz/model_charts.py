@@ -172,6 +172,16 @@ def in_words(estimate: Estimate) -> str:
     return "undefined" if isnan(estimate.value) else f"{estimate.value:.2f}".replace("-", MINUS)
 
 
+def _with_interval(estimate: Estimate) -> str:
+    if isnan(estimate.value):
+        return in_words(estimate)
+    value, low, high = (
+        f"{number:.3f}".replace("-", MINUS)
+        for number in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value}, 95 %: {low} to {high}"
+
+
 GAIN, LOSS = (40, 104, 200), (200, 50, 24)
 FAINT = 0.07
 """Opacity at zero: colours fade into the page, be it light or dark."""
@@ -268,11 +278,9 @@ def head_chart(
                 "head": index,
                 "name": str(Head(layer, index)),
                 "effect": effect(outcome).value,
-                "low": effect(outcome).low,
-                "high": effect(outcome).high,
-                "change": outcome.change.value,
-                "recovery": in_words(outcome.recovery),
-                "accuracy": outcome.accuracy.value,
+                "change": _with_interval(outcome.change),
+                "recovery": _with_interval(outcome.recovery),
+                "accuracy": _with_interval(outcome.accuracy),
                 "n": outcome.accuracy.n,
                 "pinned": Head(layer, index) in pinned,
             }
@@ -293,8 +301,8 @@ def head_chart(
         tooltip=[
             alt.Tooltip("name:N", title="head"),
             alt.Tooltip("recovery:N"),
-            alt.Tooltip("change:Q", title="change of accuracy", format="+.3f"),
-            alt.Tooltip("accuracy:Q", format=".3f"),
+            alt.Tooltip("change:N", title="change of accuracy"),
+            alt.Tooltip("accuracy:N"),
             alt.Tooltip("n:Q", title="prompts"),
         ],
     )

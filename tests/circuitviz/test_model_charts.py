@@ -68,6 +68,8 @@ def test_a_map_is_centred_at_zero_and_frames_what_is_pinned() -> None:
     chart = head_chart([[DEFINED, UNDEFINED]], {Head(0, 1)}, 0.5)
     shown = rows(chart)
     assert [(row["effect"], row["pinned"]) for row in shown] == [(0.5, False), (-0.1, True)]
+    assert "0.500, 95 %:" in shown[0]["recovery"]
+    assert shown[1]["recovery"] == "undefined"
     domain = chart.to_dict()["layer"][0]["encoding"]["color"]["scale"]["domain"]
     assert domain == [-number for number in reversed(domain)]
 
