@@ -75,6 +75,9 @@ def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(page: Any, fold
     button(page, "unload").click()
     expect(button(page, "load")).to_be_visible()
     expect(row(page)).not_to_contain_text("Loaded")
+    # A click while the page is drawn anew may hit a button that is just being replaced.
+    app = page.get_by_test_id("stApp")
+    expect(app).to_have_attribute("data-test-script-state", "notRunning")
     button(page, "remove").click()
     expect(row(page)).to_have_count(0)
     with pytest.raises(UserError):
