@@ -6,8 +6,10 @@ Importing this module imports torch: pages reach it from a background job.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from threading import Lock
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +29,18 @@ from backend.vital import mean_head_outputs, vital_head_outputs, vital_means
 
 _N_ATTENTION = 100
 _TINY = 10_000_000
+_MOST_SOURCES = 3
+_loading = Lock()
+
+
+def load(name: str) -> LoadedModel:
+    """`load_model`, keeping the last four, with as many threads as serve the model best."""
+    with _loading:  # or two threads that ask at once would each load it
+        return _load(name)
 
 
 @lru_cache(maxsize=4)
-def load(name: str) -> LoadedModel:
-    """`load_model`, keeping the last four, with as many threads as serve the model best."""
+def _load(name: str) -> LoadedModel:
     loaded = load_model(name)
     torch.set_num_threads(_threads(loaded.model))
     return loaded
@@ -42,7 +51,8 @@ class Bench:
     """What is the same for every click: prompts, cached runs and the values to patch with.
 
     values: what replaces a head, by mode: [n_layers, n, 3, n_heads, d_head] at the vital tokens.
-    whole: the answers of the model as it is.
+    whole: the answers of the model as it is. sources: the last other models' values, of the same
+    shape, by the model's name.
     """
 
     setting: Setting
@@ -54,6 +64,7 @@ class Bench:
     whole: Answers
     attention: AttentionMass
     n_reference: int
+    sources: dict[str, Tensor] = field(default_factory=dict)
 
 
 def prepare(setting: Setting, report: Report) -> Bench:
@@ -84,21 +95,32 @@ def prepare(setting: Setting, report: Report) -> Bench:
     return Bench(setting, loaded, prompts, clean, backdrop, values, whole, attention, N_REFERENCE)
 
 
-@lru_cache(maxsize=4)
 def source_values(bench: Bench, source: str) -> Tensor:
     """Another model's head outputs on the bench's prompts: [n_layers, n, 3, n_heads, d_head].
 
     Raises UserError when they do not fit into the bench's model.
     """
+    if (known := bench.sources.get(source)) is not None:
+        return known
     other = load(source)
     if reason := compatible(other, bench.loaded):
         raise UserError(f"{reason} Choose a source of the same shape and tokenizer.")
-    return vital_head_outputs(other.model, bench.prompts)
+    values = vital_head_outputs(other.model, bench.prompts)
+    for oldest in [*bench.sources][: 1 - _MOST_SOURCES]:
+        bench.sources.pop(oldest, None)
+    bench.sources[source] = values
+    return values
+
+
+def answers(bench: Bench, intervention: Intervention) -> Answers:
+    """The answers with the heads switched as the intervention says; the last ones are kept."""
+    return _answers(ref(bench), intervention)
 
 
 @lru_cache(maxsize=32)
-def answers(bench: Bench, intervention: Intervention) -> Answers:
-    """The answers with the heads switched as the intervention says."""
+def _answers(of: ref[Bench], intervention: Intervention) -> Answers:
+    bench = of()
+    assert bench  # whoever asks has it
     if intervention.source is None:
         values = bench.values[intervention.mode]
     else:

@@ -74,7 +74,9 @@ def misfit(request: CmapRequest) -> str | None:
     pair = (request.source, request.target, request.part)
     known = st.session_state.setdefault("misfits", {})
     if pair not in known:
-        asked = jobs.job(("misfit", *pair), lambda report: studies.misfit(request, report))
+        asked = jobs.job(
+            ("misfit", *pair), lambda report: studies.misfit(request, report), kind=jobs.QUICK
+        )
         wait([asked.future], timeout=_PATIENCE_S if known else 0)
         if not asked.parts:
             return None
@@ -181,7 +183,7 @@ def _in_reading_order(site: Site) -> tuple[int, Head]:
 
 def _ticked(request: CmapRequest, sites: frozenset[Site]) -> dict[str, Transplanted]:
     asked = SetRequest(request.source, request.target, sites, request.part, request.prompts)
-    running = jobs.job(asked, lambda report: studies.transplant_set(asked, report))
+    running = jobs.job(asked, lambda report: studies.transplant_set(asked, report), kind=jobs.QUICK)
     wait([running.future], timeout=_A_MOMENT_S)
     waiting.follow(running)
     return {YOUR_SET: running.parts[0]} if running.parts else {}

@@ -7,11 +7,12 @@ from collections.abc import Hashable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import streamlit as st
 
 from backend import catalogue, jobs
-from backend.errors import UserError
+from backend.errors import explained
 from backend.setting import Setting
 
 if TYPE_CHECKING:
@@ -22,13 +23,15 @@ _PATIENCE_S = 2.0
 
 def bench_for(setting: Setting) -> Bench:
     """The prepared bench; while it is not there, a panel stands in for the rest of the page."""
-    bench: Bench = _result_of(setting, lambda report: _prepare(setting, report))
+    bench: Bench = _result_of(setting, lambda report: _prepare(setting, report), jobs.BENCH)
     return bench
 
 
 def wait_for_source(bench: Bench, source: str) -> None:
     """Come back when the other model's values for this bench are there, in the same way."""
-    _result_of((bench.setting, source), lambda report: _run_source(bench, source, report))
+    if source not in bench.sources:
+        of = ref(bench)  # a job is kept for longer than its bench
+        _result_of((of, source), lambda report: _run_source(of, source, report), jobs.QUICK)
 
 
 @contextmanager
@@ -37,12 +40,12 @@ def memory_permitting() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        st.error(f"This could not be computed: {error}. Choose fewer prompts in the sidebar.")
+        st.error(explained(error))
         st.stop()
 
 
-def _result_of(key: Hashable, work: jobs.Work) -> Any:
-    running = jobs.job(key, work)
+def _result_of(key: Hashable, work: jobs.Work, kind: jobs.Kind) -> Any:
+    running = jobs.job(key, work, kind=kind)
     # Once something is on screen it may stay a moment longer: a quick change does not flicker.
     wait([running.future], timeout=_PATIENCE_S if st.session_state.get("painted") else 0)
     st.session_state["painted"] = True
@@ -59,55 +62,63 @@ def follow(running: jobs.Job) -> None:
     # A place of its own: what comes after it is not drawn anew when it vanishes.
     with st.container():
         if running.future.done():
-            _say_how_it_ended(running)
+            say_how_it_ended(running)
         else:
             _progress(running, len(running.parts))
 
 
-def _say_how_it_ended(running: jobs.Job) -> None:
+def say_how_far(running: jobs.Job) -> None:
+    """Its step, how long it has run, and how long it will; how many jobs it waits for."""
+    if running.state is jobs.State.queued:
+        n_before = jobs.n_before(running)
+        st.markdown(f"Waiting for {n_before} {'job' if n_before == 1 else 'jobs'} before it")
+        return
+    left = running.seconds_left
+    estimate = "" if left is None else f", about {duration(left)} to go"
+    st.markdown(f"{running.stage} …")
+    st.progress(running.share, f"{duration(running.seconds)} so far{estimate}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 40 s, 5 min, 2 h 10 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def say_how_it_ended(running: jobs.Job) -> None:
+    """Why it ended early; nothing if it did not."""
     error = running.future.exception()
     if isinstance(error, jobs.Cancelled):
         kept = " What was finished is kept." if running.parts else ""
         st.info(f"Cancelled.{kept} Start again, or change the settings.")
-    elif isinstance(error, UserError):
-        st.error(str(error))
     elif error is not None:
-        st.error(
-            f"This failed: {type(error).__name__}: {error}. Choose fewer prompts or another model, "
-            "or try again."
-        )
+        st.error(explained(error))
 
 
 def _prepare(setting: Setting, report: jobs.Report) -> Iterator[Bench]:
     report("Starting the engine", 0.02)
     from backend.bench import prepare
 
-    bench = prepare(setting, report)
-    _spare_the_collector()
-    yield bench
+    yield prepare(setting, report)
 
 
-def _run_source(bench: Bench, source: str, report: jobs.Report) -> Iterator[Any]:
+def _run_source(of: ref[Bench], source: str, report: jobs.Report) -> Iterator[str]:
     report(f"Running {catalogue.label(source)} on the same prompts", 0.1)
     from backend.bench import source_values
 
-    yield source_values(bench, source)
-
-
-def _spare_the_collector() -> None:
-    """Streamlit collects garbage after every run of a script; what torch and a model bring along
-    stays anyway, and to walk through it would cost each click a quarter of a second."""
-    gc.freeze()
+    if bench := of():
+        source_values(bench, source)
+    yield source
 
 
 @st.fragment(run_every=1.0)
 def _progress(running: jobs.Job, n_parts: int) -> None:
-    _spare_the_collector()
+    # Streamlit collects garbage after every run: see `jobs`, which does this once a job has ended.
+    gc.freeze()
     if running.future.done() or len(running.parts) != n_parts:
         st.rerun()
-    left = running.seconds_left
-    estimate = "" if left is None else f", about {left:.0f} s to go"
     with st.container(border=True):
-        st.markdown(f"#### {running.stage} …")
-        st.progress(running.share, f"{running.seconds:.0f} s so far{estimate}")
+        say_how_far(running)
         st.button("Cancel", key=f"cancel {id(running)}", on_click=running.cancel)
