@@ -20,6 +20,7 @@ from functools import cache
 from itertools import count
 from queue import SimpleQueue
 from time import monotonic
+from traceback import format_exception
 from typing import Any
 
 from backend.errors import UserError
@@ -67,6 +68,7 @@ class State(Enum):
     failed = "failed"
 
 
+_log = logging.getLogger(__name__)
 _number = count()
 _jobs: OrderedDict[Hashable, Job] = OrderedDict()
 _lock = threading.Lock()
@@ -163,7 +165,7 @@ class Job:
                 self.parts.append(part)
         except BaseException as error:
             if not isinstance(error, Cancelled | UserError):
-                logging.getLogger(__name__).error("“%s” failed", self.title, exc_info=error)
+                _log.error("“%s” failed\n%s", self.title, "".join(format_exception(error)))
             # The frames of the traceback hold what filled the memory.
             error.__cause__ = error.__context__ = None
             return error.with_traceback(None)
