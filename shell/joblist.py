@@ -10,15 +10,7 @@ import streamlit as st
 from backend import jobs
 from backend.jobs import Job, State
 from shell import places
-from shell.waiting import duration, say_how_far, say_how_it_ended
-
-_MARKS = {
-    State.queued: "⏳",
-    State.running: "▶",
-    State.finished: "✓",
-    State.cancelled: "⏹",
-    State.failed: "⚠",
-}
+from shell.waiting import how_it_ended, how_long, what_now
 
 
 def show_jobs() -> None:
@@ -34,7 +26,7 @@ def _list(is_live: bool) -> None:
     listed = jobs.listed()
     if is_live and not any(_is_active(each) for each in listed):
         st.rerun()
-    with st.popover(_label(listed), width="stretch", key="jobs"):
+    with st.popover(_label(listed), width="stretch", key=f"jobs_{_epoch()}"):
         if not listed:
             st.caption("What you run on Compare, CMAP and Discover is listed here.")
         for job in listed:
@@ -44,33 +36,46 @@ def _list(is_live: bool) -> None:
 
 def _label(listed: list[Job]) -> str:
     counts = Counter(each.state for each in listed)
-    active = [
-        f"{counts[state]} {state.value}" for state in (State.running, State.queued) if counts[state]
-    ]
+    words = {State.running: "active", State.queued: "queued"}
+    active = [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
     return f"Jobs · {', '.join(active)}" if active else "Jobs"
 
 
 def _show(job: Job) -> None:
-    st.text(f"{_MARKS[job.state]} {job.title}")
-    if _is_active(job):
-        say_how_far(job)
-    elif job.state is State.finished:
-        st.caption(f"Finished in {duration(job.seconds)}.")
-    else:
-        say_how_it_ended(job)
-    opening = False
-    with st.container(horizontal=True):
-        if _is_active(job):
-            st.button("Cancel", key=f"cancel_{job.number}", on_click=job.cancel)
+    about, buttons = st.columns([3.4, 1], gap="small")
+    with about, st.container(gap="xxsmall"):
+        st.text(job.title)
+        if job.state is State.running:
+            st.progress(job.share, f"{what_now(job)} {how_long(job)}")
+        elif job.state is State.queued:
+            st.caption(what_now(job))
+        elif job.state is State.failed:
+            st.error(how_it_ended(job))
+        else:
+            st.caption(how_it_ended(job))
+    with buttons, st.container(gap="xsmall"):
         opening = st.button(
             "Open",
             key=f"open_{job.number}",
-            on_click=places.choose_again,
-            args=(job.request, job),
-            help="Go to its page, with the choices it was started with.",
+            on_click=_choose_again,
+            args=(job,),
+            width="stretch",
         )
+        if _is_active(job):
+            st.button("Cancel", key=f"cancel_{job.number}", on_click=job.cancel, width="stretch")
     if opening:
         st.switch_page(places.page_of(job.request))
+
+
+def _choose_again(job: Job) -> None:
+    places.choose_again(job.request, job)
+    st.session_state["jobs_epoch"] = _epoch() + 1
+
+
+def _epoch() -> int:
+    """A list under another key is a new one, which is closed."""
+    epoch: int = st.session_state.get("jobs_epoch", 0)
+    return epoch
 
 
 def _is_active(job: Job) -> bool:

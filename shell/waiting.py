@@ -62,21 +62,31 @@ def follow(running: jobs.Job) -> None:
     # A place of its own: what comes after it is not drawn anew when it vanishes.
     with st.container():
         if running.future.done():
-            say_how_it_ended(running)
+            _say_why_it_ended_early(running)
         else:
             _progress(running, len(running.parts))
 
 
-def say_how_far(running: jobs.Job) -> None:
-    """Its step, how long it has run, and how long it will; how many jobs it waits for."""
-    if running.state is jobs.State.queued:
-        n_before = jobs.n_before(running)
-        st.markdown(f"Waiting for {n_before} {'job' if n_before == 1 else 'jobs'} before it")
-        return
+def _say_why_it_ended_early(ended: jobs.Job) -> None:
+    if ended.state is jobs.State.cancelled:
+        st.info(how_it_ended(ended))
+    elif ended.state is jobs.State.failed:
+        st.error(how_it_ended(ended))
+
+
+def what_now(running: jobs.Job) -> str:
+    """The step that it is at, or how many jobs it waits for."""
+    if running.state is not jobs.State.queued:
+        return f"{running.stage} …"
+    n_before = jobs.n_before(running)
+    return f"Waiting for {n_before} {'job' if n_before == 1 else 'jobs'} before it …"
+
+
+def how_long(running: jobs.Job) -> str:
+    """How long it has been running, and an estimate of what is left."""
     left = running.seconds_left
     estimate = "" if left is None else f", about {duration(left)} to go"
-    st.markdown(f"{running.stage} …")
-    st.progress(running.share, f"{duration(running.seconds)} so far{estimate}")
+    return f"{duration(running.seconds)} so far{estimate}"
 
 
 def duration(seconds: float) -> str:
@@ -87,14 +97,15 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-def say_how_it_ended(running: jobs.Job) -> None:
-    """Why it ended early; nothing if it did not."""
-    error = running.future.exception()
+def how_it_ended(ended: jobs.Job) -> str:
+    """What became of it, and what to do next if that is not the result."""
+    error = ended.future.exception()
+    if error is None:
+        return f"Finished in {duration(ended.seconds)}."
     if isinstance(error, jobs.Cancelled):
-        kept = " What was finished is kept." if running.parts else ""
-        st.info(f"Cancelled.{kept} Start again, or change the settings.")
-    elif error is not None:
-        st.error(explained(error))
+        kept = " What was finished is kept." if ended.parts else ""
+        return f"Cancelled.{kept} Start again, or change the settings."
+    return explained(error)
 
 
 def _prepare(setting: Setting, report: jobs.Report) -> Iterator[Bench]:
@@ -120,5 +131,7 @@ def _progress(running: jobs.Job, n_parts: int) -> None:
     if running.future.done() or len(running.parts) != n_parts:
         st.rerun()
     with st.container(border=True):
-        say_how_far(running)
+        st.markdown(f"#### {what_now(running)}")
+        if running.state is jobs.State.running:
+            st.progress(running.share, how_long(running))
         st.button("Cancel", key=f"cancel {id(running)}", on_click=running.cancel)
