@@ -50,7 +50,7 @@ def _show(job: Job) -> None:
         elif job.state is State.queued:
             st.caption(what_now(job))
         elif job.state is State.failed:
-            st.error(how_it_ended(job))
+            st.caption(f":red[**Failed.**] {how_it_ended(job)}")
         else:
             st.caption(how_it_ended(job))
     with buttons, st.container(gap="xsmall"):
