@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -36,9 +35,10 @@ Open = Callable[..., Any]
 def open_page(server: str, browser: Any) -> Iterator[Open]:
     with watched_pages(browser) as open_watched:
 
-        def open_ready(query: str) -> Any:
-            page = open_watched(f"{server}/?{query}")
-            expect(page.locator(".spoken")).to_be_attached(timeout=START_MS)
+        def open_ready(title: str, query: str) -> Any:
+            path = "" if title == "Circuit" else title.lower()
+            page = open_watched(f"{server}/{path}?{query}")
+            expect(jobs_button(page)).to_be_visible(timeout=START_MS)
             return page
 
         yield open_ready
@@ -56,8 +56,7 @@ def go_to(page: Any, title: str) -> None:
     )
 
 
-def start(page: Any, title: str) -> None:
-    go_to(page, title)
+def run(page: Any) -> None:
     page.get_by_role("button", name="Run", exact=True).click(timeout=START_MS)
 
 
@@ -79,10 +78,13 @@ def listed(jobs: Any, title: str) -> Any:
 def test_two_sessions_at_once_show_their_own_numbers_and_clicks_do_not_wait(
     open_page: Open, circuit: Circuit
 ) -> None:
-    first, second = open_page("n=1000&boxes=5&seed=2"), open_page("n=50&boxes=3&seed=1")
-    start(first, "Compare")
+    second = open_page("Circuit", "n=50&boxes=3&seed=1")
+    expect(second.locator(".spoken")).to_be_attached(timeout=START_MS)
+    first = open_page("Compare", "n=1000&boxes=5&seed=2")
+    run(first)
     expect(jobs_button(first)).to_have_text(re.compile("1 active"))
-    start(second, "CMAP")
+    go_to(second, "CMAP")
+    run(second)
     expect(jobs_button(second)).to_have_text(re.compile("1 active, 1 queued"))
     expect(second.get_by_text("Waiting for 1 job before it")).to_be_visible()
 
@@ -109,9 +111,10 @@ def test_two_sessions_at_once_show_their_own_numbers_and_clicks_do_not_wait(
 
 
 def test_queued_and_running_jobs_can_be_cancelled(open_page: Open) -> None:
-    page = open_page("n=1000&boxes=6")
-    start(page, "Compare")
-    start(page, "CMAP")
+    page = open_page("Compare", "n=1000&boxes=6")
+    run(page)
+    go_to(page, "CMAP")
+    run(page)
     jobs = open_list(page)
     queued, running = listed(jobs, "CMAP"), listed(jobs, "Compare")
     expect(queued).to_contain_text("Waiting for 1 job before it")
@@ -128,11 +131,11 @@ def test_a_job_outlives_its_tab_and_another_opens_its_result(
     open_page: Open, circuit: Circuit
 ) -> None:
     models = catalogue.bundled_models()
-    page = open_page("n=50&boxes=4&seed=5")
-    start(page, "CMAP")
+    page = open_page("CMAP", "n=50&boxes=4&seed=5")
+    run(page)
     expect(jobs_button(page)).to_have_text(re.compile("1 active"))
     page.close()
-    other = open_page("n=100")
+    other = open_page("Paper", "n=100")
     jobs = open_list(other)
     job = listed(jobs, "50 prompts, seed 5, 4 boxes")
     expect(job).to_contain_text("Finished in", timeout=START_MS)
@@ -148,17 +151,15 @@ def test_a_job_outlives_its_tab_and_another_opens_its_result(
 
 def test_a_job_that_fails_says_why_and_the_next_one_runs(open_page: Open, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
-    shutil.copytree(catalogue.MODELS / "base", damaged)
-    config = json.loads((damaged / "config.json").read_text())
+    shutil.copytree(catalogue.BUNDLED / "base", damaged)
     (damaged / "model.safetensors").write_bytes(b"\x08" + bytes(20))
-    assert config
-    page = open_page("n=50&boxes=3&seed=9")
-    go_to(page, "Compare")
+    page = open_page("Compare", "n=50&boxes=3&seed=9")
     models = page.get_by_role("combobox", name="Models")
     models.fill(str(damaged))
     models.press("Enter")
-    start(page, "Compare")
-    start(page, "CMAP")
+    run(page)
+    go_to(page, "CMAP")
+    run(page)
     expect(page.get_by_role("rowheader", name=re.compile("^all"))).to_be_visible(timeout=LONG_MS)
     job = listed(open_list(page), "damaged")
     expect(job).to_contain_text(re.compile(r"Failed\..*cannot be loaded"), timeout=START_MS)
@@ -166,4 +167,4 @@ def test_a_job_that_fails_says_why_and_the_next_one_runs(open_page: Open, tmp_pa
     expect(page.get_by_role("alert")).to_contain_text("cannot be loaded")
     expect(page.get_by_role("rowheader", name="Base")).to_be_visible()
     go_to(page, "Circuit")
-    expect(page.get_by_role("switch").first).to_be_visible()
+    expect(page.get_by_role("switch").first).to_be_visible(timeout=START_MS)
