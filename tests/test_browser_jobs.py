@@ -36,9 +36,9 @@ def open_page(server: str, browser: Any) -> Iterator[Open]:
     with watched_pages(browser) as open_watched:
 
         def open_ready(title: str, query: str) -> Any:
-            path = "" if title == "Circuit" else title.lower()
-            page = open_watched(f"{server}/{path}?{query}")
-            expect(jobs_button(page)).to_be_visible(timeout=START_MS)
+            page = open_watched(f"{server}/?{query}")
+            expect(page.locator(".spoken")).to_be_attached(timeout=START_MS)
+            go_to(page, title)
             return page
 
         yield open_ready
@@ -54,6 +54,12 @@ def go_to(page: Any, title: str) -> None:
     expect(page.get_by_role("link", name=title, exact=True)).to_have_attribute(
         "aria-current", "page"
     )
+
+
+def ask_for_1000_prompts(page: Any) -> None:
+    page.get_by_role("combobox", name="Prompts").click()
+    page.get_by_role("option", name="1000").click()
+    expect(page.get_by_text("1000 prompts, seed").first).to_be_visible()
 
 
 def run(page: Any) -> None:
@@ -79,8 +85,8 @@ def test_two_sessions_at_once_show_their_own_numbers_and_clicks_do_not_wait(
     open_page: Open, circuit: Circuit
 ) -> None:
     second = open_page("Circuit", "n=50&boxes=3&seed=1")
-    expect(second.locator(".spoken")).to_be_attached(timeout=START_MS)
-    first = open_page("Compare", "n=1000&boxes=5&seed=2")
+    first = open_page("Compare", "n=50&boxes=5&seed=2")
+    ask_for_1000_prompts(first)
     run(first)
     expect(jobs_button(first)).to_have_text(re.compile("1 active"))
     go_to(second, "CMAP")
@@ -111,7 +117,8 @@ def test_two_sessions_at_once_show_their_own_numbers_and_clicks_do_not_wait(
 
 
 def test_queued_and_running_jobs_can_be_cancelled(open_page: Open) -> None:
-    page = open_page("Compare", "n=1000&boxes=6")
+    page = open_page("Compare", "n=50&boxes=6")
+    ask_for_1000_prompts(page)
     run(page)
     go_to(page, "CMAP")
     run(page)
@@ -135,7 +142,7 @@ def test_a_job_outlives_its_tab_and_another_opens_its_result(
     run(page)
     expect(jobs_button(page)).to_have_text(re.compile("1 active"))
     page.close()
-    other = open_page("Paper", "n=100")
+    other = open_page("Paper", "n=50&boxes=3")
     jobs = open_list(other)
     job = listed(jobs, "50 prompts, seed 5, 4 boxes")
     expect(job).to_contain_text("Finished in", timeout=START_MS)
