@@ -6,7 +6,7 @@ Importing this module imports torch: pages reach it from a background job.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
 from weakref import ref
@@ -25,17 +25,17 @@ from backend.loading import LoadedModel, load_model
 from backend.measures import Answers, read_answers
 from backend.setting import Intervention, Mode, Reading, Setting
 from backend.tasks import PromptSet, counterfactual_prompts, reference_prompts, sample_prompts
+from backend.urgency import unheld
 from backend.vital import mean_head_outputs, vital_head_outputs, vital_means
 
 _N_ATTENTION = 100
 _TINY = 10_000_000
-_MOST_SOURCES = 3
 _loading = Lock()
 
 
 def load(name: str) -> LoadedModel:
     """`load_model`, keeping the last four, with as many threads as serve the model best."""
-    with _loading:  # or two threads that ask at once would each load it
+    with _loading, unheld():  # without the lock, two threads that ask at once would both load it
         return _load(name)
 
 
@@ -51,8 +51,7 @@ class Bench:
     """What is the same for every click: prompts, cached runs and the values to patch with.
 
     values: what replaces a head, by mode: [n_layers, n, 3, n_heads, d_head] at the vital tokens.
-    whole: the answers of the model as it is. sources: the last other models' values, of the same
-    shape, by the model's name.
+    whole: the answers of the model as it is.
     """
 
     setting: Setting
@@ -64,7 +63,6 @@ class Bench:
     whole: Answers
     attention: AttentionMass
     n_reference: int
-    sources: dict[str, Tensor] = field(default_factory=dict)
 
 
 def prepare(setting: Setting, report: Report) -> Bench:
@@ -100,16 +98,16 @@ def source_values(bench: Bench, source: str) -> Tensor:
 
     Raises UserError when they do not fit into the bench's model.
     """
-    if (known := bench.sources.get(source)) is not None:
-        return known
+    return _source_values(ref(bench), source)
+
+
+@lru_cache(maxsize=4)
+def _source_values(of: ref[Bench], source: str) -> Tensor:
+    bench = _still_there(of)
     other = load(source)
     if reason := compatible(other, bench.loaded):
         raise UserError(f"{reason} Choose a source of the same shape and tokenizer.")
-    values = vital_head_outputs(other.model, bench.prompts)
-    for oldest in [*bench.sources][: 1 - _MOST_SOURCES]:
-        bench.sources.pop(oldest, None)
-    bench.sources[source] = values
-    return values
+    return vital_head_outputs(other.model, bench.prompts)
 
 
 def answers(bench: Bench, intervention: Intervention) -> Answers:
@@ -119,8 +117,7 @@ def answers(bench: Bench, intervention: Intervention) -> Answers:
 
 @lru_cache(maxsize=32)
 def _answers(of: ref[Bench], intervention: Intervention) -> Answers:
-    bench = of()
-    assert bench  # whoever asks has it
+    bench = _still_there(of)
     if intervention.source is None:
         values = bench.values[intervention.mode]
     else:
@@ -131,6 +128,13 @@ def _answers(of: ref[Bench], intervention: Intervention) -> Answers:
     if intervention.mode is not Mode.mean:
         backdrop = with_values(backdrop, intervention.off, values)
     return _read(circuit_logits(backdrop, intervention.on), bench.prompts)
+
+
+def _still_there(of: ref[Bench]) -> Bench:
+    """What is cached of a bench does not keep it in memory; whoever asks does."""
+    bench = of()
+    assert bench
+    return bench
 
 
 def _threads(model: nn.Module) -> int:

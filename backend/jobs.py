@@ -48,6 +48,8 @@ class Kind:
 
 LONG = Kind(n_kept=20, is_urgent=False)
 """Asked for by a button, may take hours; in the list of jobs."""
+SMALL = Kind(n_kept=40, is_urgent=False)
+"""A small question that works on what long jobs work on, and so queues with them."""
 QUICK = Kind(n_kept=40, is_urgent=True)
 """A small answer that the page is waiting for."""
 BENCH = Kind(n_kept=3, is_urgent=True)
@@ -147,7 +149,7 @@ class Job:
         with urgent() if self.kind.is_urgent else nullcontext():
             error = self._error_of(work)
         self._ended = monotonic()
-        if self.kind is not QUICK:
+        if self.kind in (LONG, BENCH):
             _tidy_up()
         if error:
             self.future.set_exception(error)

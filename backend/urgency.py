@@ -12,6 +12,7 @@ work that waits for something which the long work has is not stuck for ever."""
 
 _n_urgent = 0
 _changed = threading.Condition()
+_here = threading.local()
 
 
 @contextmanager
@@ -28,8 +29,22 @@ def urgent() -> Iterator[None]:
             _changed.notify_all()
 
 
+@contextmanager
+def unheld() -> Iterator[None]:
+    """This thread's work does not hold inside the block: urgent work may be waiting for it there,
+    as for a model that is being loaded."""
+    before = getattr(_here, "is_unheld", False)
+    _here.is_unheld = True
+    try:
+        yield
+    finally:
+        _here.is_unheld = before
+
+
 def hold(is_over: Callable[[], bool]) -> None:
     """Come back once nothing urgent runs, or it is over; never call it from urgent work."""
+    if getattr(_here, "is_unheld", False):
+        return
     with _changed:
         _changed.wait_for(lambda: not _n_urgent or is_over(), _MOST_HELD_S)
 

@@ -29,9 +29,8 @@ def bench_for(setting: Setting) -> Bench:
 
 def wait_for_source(bench: Bench, source: str) -> None:
     """Come back when the other model's values for this bench are there, in the same way."""
-    if source not in bench.sources:
-        of = ref(bench)  # a job is kept for longer than its bench
-        _result_of((of, source), lambda report: _run_source(of, source, report), jobs.QUICK)
+    of = ref(bench)  # a job is kept for longer than its bench
+    _result_of((of, source), lambda report: _run_source(of, source, report), jobs.QUICK)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from backend import jobs, urgency
 from backend.errors import UserError, explained
 from backend.jobs import Job, Report, State
-from backend.urgency import urgent
+from backend.urgency import unheld, urgent
 
 PATIENCE = 10
 A_MOMENT = 0.2
@@ -213,6 +213,28 @@ def test_work_that_waits_for_what_long_work_has_is_not_stuck(
     step.go_on.set()
     with urgent():
         assert long.future.result(PATIENCE) == ["first", "second"]
+
+
+def test_work_does_not_hold_where_urgent_work_may_be_waiting_for_it() -> None:
+    begun, go_on, loaded = threading.Event(), threading.Event(), threading.Event()
+
+    def work(report: Report) -> Iterator[str]:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        with unheld():
+            report("loading a model", 0.5)
+        loaded.set()
+        report("using it", 0.6)
+        yield "used"
+
+    long = jobs.job("long", work)
+    assert begun.wait(PATIENCE)
+    with urgent():
+        go_on.set()
+        assert loaded.wait(PATIENCE)
+        with pytest.raises(TimeoutError):
+            long.future.result(A_MOMENT)
+    assert long.future.result(PATIENCE) == ["used"]
 
 
 @pytest.mark.parametrize("kind", [jobs.LONG, jobs.QUICK, jobs.BENCH])
