@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from backend.anatomy import decoder
 from backend.circuit import Group, Head, Position
-from backend.hooks import decoder
 from backend.tasks import PromptSet, Role
 
 _BATCH = 32

@@ -23,6 +23,7 @@ from backend.faithfulness import Backdrop, circuit_logits, prepare_backdrop, wit
 from backend.jobs import Report
 from backend.loading import LoadedModel, load_model
 from backend.measures import Answers, read_answers
+from backend.memory import check_fits
 from backend.setting import Intervention, Mode, Reading, Setting
 from backend.tasks import PromptSet, counterfactual_prompts, reference_prompts, sample_prompts
 from backend.urgency import unheld
@@ -76,6 +77,7 @@ def prepare(setting: Setting, report: Report) -> Bench:
     report("Writing the prompts", 0.4)
     prompts = sample_prompts(tokenizer, setting.n, setting.boxes, setting.seed)
     reference = reference_prompts(tokenizer, N_REFERENCE, setting.boxes, setting.seed)
+    check_fits(model, *prompts.input_ids.shape)
     report(f"Averaging head outputs over {N_REFERENCE} reference prompts", 0.45)
     means = mean_head_outputs(model, reference)
     report("Running the counterfactual prompts", 0.6)

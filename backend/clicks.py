@@ -8,34 +8,47 @@ change; only they are run again.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from backend.anatomy import last_logits, logits_of, shape_of
 from backend.circuit import Site
-from backend.hooks import Edit, decoder, edited_head_outputs, shape_of, unwrapped
-from backend.replay import FullRun, full_run, logits_of, replay
+from backend.decomposition import holds
+from backend.hooks import Edit, edited_head_outputs
+from backend.replay import FullRun, full_run, replay
 from backend.tasks import PromptSet
 from backend.vital import input_ids, site_mask, vital_tokens
 
 
 @dataclass(frozen=True, eq=False)
 class CleanRun:
-    """A model's untouched run on some prompts; tokens [n, 3], the vital ones."""
+    """A model's untouched run on some prompts; input_ids [n, seq], tokens [n, 3], the vital ones.
+
+    Without a `run` to start from, everything is run whole.
+    """
 
     model: nn.Module
-    run: FullRun
+    input_ids: Tensor
     tokens: Tensor
+    run: FullRun | None
 
 
 def prepare_clean(model: nn.Module, prompts: PromptSet) -> CleanRun:
     """Run the prompts once, keeping what patching needs."""
-    return CleanRun(model, full_run(model, input_ids(model, prompts)), vital_tokens(model, prompts))
+    whole = _to_run_whole(model, prompts)
+    return replace(whole, run=full_run(model, whole.input_ids)) if holds(model) else whole
+
+
+def _to_run_whole(model: nn.Module, prompts: PromptSet) -> CleanRun:
+    return CleanRun(model, input_ids(model, prompts), vital_tokens(model, prompts), None)
 
 
 def clean_logits(clean: CleanRun) -> Tensor:
     """Logits at the last token of the untouched run: [n, vocab]."""
+    if clean.run is None:
+        return last_logits(clean.model, clean.input_ids)
     return logits_of(clean.model, clean.run.residuals[-1][:, -1])
 
 
@@ -47,13 +60,16 @@ def patched_logits(clean: CleanRun, patches: Collection[Site], values: Tensor) -
     """
     if not patches:
         return clean_logits(clean)
-    mask = site_mask(shape_of(clean.model), patches)
+    mask, run = site_mask(shape_of(clean.model), patches), clean.run
+    if run is None:
+        with edited_head_outputs(clean.model, giving(clean.tokens, mask, values)):
+            return last_logits(clean.model, clean.input_ids)
 
     def rerun(prompts: Tensor | slice, start: int, layer: int) -> Tensor:
-        hidden = clean.run.residuals[layer][prompts, start:]
+        hidden = run.residuals[layer][prompts, start:]
         tokens = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
-        context = clean.run.context.before(start).of_prompts(prompts)
-        edit = _patch(clean.tokens[prompts] - start, mask, values[:, prompts])
+        context = run.context.before(start).of_prompts(prompts)
+        edit = giving(clean.tokens[prompts] - start, mask, values[:, prompts])
         with edited_head_outputs(clean.model, edit):
             return replay(clean.model, hidden, tokens, context, layer)[:, 0]
 
@@ -74,26 +90,21 @@ def rerun_logits(
     starts = first_token.unique().tolist()
     if len(starts) == 1:
         return logits_of(clean.model, rerun(slice(None), starts[0], first_layer))
-    final = torch.empty_like(clean.run.residuals[-1][:, -1])
-    for start in starts:
-        prompts = (first_token == start).nonzero()[:, 0]
-        final[prompts] = rerun(prompts, start, first_layer)
-    return logits_of(clean.model, final)
+    by_start = [(first_token == start).nonzero()[:, 0] for start in starts]
+    finals = [
+        rerun(prompts, start, first_layer) for prompts, start in zip(by_start, starts, strict=True)
+    ]
+    return logits_of(clean.model, torch.cat(finals)[torch.cat(by_start).argsort()])
 
 
-@torch.no_grad()
 def patched_logits_plainly(
     model: nn.Module, prompts: PromptSet, patches: Collection[Site], values: Tensor
 ) -> Tensor:
     """`patched_logits` by its definition, one hooked run of the whole prompts: [n, vocab]."""
-    mask = site_mask(shape_of(model), patches)
-    with edited_head_outputs(model, _patch(vital_tokens(model, prompts), mask, values)):
-        run = decoder(model)(input_ids=input_ids(model, prompts), use_cache=False)
-    logits: Tensor = unwrapped(model).get_output_embeddings()(run.last_hidden_state[:, -1])
-    return logits
+    return patched_logits(_to_run_whole(model, prompts), patches, values)
 
 
-def _patch(rows: Tensor, mask: Tensor, values: Tensor) -> Edit:
+def giving(rows: Tensor, mask: Tensor, values: Tensor) -> Edit:
     """Give the sites of `mask` [n_layers, 3, n_heads] their values; `rows` [n, 3] holds them."""
 
     def edit(layer: int, heads: Tensor) -> Tensor | None:

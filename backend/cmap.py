@@ -17,11 +17,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from torch import Tensor
 
+from backend.anatomy import Projection
 from backend.circuit import READING_ORDER, Circuit, Group, Head, Position, Site
 from backend.clicks import patched_logits
 from backend.compare import same_prompts
 from backend.errors import UserError
-from backend.hooks import Projection
 from backend.loading import LoadedModel
 from backend.measures import mean_difference, recovery, wilson
 from backend.path_patching import Progress

@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from backend.anatomy import last_logits, logits_of, shape_of
 from backend.circuit import Site
-from backend.hooks import at_tokens, decoder, edited_head_outputs, shape_of, unwrapped
-from backend.replay import Context, full_run, logits_of, replay
+from backend.decomposition import holds
+from backend.hooks import at_tokens, edited_head_outputs
+from backend.replay import Context, full_run, replay
 from backend.tasks import PromptSet
 from backend.vital import VITAL, input_ids, site_mask, vital_means, vital_tokens
 
@@ -27,32 +29,50 @@ _CIRCUITS_AT_ONCE = 8
 class Backdrop:
     """A model with every head knocked out, ready for circuits to be switched on.
 
-    hidden [n, 3, d_model]: embeddings of the vital tokens, at `tokens` [n, 3].
-    off_values [n_layers, n, 3, n_heads, d_head]: what a head gives when it is not on.
+    input_ids [n, seq]; tokens [n, 3], the vital ones; means [n_layers, seq, n_heads, d_head], what
+    heads give at other tokens; off_values [n_layers, n, 3, n_heads, d_head], what a head gives at
+    vital ones when it is not on. Without a `run` to start from, everything is run whole.
     """
 
     model: nn.Module
-    context: Context
+    input_ids: Tensor
     tokens: Tensor
-    hidden: Tensor
+    means: Tensor
     off_values: Tensor
+    run: _OtherTokens | None
+
+
+@dataclass(frozen=True, eq=False)
+class _OtherTokens:
+    """What circuits do not change: keys and values of other tokens, and what enters the model.
+
+    hidden [n, 3, d_model]: embeddings of the vital tokens.
+    """
+
+    context: Context
+    hidden: Tensor
+
+
+def prepare_backdrop(model: nn.Module, prompts: PromptSet, means: Tensor) -> Backdrop:
+    """Run the prompts with every head at its mean; `means` [n_layers, seq, n_heads, d_head]."""
+    whole = _to_run_whole(model, prompts, means)
+    return replace(whole, run=_other_tokens(whole)) if holds(model) else whole
+
+
+def _to_run_whole(model: nn.Module, prompts: PromptSet, means: Tensor) -> Backdrop:
+    ids, tokens = input_ids(model, prompts), vital_tokens(model, prompts)
+    return Backdrop(model, ids, tokens, means, vital_means(means, prompts), None)
 
 
 @torch.no_grad()
-def prepare_backdrop(model: nn.Module, prompts: PromptSet, means: Tensor) -> Backdrop:
-    """Run the prompts with every head at its mean; `means` [n_layers, seq, n_heads, d_head]."""
-    ids, tokens = input_ids(model, prompts), vital_tokens(model, prompts)
+def _other_tokens(backdrop: Backdrop) -> _OtherTokens:
+    model, means = backdrop.model, backdrop.means
+    ids, tokens = backdrop.input_ids, backdrop.tokens
     with edited_head_outputs(model, lambda layer, heads: means[layer].expand_as(heads)):
         run = full_run(model, ids)
     others = torch.ones_like(ids, dtype=torch.bool).scatter(1, tokens, False)
     other_tokens = others.nonzero()[:, 1].view(len(ids), -1)
-    return Backdrop(
-        model,
-        run.context.at(other_tokens),
-        tokens,
-        at_tokens(run.residuals[0], tokens),
-        vital_means(means, prompts),
-    )
+    return _OtherTokens(run.context.at(other_tokens), at_tokens(run.residuals[0], tokens))
 
 
 def with_values(backdrop: Backdrop, sites: Collection[Site], values: Tensor) -> Backdrop:
@@ -73,7 +93,9 @@ def circuit_logits(backdrop: Backdrop, on: Collection[Site]) -> Tensor:
 @torch.no_grad()
 def circuits_logits(backdrop: Backdrop, circuits: Sequence[Collection[Site]]) -> Tensor:
     """`circuit_logits` of several circuits in one run: [n_circuits, n, vocab]."""
-    model = backdrop.model
+    model, run = backdrop.model, backdrop.run
+    if run is None:
+        return torch.stack([_run_whole(backdrop, sites) for sites in circuits])
     shape = shape_of(model)
     on = torch.stack([site_mask(shape, sites) for sites in circuits], 1).to(backdrop.tokens.device)
 
@@ -82,10 +104,26 @@ def circuits_logits(backdrop: Backdrop, circuits: Sequence[Collection[Site]]) ->
         off_values = backdrop.off_values[layer][:, None]
         return torch.where(on[layer][..., None], by_circuit, off_values).flatten(1, 2)
 
-    rows = backdrop.hidden.repeat(1, len(circuits), 1)
+    rows = run.hidden.repeat(1, len(circuits), 1)
     with edited_head_outputs(model, switch_off):
-        final = replay(model, rows, backdrop.tokens, backdrop.context, variants=len(circuits))
+        final = replay(model, rows, backdrop.tokens, run.context, variants=len(circuits))
     return logits_of(model, final.transpose(0, 1))
+
+
+def _run_whole(backdrop: Backdrop, on: Collection[Site]) -> Tensor:
+    """Logits [n, vocab] when only these sites compute freely, by one run of the whole prompts."""
+    mask = site_mask(shape_of(backdrop.model), on).to(backdrop.tokens.device)
+    prompts = torch.arange(len(backdrop.tokens), device=backdrop.tokens.device)
+
+    def switch_off(layer: int, heads: Tensor) -> Tensor:
+        given = backdrop.means[layer].expand_as(heads).clone()
+        for position, at in enumerate(backdrop.tokens.T):
+            free, off = heads[prompts, at], backdrop.off_values[layer][:, position]
+            given[prompts, at] = torch.where(mask[layer, position][:, None], free, off)
+        return given
+
+    with edited_head_outputs(backdrop.model, switch_off):
+        return last_logits(backdrop.model, backdrop.input_ids)
 
 
 def circuits_right(
@@ -98,21 +136,8 @@ def circuits_right(
         yield (circuits_logits(backdrop, some).argmax(-1) == answers).cpu()
 
 
-@torch.no_grad()
 def circuit_logits_plainly(
     model: nn.Module, prompts: PromptSet, means: Tensor, on: Collection[Site]
 ) -> Tensor:
     """`circuit_logits` by its definition, one hooked run of the whole prompts: [n, vocab]."""
-    ids, tokens = input_ids(model, prompts), vital_tokens(model, prompts)
-    mask = site_mask(shape_of(model), on).to(ids.device)
-
-    def switch_off(layer: int, heads: Tensor) -> Tensor:
-        free = torch.zeros(heads.shape[:3], dtype=torch.bool, device=heads.device)
-        for position, at in enumerate(tokens.T):
-            free[torch.arange(len(ids), device=at.device), at] = mask[layer, position]
-        return torch.where(free[..., None], heads, means[layer])
-
-    with edited_head_outputs(model, switch_off):
-        final = decoder(model)(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
-    logits: Tensor = unwrapped(model).get_output_embeddings()(final)
-    return logits
+    return circuit_logits(_to_run_whole(model, prompts, means), on)

@@ -1,11 +1,12 @@
 """One mechanism: see or replace head outputs while a model runs.
 
-A head output is a head's slice of the *input* of the attention output projection (`o_proj`),
+A head output is a head's slice of the *input* of the attention output projection,
 before the projection mixes heads. Slicing the projection's output would be wrong: there, every
 number is a sum over all heads.
 
 Hooks live on the model, which threads share: a hook acts only in the thread that opened its block,
-and goes when the block ends, whatever happens in it.
+and goes when the block ends, whatever happens in it. What is seen and given is on the device where
+the model takes its token ids, also of a model that is spread over several.
 """
 
 from __future__ import annotations
@@ -13,54 +14,30 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backend.circuit import ModelShape
+from backend.anatomy import Layer, Projection, decoder, device_of, layers, shape_of
 
 Edit = Callable[[int, Tensor], Tensor | None]
 """(layer, heads [batch, seq, n_heads, d_head]) -> what to run on with; None keeps them."""
-
-Projection = Literal["q_proj", "k_proj", "v_proj"]
-
-
-def decoder(model: nn.Module) -> Any:
-    """The stack of layers inside a causal language model, PEFT-wrapped or not."""
-    return unwrapped(model).get_decoder()
-
-
-def unwrapped(model: Any) -> Any:
-    """The causal language model itself, out of its PEFT wrapper; its adapters stay active."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def shape_of(model: nn.Module) -> ModelShape:
-    """Layers, query heads, key-value heads and head size, read off the modules themselves."""
-    stack = decoder(model)
-    attention = stack.layers[0].self_attn
-    d_head = attention.head_dim
-    return ModelShape(
-        len(stack.layers),
-        attention.o_proj.in_features // d_head,
-        attention.k_proj.out_features // d_head,
-        d_head,
-    )
 
 
 @contextmanager
 def edited_head_outputs(model: nn.Module, edit: Edit) -> Iterator[None]:
     """Pass every layer's head outputs through `edit` while the block runs."""
+    d_head = shape_of(model).d_head
 
-    def register(module: nn.Module, edit_flat: Callable[[Tensor], Tensor | None]) -> Any:
+    def place(layer: Layer, edit_here: Callable[[Tensor], Tensor | None]) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor] | None:
-            edited = edit_flat(inputs[0])
-            return None if edited is None else (edited,)
+            edited = edit_here(inputs[0].unflatten(-1, (-1, d_head)))
+            return None if edited is None else (edited.flatten(-2).contiguous(),)
 
-        return module.register_forward_pre_hook(hook)
+        return layer.out.register_forward_pre_hook(hook)
 
-    with _edited(model, "o_proj", edit, register):
+    with _edited(model, edit, place):
         yield
 
 
@@ -68,40 +45,48 @@ def edited_head_outputs(model: nn.Module, edit: Edit) -> Iterator[None]:
 def edited_projections(model: nn.Module, name: Projection, edit: Edit) -> Iterator[None]:
     """Pass every layer's queries, keys or values, as they leave their projection, through `edit`.
 
-    Queries and keys are not yet normed or rotated. Under grouped-query attention `k_proj` and
-    `v_proj` have one head per key-value head, each shared by several query heads.
+    Queries and keys are not yet normed or rotated. Under grouped-query attention keys and values
+    have one head per key-value head, each shared by several query heads.
     """
 
-    def register(module: nn.Module, edit_flat: Callable[[Tensor], Tensor | None]) -> Any:
-        return module.register_forward_hook(lambda _, __, output: edit_flat(output))
+    def place(layer: Layer, edit_here: Callable[[Tensor], Tensor | None]) -> Any:
+        module, view = layer.projection(name)
 
-    with _edited(model, name, edit, register):
+        def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor | None:
+            edited = edit_here(view(output))
+            if edited is None:
+                return None
+            output = output.clone()
+            view(output).copy_(edited)
+            return output
+
+        return module.register_forward_hook(hook)
+
+    with _edited(model, edit, place):
         yield
 
 
 @contextmanager
 def _edited(
     model: nn.Module,
-    name: str,
     edit: Edit,
-    register: Callable[[nn.Module, Callable[[Tensor], Tensor | None]], Any],
+    place: Callable[[Layer, Callable[[Tensor], Tensor | None]], Any],
 ) -> Iterator[None]:
-    d_head = shape_of(model).d_head
-    owner = threading.get_ident()
+    owner, home = threading.get_ident(), device_of(model)
     handles = []
 
-    def edit_of(layer: int) -> Callable[[Tensor], Tensor | None]:
-        def edit_flat(flat: Tensor) -> Tensor | None:
+    def edit_of(number: int) -> Callable[[Tensor], Tensor | None]:
+        def edit_here(heads: Tensor) -> Tensor | None:
             if threading.get_ident() != owner:
                 return None
-            edited = edit(layer, flat.unflatten(-1, (-1, d_head)))
-            return None if edited is None else edited.flatten(-2)
+            edited = edit(number, heads.to(home))
+            return None if edited is None else edited.to(heads.device)
 
-        return edit_flat
+        return edit_here
 
     try:
-        for layer, block in enumerate(decoder(model).layers):
-            handles.append(register(getattr(block.self_attn, name), edit_of(layer)))
+        for number, layer in enumerate(layers(model)):
+            handles.append(place(layer, edit_of(number)))
         yield
     finally:
         for handle in handles:

@@ -19,10 +19,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from backend.anatomy import KNOWN, shape_of
 from backend.catalogue import resolve
 from backend.circuit import ModelShape
 from backend.errors import UserError
-from backend.hooks import shape_of
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -104,8 +104,8 @@ def _checked_shape(name: str, model: nn.Module, tokenizer: Any) -> ModelShape:
         shape = shape_of(model)
     except (AttributeError, IndexError, TypeError) as error:
         raise UserError(
-            f"“{name}” is not built like a Llama: its layers have no self_attn with q_proj, "
-            "k_proj, v_proj and o_proj. Choose a Llama, Mistral or Qwen model."
+            f"“{name}” is built in a way that is not known here: its attention cannot be found. "
+            f"Choose a model of one of these families: {KNOWN}."
         ) from error
     if not tokenizer.is_fast:
         raise UserError(

@@ -20,7 +20,8 @@ The score is (p_patched - p_clean) / p_clean of the right answer: negative when 
 In practice neither run is whole. With all other heads frozen, the sender run changes the residual
 stream at one token only, through MLPs: no attention, and all heads of a layer are rows of one
 batch. The receivers' run starts at the first receiver above the sender and at the group's token,
-over cached keys and values of the tokens before it. Nothing is approximated.
+over cached keys and values of the tokens before it. Nothing is approximated. A model that cannot be
+taken apart like that is run whole (`backend.plain_patching`).
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 from torch import Tensor, nn
 
+from backend.anatomy import Projection, dtype_of, logits_of, shape_of
 from backend.circuit import Group, Head
-from backend.hooks import Projection, decoder, shape_of
+from backend.clicks import clean_logits
+from backend.memory import memory_errors_explained
+from backend.plain_patching import patched_plainly
 from backend.receivers_runs import receivers_runs
-from backend.replay import logits_of
-from backend.run_pairs import RunPairs, Scene, scenes
-from backend.sender_runs import sender_runs
+from backend.run_pairs import RunPair, RunPairs, scenes
+from backend.sender_runs import sender_finals
 from backend.tasks import PromptSet
 
 Progress = Callable[[int, int], None]
@@ -76,7 +79,7 @@ def scores_of(
     shape = shape_of(pairs.model)
     below = max((head.layer for head in receivers), default=0)
     n_sending_layers = shape.n_layers if group is Group.A else below
-    dtype = torch.promote_types(decoder(pairs.model).embed_tokens.weight.dtype, torch.float32)
+    dtype = torch.promote_types(dtype_of(pairs.model), torch.float32)
     scores = torch.zeros(pairs.n_prompts, shape.n_layers, shape.n_heads, dtype=dtype)
     layers = [
         layer
@@ -87,32 +90,40 @@ def scores_of(
         return scores
     done, total = 0, pairs.n_prompts * len(layers)
     progress(done, total)
-    for batch, pair in pairs:
-        for rows, scene in scenes(pair, group):
-            before = _answer_log_probability(scene, scene.run.residuals[-1][:, -1:])
-            for layer, final in _patched(scene, layers, group, receivers):
-                after = _answer_log_probability(scene, final)
-                scores[batch[rows.cpu()], layer] = torch.expm1(after - before).to(scores)
-                done += len(rows)
-                progress(done, total)
+    with memory_errors_explained(pairs.model, pairs.n_at_once):
+        for batch, pair in pairs:
+            for rows, patched in _patched_runs(pair, group, layers, receivers):
+                answers = pair.answers[rows]
+                before = _log_probability(clean_logits(pair.clean)[rows, None], answers)
+                for layer, logits in patched:
+                    after = _log_probability(logits, answers)
+                    scores[batch[rows.cpu()], layer] = torch.expm1(after - before).to(scores)
+                    done += len(rows)
+                    progress(done, total)
     return scores
 
 
-def _patched(
-    scene: Scene, layers: Collection[int], group: Group, receivers: Collection[Head]
-) -> Iterator[tuple[int, Tensor]]:
-    """Each layer, and the last residuals [n, n_heads, d_model] with its heads' paths patched."""
-    if group is not Group.A:
-        yield from receivers_runs(scene, layers, receivers, _RECEIVED[group])
+def _patched_runs(
+    pair: RunPair, group: Group, layers: Collection[int], receivers: Collection[Head]
+) -> Iterator[tuple[Tensor, Iterator[tuple[int, Tensor]]]]:
+    """Row numbers of some prompts, and for each layer their logits with its heads' paths patched.
+
+    Logits are [n, n_heads, vocab], at the last token.
+    """
+    if pair.clean.run is None:
+        everyone = torch.arange(len(pair.answers), device=pair.answers.device)
+        yield everyone, patched_plainly(pair, group, layers, receivers, _RECEIVED.get(group))
         return
-    for layer in layers:
-        *_, (_, final) = sender_runs(scene, layer, shape_of(scene.model).n_layers)
-        yield layer, final
+    for rows, scene in scenes(pair, pair.clean.run, group):
+        if group is Group.A:
+            finals = sender_finals(scene, layers)
+        else:
+            finals = receivers_runs(scene, layers, receivers, _RECEIVED[group])
+        yield rows, ((layer, logits_of(pair.clean.model, final)) for layer, final in finals)
 
 
-def _answer_log_probability(scene: Scene, final: Tensor) -> Tensor:
-    """Of the right answer, read from last residuals [n, k, d_model]: [n, k]."""
-    logits = logits_of(scene.model, final)
+def _log_probability(logits: Tensor, answers: Tensor) -> Tensor:
+    """Of the right answers [n], read from logits [n, k, vocab]: [n, k]."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    answers = scene.answers[:, None, None].expand(-1, logits.shape[1], 1)
-    return logits.gather(-1, answers)[..., 0] - logits.logsumexp(-1)
+    places = answers[:, None, None].expand(-1, logits.shape[1], 1)
+    return logits.gather(-1, places)[..., 0] - logits.logsumexp(-1)

@@ -16,16 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backend.anatomy import Projection, layers, shape_of
 from backend.circuit import Head
-from backend.hooks import (
-    Edit,
-    Projection,
-    decoder,
-    edited_projections,
-    recorded_head_outputs,
-    shape_of,
-)
-from backend.replay import Context, attend, layer_inputs, replay, through_mlp
+from backend.hooks import Edit, edited_projections, recorded_head_outputs
+from backend.replay import Context, layer_inputs, replay
 from backend.run_pairs import Scene
 from backend.sender_runs import sender_runs
 
@@ -79,12 +73,12 @@ def _as_they_were(scene: Scene, layer: int) -> _Entrance:
 def _moved_by_values(scene: Scene, layer: int, tokens: Tensor, context: Context) -> _Entrance:
     """Rows that leave a layer in which values were received, and nothing else had changed."""
     model, shape = scene.model, shape_of(scene.model)
-    block = decoder(model).layers[layer]
+    here = layers(model)[layer]
     residual = scene.run.residuals[layer][:, scene.token :]
     values = scene.run.context.values[layer][:, :, scene.token]
-    inputs = layer_inputs(model, residual, tokens, context.tokens, 1)
+    inputs = layer_inputs(model, residual, tokens, context.tokens)[layer]
     with recorded_head_outputs(model) as recorded:
-        attend(block, residual, inputs | {"past_key_values": context})
+        here.attend(residual, inputs, context)
     heads = recorded[0][:, None]
     attention = _attention_to_first(scene, layer, residual, inputs, context)[:, None]
     shared_by = shape.n_heads // shape.n_kv_heads
@@ -97,8 +91,7 @@ def _moved_by_values(scene: Scene, layer: int, tokens: Tensor, context: Context)
         moved[..., readers, :] += (
             attention[..., readers, None] * change.repeat_interleave(shared_by, 2)[:, :, None]
         )
-        attended = block.self_attn.o_proj(moved.flatten(-2))
-        return through_mlp(block, residual[:, None] + attended).flatten(1, 2)
+        return here.leave(residual[:, None], here.add_heads(moved)).flatten(1, 2)
 
     return leave
 
@@ -121,8 +114,7 @@ def _attention_to_first(
         edited_projections(scene.model, "v_proj", only_first),
         recorded_head_outputs(scene.model) as recorded,
     ):
-        cache = replace(context, values=nothing)
-        attend(decoder(scene.model).layers[layer], residual, inputs | {"past_key_values": cache})
+        layers(scene.model)[layer].attend(residual, inputs, replace(context, values=nothing))
     return recorded[0][..., 0]
 
 
@@ -139,9 +131,8 @@ def _received(
     for above, residual in sender_runs(scene, layer, max(head.layer for head in receivers)):
         indices = sorted({head.index // shared_by for head in receivers if head.layer == above})
         if indices:
-            block = decoder(scene.model).layers[above]
-            projected = getattr(block.self_attn, projection)(block.input_layernorm(residual))
-            received[above] = indices, projected.unflatten(-1, (-1, shape.d_head))[:, :, indices]
+            projected = layers(scene.model)[above].project(projection, residual)
+            received[above] = indices, projected[:, :, indices]
     return received
 
 

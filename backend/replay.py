@@ -4,22 +4,21 @@ After an intervention at one token, everything before it is as it was. So every 
 the model's own layers on few *rows* (tokens of a prompt) from the first layer that can change,
 while the other tokens are a *context* of cached, already rotated keys and values.
 
-Prompts are taken to be shorter than any sliding window of the model's attention.
-
 Several variants of the same tokens (other circuits, other senders) go through in one run: a row
 sees the context and the rows of its own variant, so the context is read once for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backend.hooks import at_tokens, decoder, unwrapped
+from backend.anatomy import embed, layers, rotations, shape_of, window
+from backend.hooks import at_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +103,12 @@ class Recorder:
 @torch.no_grad()
 def full_run(model: nn.Module, input_ids: Tensor) -> FullRun:
     """Run whole prompts `input_ids` [n, seq], keeping all that a replay needs."""
-    hidden = decoder(model).embed_tokens(input_ids)
     tokens = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
     recorder = Recorder()
-    inputs = layer_inputs(model, hidden, tokens, tokens[:, :0], 1)
-    inputs["past_key_values"] = recorder
-    residuals = [hidden]
-    for block in decoder(model).layers:
-        residuals.append(block(residuals[-1], **inputs))
+    residuals = [embed(model, input_ids, tokens)]
+    inputs = layer_inputs(model, residuals[0], tokens, tokens[:, :0])
+    for layer, given in zip(layers(model), inputs, strict=True):
+        residuals.append(layer.run(residuals[-1], given, recorder))
     return FullRun(tuple(residuals), recorder.context(tokens))
 
 
@@ -131,60 +128,58 @@ def replay(
     Returns [n, variants, d_model], as it leaves the last layer; there are no layers to run if
     `start` is their number.
     """
+
+    def last(rows: Tensor) -> Tensor:
+        return rows.unflatten(1, (variants, -1))[:, :, -1]
+
+    stack = layers(model)
+    if start == len(stack):
+        return last(hidden)
     inputs = layer_inputs(model, hidden, tokens, context.tokens, variants)
-    inputs["past_key_values"] = context
-    layers = decoder(model).layers
-    if start == len(layers):
-        return hidden.unflatten(1, (variants, -1))[:, :, -1]
-    *lower, top = layers[start:]
-    for block in lower:
-        hidden = block(hidden, **inputs)
-    last = (hidden + attend(top, hidden, inputs)).unflatten(1, (variants, -1))[:, :, -1]
-    return through_mlp(top, last)
-
-
-def attend(block: Any, residual: Tensor, inputs: Mapping[str, Any]) -> Tensor:
-    """What a layer's attention adds to residuals [n, rows, d_model], all its heads together."""
-    attended: Tensor = block.self_attn(block.input_layernorm(residual), **inputs)[0]
-    return attended
-
-
-def through_mlp(block: Any, residual: Tensor) -> Tensor:
-    """The second half of a layer: what its MLP makes of residuals [..., d_model]."""
-    return residual + block.mlp(block.post_attention_layernorm(residual))
-
-
-@torch.no_grad()
-def logits_of(model: nn.Module, hidden: Tensor) -> Tensor:
-    """The logits [..., vocab] read from residuals [..., d_model] that left the last layer."""
-    logits: Tensor = unwrapped(model).get_output_embeddings()(decoder(model).norm(hidden))
-    return logits
+    for layer, given in zip(stack[start:-1], inputs[start:-1], strict=True):
+        hidden = layer.run(hidden, given, context)
+    return stack[-1].leave(last(hidden), last(stack[-1].attend(hidden, inputs[-1], context)))
 
 
 def layer_inputs(
-    model: nn.Module, hidden: Tensor, tokens: Tensor, context_tokens: Tensor, variants: int
-) -> dict[str, Any]:
-    """What every layer is called with beside the residual stream and a cache."""
+    model: nn.Module, hidden: Tensor, tokens: Tensor, context_tokens: Tensor, variants: int = 1
+) -> list[dict[str, Any]]:
+    """What each layer's attention is called with, beside residuals and a cache."""
     rows = tokens.repeat(1, variants)
-    return {
-        # Always given: left to itself, eager attention without a mask would see the future.
-        "attention_mask": _visibility(tokens, context_tokens, variants, hidden.dtype),
-        "position_ids": rows,
-        "position_embeddings": decoder(model).rotary_emb(hidden, position_ids=rows),
-        "use_cache": True,
-    }
+
+    @cache
+    def visibility(window: int | None) -> Tensor:
+        return _visibility(tokens, context_tokens, variants, window, hidden.dtype)
+
+    def inputs(layer: int) -> dict[str, Any]:
+        # The mask is always given: left to itself, eager attention would see the future.
+        given = {"attention_mask": visibility(window(model, layer))}
+        rotated = rotations(model, hidden, rows, layer)
+        return given if rotated is None else given | {"position_embeddings": rotated}
+
+    return [inputs(layer) for layer in range(shape_of(model).n_layers)]
 
 
-def _visibility(tokens: Tensor, context: Tensor, variants: int, dtype: torch.dtype) -> Tensor:
+def _visibility(
+    tokens: Tensor, context: Tensor, variants: int, window: int | None, dtype: torch.dtype
+) -> Tensor:
     """What is added to attention scores: [n or 1, 1, rows, context + rows], 0 or very negative.
 
-    A row sees earlier tokens of the context, and tokens of its own variant up to itself.
+    A row sees earlier tokens of the context, and tokens of its own variant up to itself, as far
+    back as the window reaches.
     """
     n = max(len(tokens), len(context))
     rows = tokens.repeat(1, variants)
-    earlier = (context[:, None, :] < rows[:, :, None]).expand(n, -1, -1)
     variant = torch.arange(variants, device=tokens.device).repeat_interleave(tokens.shape[1])
-    own = (variant[:, None] == variant) & (rows[:, None, :] <= rows[:, :, None])
-    seen = torch.cat([earlier, own.expand(n, -1, -1)], 2)
+    distance = torch.cat(
+        [each.expand(n, -1, -1) for each in (_back(rows, context), _back(rows, rows))], 2
+    )
+    seen = (distance >= 0) & (distance < (window or distance.max() + 1))
+    seen[:, :, context.shape[1] :] &= variant[:, None] == variant
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=tokens.device)
     return torch.where(seen, torch.zeros_like(hidden), hidden)[:, None]
+
+
+def _back(rows: Tensor, others: Tensor) -> Tensor:
+    """How many tokens each of the others is before each row."""
+    return rows[:, :, None] - others[:, None, :]

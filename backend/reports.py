@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import torch
 
+from backend.anatomy import last_logits
 from backend.circuit import Circuit, Group
 from backend.compare import examine
 from backend.discovery import StageProgress, discover
@@ -16,6 +17,7 @@ from backend.edges import edges
 from backend.errors import UserError
 from backend.loading import LoadedModel
 from backend.measures import Answers, Estimate, mean_estimate, ratio, read_answers, wilson
+from backend.memory import memory_errors_explained, prompt_batches
 from backend.path_patching import Progress
 from backend.results import Edges
 from backend.run_pairs import RunPairs
@@ -26,7 +28,7 @@ from backend.tasks import (
     sample_prompts,
     select,
 )
-from backend.vital import input_ids, prompt_batches
+from backend.vital import input_ids
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,9 @@ class FaithfulnessReport:
 def whole_answers(loaded: LoadedModel, prompts: PromptSet) -> Answers:
     """The answers of the untouched model."""
     ids = input_ids(loaded.model, prompts)
-    logits = [
-        loaded.model(input_ids=ids[rows], logits_to_keep=1, use_cache=False).logits[:, -1]
-        for rows in prompt_batches(loaded.model, *ids.shape)
-    ]
+    batches = prompt_batches(loaded.model, *ids.shape)
+    with memory_errors_explained(loaded.model, batches[0].stop):
+        logits = [last_logits(loaded.model, ids[rows]) for rows in batches]
     return read_answers(torch.cat(logits).cpu().numpy(), prompts)
 
 

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from backend.circuit import Group
 from backend.clicks import CleanRun, prepare_clean
+from backend.decomposition import holds
 from backend.hooks import recorded_head_outputs
+from backend.memory import prompt_batches
 from backend.replay import FullRun
 from backend.tasks import PromptSet, select
-from backend.vital import VITAL, prompt_batches, vital_head_outputs, vital_tokens
+from backend.vital import VITAL, vital_head_outputs, vital_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,7 @@ class RunPairs:
         self.model = model
         self.n_prompts = len(prompts)
         self._batches = prompt_batches(model, *prompts.input_ids.shape)
+        self.n_at_once = self._batches[0].stop
         self._pair = lru_cache(maxsize=1)(partial(_run_pair, model, prompts, counterfactual))
 
     def __iter__(self) -> Iterator[tuple[Tensor, RunPair]]:
@@ -57,11 +60,13 @@ def _run_pair(
     chosen = (start <= numbers) & (numbers < stop)
     prompts = select(prompts, chosen)
     tokens = vital_tokens(model, prompts)
-    with recorded_head_outputs(model, tokens) as heads:
+    holds(model)  # Measured now, while nobody listens in.
+    with recorded_head_outputs(model, tokens) as recorded:
         clean = prepare_clean(model, prompts)
+    heads = torch.stack(recorded) if recorded else vital_head_outputs(model, prompts)
     other_heads = vital_head_outputs(model, select(counterfactual, chosen))
     answers = torch.tensor(prompts.answer_ids, device=tokens.device)
-    return RunPair(clean, torch.stack(heads), other_heads, answers)
+    return RunPair(clean, heads, other_heads, answers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +81,9 @@ class Scene:
     token: int
     clean: Tensor
     counterfactual: Tensor
-    answers: Tensor
 
 
-def scenes(pair: RunPair, group: Group) -> Iterator[tuple[Tensor, Scene]]:
+def scenes(pair: RunPair, run: FullRun, group: Group) -> Iterator[tuple[Tensor, Scene]]:
     """Row numbers in the pair, and their scene, for each token at which the group may be."""
     position = VITAL.index(group.position)
     tokens = pair.clean.tokens[:, position]
@@ -90,10 +94,9 @@ def scenes(pair: RunPair, group: Group) -> Iterator[tuple[Tensor, Scene]]:
             rows,
             Scene(
                 pair.clean.model,
-                pair.clean.run if everyone else pair.clean.run.of_prompts(rows),
+                run if everyone else run.of_prompts(rows),
                 token,
                 pair.heads[:, rows, position],
                 pair.counterfactual[:, rows, position],
-                pair.answers[rows],
             ),
         )

@@ -6,13 +6,12 @@ attention is computed, and all heads of a layer are rows of one batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
 
-from backend.hooks import decoder
-from backend.replay import through_mlp
+from backend.anatomy import layers as layers_of
 from backend.run_pairs import Scene
 
 
@@ -22,13 +21,19 @@ def sender_runs(scene: Scene, layer: int, top: int) -> Iterator[tuple[int, Tenso
     Gives, for each layer above the senders', the residuals [n, n_heads, d_model] that enter it at
     the group's token; for `n_layers`, those that leave the last layer.
     """
-    blocks = decoder(scene.model).layers
+    stack = layers_of(scene.model)
     senders = torch.arange(scene.clean.shape[2], device=scene.clean.device)
     sent = scene.clean[layer][:, None].repeat(1, len(senders), 1, 1)
     sent[:, senders, senders] = scene.counterfactual[layer]
     residual = scene.run.residuals[layer][:, scene.token, None]
     for above in range(layer, top):
-        block = blocks[above]
         heads = sent if above == layer else scene.clean[above][:, None]
-        residual = through_mlp(block, residual + block.self_attn.o_proj(heads.flatten(-2)))
+        residual = stack[above].leave(residual, stack[above].add_heads(heads))
         yield above + 1, residual
+
+
+def sender_finals(scene: Scene, layers: Collection[int]) -> Iterator[tuple[int, Tensor]]:
+    """Each sending layer, and how its heads' runs end: last residuals [n, n_heads, d_model]."""
+    for layer in layers:
+        *_, (_, final) = sender_runs(scene, layer, len(scene.clean))
+        yield layer, final

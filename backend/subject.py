@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from backend.anatomy import device_of
 from backend.circuit import Site
 from backend.clicks import CleanRun, patched_logits, prepare_clean
 from backend.faithfulness import Backdrop, circuits_right, prepare_backdrop
 from backend.loading import LoadedModel
+from backend.memory import chunks, memory_errors_explained, moved
 from backend.path_patching import Progress
 from backend.tasks import PromptSet, select
-from backend.vital import mean_head_outputs, prompt_batches, vital_means
-
-_KEPT = 8
+from backend.vital import mean_head_outputs, vital_means
 
 Right = NDArray[np.bool_]
 """Whether prompts are answered right: [n], or [k, n] for k interventions."""
@@ -50,6 +51,12 @@ class Batch:
         """The run with every head knocked out."""
         return prepare_backdrop(self._subject.loaded.model, self.prompts, self._subject.means)
 
+    def move(self, device: torch.device) -> None:
+        """Take what was made so far to a device."""
+        for name in ("clean", "backdrop", "means"):
+            if name in self.__dict__:
+                self.__dict__[name] = moved(self.__dict__[name], device)
+
     @cached_property
     def means(self) -> Tensor:
         """What knocked-out sites give: [n_layers, n, 3, n_heads, d_head]."""
@@ -69,7 +76,8 @@ class Subject:
     """A model and the prompts it is asked, in batches that fit into memory.
 
     Knocked-out heads take their means over `reference`, prompts drawn independently. The latest
-    batches are kept: prompts that fit into them run once for all questions.
+    batches are kept, beside the model or, if that is full, in the CPU's memory: prompts that fit
+    into them run once for all questions.
     """
 
     def __init__(self, loaded: LoadedModel, prompts: PromptSet, reference: PromptSet) -> None:
@@ -77,8 +85,8 @@ class Subject:
         self.prompts = prompts
         self.n_reference = len(reference)
         self._reference = reference
-        self._slices = prompt_batches(loaded.model, *prompts.input_ids.shape)
-        self._batch = lru_cache(maxsize=_KEPT)(self._prepare)
+        self._chunks = chunks(loaded.model, *prompts.input_ids.shape)
+        self._batches: OrderedDict[int, Batch] = OrderedDict()
 
     @cached_property
     def means(self) -> Tensor:
@@ -114,19 +122,31 @@ class Subject:
 
         `progress` counts questions times batches, between which it may raise to cancel.
         """
-        done, total = 0, n_questions * len(self._slices)
+        size = self._chunks.size
+        starts = range(0, len(self.prompts), size)
+        done, total = 0, n_questions * len(starts)
         columns = []
-        for number in range(len(self._slices)):
-            batch = self._batch(number)
-            rows = [np.zeros((0, len(batch.prompts)), dtype=bool)]
-            for some in ask(batch):
-                rows.append(some.numpy())
-                done += len(some)
-                progress(done, total)
+        for start in starts:
+            with memory_errors_explained(self.loaded.model, size):
+                batch = self._batch(start)
+                rows = [np.zeros((0, len(batch.prompts)), dtype=bool)]
+                for some in ask(batch):
+                    rows.append(some.numpy())
+                    done += len(some)
+                    progress(done, total)
             columns.append(np.concatenate(rows))
         return np.concatenate(columns, 1)
 
-    def _prepare(self, number: int) -> Batch:
-        chosen = np.zeros(len(self.prompts), dtype=bool)
-        chosen[self._slices[number]] = True
-        return Batch(self, select(self.prompts, chosen))
+    def _batch(self, start: int) -> Batch:
+        """The batch that begins with this prompt, beside the model; the oldest make room for it."""
+        places = np.arange(len(self.prompts))
+        chosen = (start <= places) & (places < start + self._chunks.size)
+        batch = self._batches.setdefault(start, Batch(self, select(self.prompts, chosen)))
+        self._batches.move_to_end(start)
+        waiting = list(self._batches)[: -self._chunks.n_kept]
+        for old in waiting[: len(waiting) - self._chunks.n_waiting]:
+            del self._batches[old]
+        for old in waiting[max(0, len(waiting) - self._chunks.n_waiting) :]:
+            self._batches[old].move(torch.device("cpu"))
+        batch.move(device_of(self.loaded.model))
+        return batch

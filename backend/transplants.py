@@ -25,16 +25,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from backend.anatomy import Projection, decoder, last_logits, layers, shape_of
 from backend.circuit import Site
 from backend.clicks import CleanRun, clean_logits, given, rerun_logits
-from backend.hooks import (
-    Projection,
-    decoder,
-    edited_projections,
-    recorded_head_outputs,
-    shape_of,
-)
-from backend.replay import Context, Recorder, layer_inputs, through_mlp
+from backend.hooks import Edit, edited_head_outputs, edited_projections, recorded_head_outputs
+from backend.replay import Context, Recorder, layer_inputs
 from backend.tasks import PromptSet
 from backend.vital import input_ids, site_mask
 
@@ -44,12 +39,13 @@ class Foreign:
     """A source's queries, keys or values, ready to be read by a target.
 
     projected: one [n, seq, n_heads, d_head] a layer; keys and values have as many heads as there
-    are key-value heads. context: the target's untouched keys and values, with these in their place.
+    are key-value heads. context: the target's untouched keys and values, with these in their place;
+    None if everything is run whole.
     """
 
     name: Projection
     projected: tuple[Tensor, ...]
-    context: Context
+    context: Context | None
 
 
 @torch.no_grad()
@@ -58,11 +54,14 @@ def foreign(clean: CleanRun, source: nn.Module, prompts: PromptSet, name: Projec
     projected: list[Tensor] = []
     with edited_projections(source, name, lambda _, heads: projected.append(heads.clone())):
         decoder(source)(input_ids=input_ids(source, prompts), use_cache=False)
+    if clean.run is None:
+        return Foreign(name, tuple(projected), None)
     tokens, recorder = clean.run.context.tokens, Recorder()
-    inputs = layer_inputs(clean.model, clean.run.residuals[0], tokens, tokens[:, :0], 1)
+    residuals = clean.run.residuals[:-1]
+    inputs = layer_inputs(clean.model, residuals[0], tokens, tokens[:, :0])
     with edited_projections(clean.model, name, lambda layer, _: projected[layer]):
-        for residual, block in zip(clean.run.residuals, decoder(clean.model).layers, strict=False):
-            block.self_attn(block.input_layernorm(residual), past_key_values=recorder, **inputs)
+        for layer, residual, given in zip(layers(clean.model), residuals, inputs, strict=True):
+            layer.attend(residual, given, recorder)
     return Foreign(name, tuple(projected), recorder.context(tokens))
 
 
@@ -74,33 +73,59 @@ def transplanted_logits(clean: CleanRun, sites: Collection[Site], source: Foreig
     """
     if not sites:
         return clean_logits(clean)
-    model = clean.model
+    model, run, foreign_context = clean.model, clean.run, source.context
     mask = site_mask(shape_of(model), sites)
+    if run is None or foreign_context is None:
+        return _transplanted_plainly(clean, mask, source)
 
     def rerun(prompts: Tensor | slice, start: int, first: int) -> Tensor:
-        hidden = clean.run.residuals[first][prompts, start:]
+        hidden = run.residuals[first][prompts, start:]
         own, other = (
-            context.before(start).of_prompts(prompts)
-            for context in (clean.run.context, source.context)
+            context.before(start).of_prompts(prompts) for context in (run.context, foreign_context)
         )
         tokens = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
-        inputs = layer_inputs(model, hidden, tokens, own.tokens, 1)
+        inputs = layer_inputs(model, hidden, tokens, own.tokens)
         rows = (clean.tokens[prompts] - start).clamp(min=0)
-        for layer, block in enumerate(decoder(model).layers[first:], first):
-            normed = block.input_layernorm(hidden)
+        for number, layer in enumerate(layers(model)[first:], first):
             with recorded_head_outputs(model) as computed:
-                attended, _ = block.self_attn(normed, past_key_values=own, **inputs)
-            if mask[layer].any():
+                attended = layer.attend(hidden, inputs[number], own)
+            if mask[number].any():
                 with (
                     edited_projections(
                         model, source.name, lambda at, _: source.projected[at][prompts, start:]
                     ),
                     recorded_head_outputs(model, rows) as transplanted,
                 ):
-                    block.self_attn(normed, past_key_values=other, **inputs)
-                heads = given(computed[0], rows, mask[layer], transplanted[0])
-                attended = block.self_attn.o_proj(heads.flatten(-2))
-            hidden = through_mlp(block, hidden + attended)
+                    layer.attend(hidden, inputs[number], other)
+                heads = given(computed[0], rows, mask[number], transplanted[0])
+                attended = layer.add_heads(heads)
+            hidden = layer.leave(hidden, attended)
         return hidden[:, -1]
 
     return rerun_logits(clean, mask, rerun)
+
+
+def _transplanted_plainly(clean: CleanRun, mask: Tensor, source: Foreign) -> Tensor:
+    """`transplanted_logits` by whole runs: one for each layer with sites, from below, and a last.
+
+    mask [n_layers, 3, n_heads] has the sites.
+    """
+    model, tokens = clean.model, clean.tokens
+    values: dict[int, Tensor] = {}
+
+    def give(layer: int, heads: Tensor) -> Tensor | None:
+        return given(heads, tokens, mask[layer], values[layer]) if layer in values else None
+
+    def read_at(reading: int) -> Edit:
+        return lambda layer, _: source.projected[layer] if layer == reading else None
+
+    for layer in mask.any(-1).any(-1).nonzero()[:, 0].tolist():
+        with (
+            edited_head_outputs(model, give),
+            edited_projections(model, source.name, read_at(layer)),
+            recorded_head_outputs(model, tokens) as transplanted,
+        ):
+            last_logits(model, clean.input_ids)
+        values[layer] = transplanted[layer]
+    with edited_head_outputs(model, give):
+        return last_logits(model, clean.input_ids)

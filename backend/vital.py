@@ -12,16 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backend.anatomy import device_of
 from backend.circuit import Head, ModelShape, Position, Site
-from backend.hooks import decoder, record_head_outputs, shape_of
+from backend.hooks import record_head_outputs
+from backend.memory import prompt_batches
 from backend.tasks import PromptSet
 
 VITAL = (Position.prev_query_label, Position.query_label, Position.last)
-
-_NUMBERS_AT_ONCE = 1 << 25
-"""Few enough that what a tiny model's run makes on a CPU is memory that it has used before."""
-_LEAST_BATCH = 16
-"""Every batch reads all weights, which is what a large model's run costs when it is short."""
 
 
 def all_sites(shape: ModelShape) -> frozenset[Site]:
@@ -40,12 +37,6 @@ def site_mask(shape: ModelShape, sites: Collection[Site]) -> Tensor:
     for (layer, index), position in sites:
         mask[layer, VITAL.index(position), index] = True
     return mask
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model takes its token ids."""
-    device: torch.device = decoder(model).embed_tokens.weight.device
-    return device
 
 
 def input_ids(model: nn.Module, prompts: PromptSet) -> Tensor:
@@ -86,13 +77,3 @@ def vital_means(means: Tensor, prompts: PromptSet) -> Tensor:
     """`means` [n_layers, seq, ...] at each prompt's vital tokens: [n_layers, n, 3, ...]."""
     tokens = np.stack([prompts.positions[position] for position in VITAL], 1)
     return means[:, torch.tensor(tokens, device=means.device)]
-
-
-def prompt_batches(model: nn.Module, n: int, length: int) -> list[slice]:
-    """Slices of `n` prompts of `length` tokens, few enough for their run to be kept in memory."""
-    stack, shape = decoder(model), shape_of(model)
-    block = stack.layers[0]
-    kept = shape.n_layers * (2 * shape.n_kv_heads * shape.d_head + block.mlp.down_proj.out_features)
-    passing = 4 * block.mlp.gate_proj.out_features
-    size = max(_LEAST_BATCH, _NUMBERS_AT_ONCE // (length * (kept + passing)))
-    return [slice(start, min(n, start + size)) for start in range(0, n, size)]

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from backend.anatomy import shape_of
 from backend.circuit import Group, Head, Position, Site
 from backend.clicks import patched_logits, patched_logits_plainly, prepare_clean
 from backend.faithfulness import (
@@ -30,7 +31,6 @@ from backend.faithfulness import (
     circuits_logits,
     prepare_backdrop,
 )
-from backend.hooks import shape_of
 from backend.path_patching import scores_of
 from backend.run_pairs import RunPairs
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from backend.anatomy import shape_of
 from backend.circuit import Circuit, Group, Head
-from backend.hooks import shape_of
 from backend.loading import LoadedModel
 from backend.subject import Subject
 from backend.tasks import reference_prompts, sample_prompts

@@ -15,6 +15,8 @@ from torch import Tensor
 from backend.circuit import Group, Head, Site
 from backend.tasks import PromptSet
 
+NAMES = ("q_proj", "k_proj", "v_proj")
+
 Change = Callable[[Tensor], None]
 """Writes into a flat activation [n, seq, n_heads * d_head] in place."""
 
@@ -23,14 +25,32 @@ def base_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def attention(model: Any, layer: int) -> Any:
-    return base_of(model).model.layers[layer].self_attn
+def parts(model: Any, layer: int) -> dict[str, Any]:
+    """The output projection, and for q, k, v the module and the numbers of its output."""
+    base = base_of(model)
+    kind, d = base.config.model_type, base.config.hidden_size
+    if kind == "gpt2":
+        attention = base.transformer.h[layer].attn
+        thirds = {name: [*range(i * d, (i + 1) * d)] for i, name in enumerate(NAMES)}
+        return {"o": attention.c_proj, "qkv": attention.c_attn, "where": thirds}
+    if kind == "gpt_neox":
+        attention = base.gpt_neox.layers[layer].attention
+        heads, size = base.config.num_attention_heads, sizes(model)[3]
+        where = {
+            name: [(3 * head + i) * size + j for head in range(heads) for j in range(size)]
+            for i, name in enumerate(NAMES)
+        }
+        return {"o": attention.dense, "qkv": attention.query_key_value, "where": where}
+    attention = base.model.layers[layer].self_attn
+    return {"o": attention.o_proj} | {name: getattr(attention, name) for name in NAMES}
 
 
 def sizes(model: Any) -> tuple[int, int, int, int]:
     config = base_of(model).config
     heads = config.num_attention_heads
-    return config.num_hidden_layers, heads, config.num_key_value_heads, config.head_dim
+    kv_heads = getattr(config, "num_key_value_heads", heads)
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_hidden_layers, heads, kv_heads, size
 
 
 @torch.no_grad()
@@ -53,23 +73,30 @@ def run(
 
         return hook
 
-    def after(layer: int, name: str) -> Any:
+    def after(layer: int, where: Mapping[str, Any]) -> Any:
         def hook(_: Any, __: Any, output: Tensor) -> Tensor:
-            flat = output.clone()
-            if change_projection and (layer, name) in change_projection:
-                change_projection[layer, name](flat)
-            seen[layer, name] = flat.clone()
-            return flat
+            output = output.clone()
+            for name, numbers in where.items():
+                flat = output[..., numbers].clone()
+                if change_projection and (layer, name) in change_projection:
+                    change_projection[layer, name](flat)
+                seen[layer, name] = flat
+                output[..., numbers] = flat
+            return output
 
         return hook
 
     with ExitStack() as hooks:
         for layer in range(sizes(model)[0]):
-            module = attention(model, layer)
-            hooks.enter_context(module.o_proj.register_forward_pre_hook(before_o(layer)))
-            for name in ("q_proj", "k_proj", "v_proj"):
-                handle = getattr(module, name).register_forward_hook(after(layer, name))
-                hooks.enter_context(handle)
+            modules = parts(model, layer)
+            hooks.enter_context(modules["o"].register_forward_pre_hook(before_o(layer)))
+            if "qkv" in modules:
+                hook = after(layer, modules["where"])
+                hooks.enter_context(modules["qkv"].register_forward_hook(hook))
+                continue
+            for name in NAMES:
+                hook = after(layer, {name: slice(None)})
+                hooks.enter_context(modules[name].register_forward_hook(hook))
         ids = torch.tensor(prompts.input_ids, device=next(base_of(model).parameters()).device)
         logits = base_of(model)(input_ids=ids, use_cache=False).logits[:, -1]
     return logits, seen

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
+from backend.anatomy import shape_of
 from backend.circuit import Head, Position, Site
 from backend.clicks import clean_logits, patched_logits, patched_logits_plainly, prepare_clean
-from backend.hooks import shape_of
 from backend.tasks import counterfactual_prompts, sample_prompts
 from backend.vital import VITAL, all_sites, vital_head_outputs
 from tests import oracles, tiny

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from backend.anatomy import shape_of
 from backend.circuit import Circuit, Group, Head, Position, Site
 from backend.clicks import clean_logits, patched_logits, prepare_clean
 from backend.cmap import cmap, compatible, group_sets, head_map
 from backend.compare import examine
 from backend.errors import UserError
-from backend.hooks import shape_of
 from backend.loading import LoadedModel
 from backend.measures import recovery
 from backend.results import Part
@@ -110,6 +110,7 @@ def test_head_outputs_against_the_oracle(pair):
     torch.testing.assert_close(logits, oracles.replaced(target, PROMPTS, new), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("pair", tiny.LLAMAS, indirect=True)
 def test_all_heads_at_all_tokens_is_what_one_computes_by_hand(pair):
     """With all head outputs given, the last token's answer takes only MLPs to compute.
 

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from backend.anatomy import shape_of
 from backend.circuit import Circuit, Group, Head, ModelShape, Position
 from backend.clicks import patched_logits_plainly
 from backend.compare import compare, examine, overlap, random_circuits
 from backend.errors import UserError
 from backend.faithfulness import circuit_logits_plainly
-from backend.hooks import shape_of
 from backend.loading import LoadedModel
 from backend.measures import wilson
+from backend.memory import chunks
 from backend.reports import faithfulness_report
 from backend.vital import vital_means
 from tests import planted, tiny
@@ -167,8 +168,8 @@ def test_results_are_plain(comparison):
 
 
 def test_batches_change_nothing(subjects, comparison, monkeypatch):
-    monkeypatch.setattr("backend.vital._NUMBERS_AT_ONCE", 60_000)
-    monkeypatch.setattr("backend.vital._LEAST_BATCH", 1)
+    monkeypatch.setattr("backend.memory._NUMBERS_AT_ONCE", 60_000)
+    monkeypatch.setattr("backend.memory._LEAST_ON_CPU", 1)
     again = [examine(subject.loaded, 40, 3, 0) for subject in subjects]
-    assert len(again[0]._slices) > 2
+    assert chunks(again[0].loaded.model, *again[0].prompts.input_ids.shape).size < 20
     assert compare(again, CIRCUIT, n_random=4) == comparison

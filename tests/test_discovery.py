@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from backend.anatomy import shape_of
 from backend.circuit import Circuit, Group, Head
 from backend.clicks import clean_logits, prepare_clean
 from backend.discovery import circuit_accuracies, discover, prune
 from backend.faithfulness import prepare_backdrop
-from backend.hooks import shape_of
 from backend.loading import load_model
 from backend.path_patching import path_patching_scores
 from backend.reports import correctly_answered, whole_answers

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from backend.anatomy import shape_of
 from backend.circuit import Head, Position, Site
 from backend.faithfulness import (
     circuit_logits,
@@ -15,13 +16,12 @@ from backend.faithfulness import (
     prepare_backdrop,
     with_values,
 )
-from backend.hooks import shape_of
+from backend.memory import prompt_batches
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import (
     VITAL,
     all_sites,
     mean_head_outputs,
-    prompt_batches,
     site_mask,
     vital_head_outputs,
 )
@@ -148,8 +148,8 @@ def test_means_and_values_do_not_depend_on_the_batches(monkeypatch):
     model = tiny.in_float64(tiny.llama())
     assert prompt_batches(model, 9, length=25) == [slice(0, 9)]
     means, values = mean_head_outputs(model, REFERENCE), vital_head_outputs(model, PROMPTS)
-    monkeypatch.setattr("backend.vital._NUMBERS_AT_ONCE", 40_000)
-    monkeypatch.setattr("backend.vital._LEAST_BATCH", 1)
+    monkeypatch.setattr("backend.memory._NUMBERS_AT_ONCE", 60_000)
+    monkeypatch.setattr("backend.memory._LEAST_ON_CPU", 1)
     batches = prompt_batches(model, 9, length=25)
     assert 1 < len(batches) < 9
     assert [row for batch in batches for row in range(9)[batch]] == list(range(9))

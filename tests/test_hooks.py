@@ -7,8 +7,9 @@ import threading
 import pytest
 import torch
 
+from backend.anatomy import decoder, shape_of
 from backend.circuit import ModelShape
-from backend.hooks import decoder, edited_head_outputs, record_head_outputs, shape_of
+from backend.hooks import edited_head_outputs, record_head_outputs
 from backend.tasks import sample_prompts
 from backend.vital import input_ids, vital_head_outputs, vital_tokens
 from tests import oracles, tiny
@@ -39,7 +40,7 @@ def test_recording_at_the_vital_tokens_only(model):
 
 
 def test_replacing_one_head_at_one_token(model):
-    values = torch.randn(8, dtype=torch.double)
+    values = torch.randn(shape_of(model).d_head, dtype=torch.double)
 
     def edit(layer, heads):
         if layer == 2:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 
 from backend import catalogue
 from backend.circuit import ModelShape
@@ -144,10 +144,12 @@ def test_an_adapter_without_its_base_is_refused(folder: Path) -> None:
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
-    config = GPT2Config(vocab_size=200, n_embd=16, n_layer=1, n_head=2)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    config = BloomConfig(vocab_size=200, hidden_size=16, n_layer=1, n_head=2)
+    BloomForCausalLM(config).save_pretrained(tmp_path)
     word_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"not built like a Llama.*Choose a Llama"):
+    with pytest.raises(
+        UserError, match=r"cannot be found. Choose a model of one of these families: Llama"
+    ):
         load_model(str(tmp_path))
 
 

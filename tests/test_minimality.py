@@ -18,7 +18,7 @@ from tests import oracles, tiny
 from tests.circuits import CIRCUIT, Examined
 
 
-@pytest.fixture(scope="module", params=tiny.MAKERS)
+@pytest.fixture(scope="module", params=tiny.LLAMAS)
 def examined(request):
     return Examined(request.param)
 
@@ -142,6 +142,6 @@ def test_edge_cases_of_circuits(method):
 
 def test_results_do_not_depend_on_the_batches(monkeypatch):
     expected = minimality(Examined("llama").subject, CIRCUIT)
-    monkeypatch.setattr("backend.vital._NUMBERS_AT_ONCE", 60_000)
-    monkeypatch.setattr("backend.vital._LEAST_BATCH", 1)
+    monkeypatch.setattr("backend.memory._NUMBERS_AT_ONCE", 60_000)
+    monkeypatch.setattr("backend.memory._LEAST_ON_CPU", 1)
     assert minimality(Examined("llama").subject, CIRCUIT) == expected

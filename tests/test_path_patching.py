@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 import torch
 
+from backend.anatomy import decoder
 from backend.circuit import Group, Head
-from backend.hooks import decoder
 from backend.path_patching import path_patching_scores
 from backend.tasks import counterfactual_prompts, sample_prompts
 from tests import oracles, tiny
@@ -97,8 +97,8 @@ def test_lora_wrapped_equals_merged(group):
 def test_prompts_do_not_depend_on_each_other_or_on_the_batches(group, monkeypatch):
     model = float64_model("llama")
     together = path_patching_scores(model, PROMPTS, COUNTERFACTUAL, group, RECEIVERS)
-    monkeypatch.setattr("backend.vital._NUMBERS_AT_ONCE", 1)
-    monkeypatch.setattr("backend.vital._LEAST_BATCH", 1)
+    monkeypatch.setattr("backend.memory._NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("backend.memory._LEAST_ON_CPU", 1)
     monkeypatch.setattr("backend.receivers_runs._ROWS_AT_ONCE", 1)
     apart = path_patching_scores(model, PROMPTS, COUNTERFACTUAL, group, RECEIVERS)
     torch.testing.assert_close(apart, together, rtol=0, atol=1e-12)

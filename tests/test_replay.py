@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.anatomy import logits_of, shape_of
 from backend.clicks import patched_logits, patched_logits_plainly, prepare_clean
 from backend.faithfulness import (
     circuit_logits_plainly,
@@ -15,8 +16,7 @@ from backend.faithfulness import (
     prepare_backdrop,
     with_values,
 )
-from backend.hooks import shape_of
-from backend.replay import full_run, logits_of, replay
+from backend.replay import full_run, replay
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import all_sites, input_ids, mean_head_outputs, vital_head_outputs
 from tests import oracles, tiny

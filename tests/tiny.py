@@ -11,15 +11,26 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
+    AttentionInterface,
     AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    Olmo2Config,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from backend.hooks import decoder
+from backend.anatomy import decoder, unwrapped
 from backend.tasks import object_words
 
 SIZE: dict[str, Any] = {
@@ -85,29 +96,123 @@ def lora_llama(seed: int = 0) -> Any:
     return get_peft_model(grouped_llama(seed), config).eval()
 
 
-MAKERS = {"llama": llama, "grouped": grouped_llama, "lora": lora_llama, "qwen3": qwen3}
+def mistral(seed: int = 0) -> Any:
+    """Attention that reaches fewer tokens back than a prompt has."""
+    return of_kind(MistralConfig, seed, num_key_value_heads=2, sliding_window=9)
+
+
+def qwen2(seed: int = 0) -> Any:
+    """Biases in the projections, and a sliding window in the upper layers."""
+    window = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 2}
+    return of_kind(Qwen2Config, seed, num_key_value_heads=2, **window)
+
+
+def gemma2(seed: int = 0) -> Any:
+    """Norms before and after, windows in every other layer, scores and logits capped."""
+    caps = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
+    return of_kind(
+        Gemma2Config, seed, num_key_value_heads=2, sliding_window=9, query_pre_attn_scalar=8, **caps
+    )
+
+
+def gemma3(seed: int = 0) -> Any:
+    """Rotations that differ between layers with a window and layers without."""
+    types = ["sliding_attention", "full_attention"] * 2
+    window = {"sliding_window": 9, "layer_types": types, "query_pre_attn_scalar": 8}
+    return of_kind(Gemma3TextConfig, seed, num_key_value_heads=2, **window)
+
+
+def olmo2(seed: int = 0) -> Any:
+    """No norm before attention and MLP, norms after; queries and keys normed across heads."""
+    return of_kind(Olmo2Config, seed, num_key_value_heads=2, head_dim=6)
+
+
+def gpt2(seed: int = 0) -> Any:
+    """Learned positions, LayerNorm, and one matrix for queries, keys and values."""
+    return of_kind(GPT2Config, seed, n_inner=40, head_dim=6)
+
+
+def neox(seed: int = 0) -> Any:
+    """The MLP beside attention instead of above it; q, k and v interleaved by head."""
+    return of_kind(GPTNeoXConfig, seed, head_dim=6)
+
+
+def neox_in_sequence(seed: int = 0) -> Any:
+    """The MLP above attention."""
+    return of_kind(GPTNeoXConfig, seed, use_parallel_residual=False, head_dim=6)
+
+
+def granite(seed: int = 0) -> Any:
+    """Named like a Llama and built differently: what a layer adds is halved."""
+    return of_kind(GraniteConfig, seed, num_key_value_heads=2, head_dim=6, residual_multiplier=0.5)
+
+
+def cohere(seed: int = 0) -> Any:
+    """Named like a Llama, with the MLP beside attention and no norm before it."""
+    return of_kind(CohereConfig, seed, num_key_value_heads=2, head_dim=6)
+
+
+LLAMAS = {"llama": llama, "grouped": grouped_llama, "lora": lora_llama, "qwen3": qwen3}
+
+STRANGERS = {"granite": granite, "cohere": cohere}
+"""Models that the engine cannot take apart."""
+
+MAKERS = {
+    **LLAMAS,
+    "mistral": mistral,
+    "qwen2": qwen2,
+    "gemma2": gemma2,
+    "gemma3": gemma3,
+    "olmo2": olmo2,
+    "gpt2": gpt2,
+    "neox": neox,
+    "neox in sequence": neox_in_sequence,
+    **STRANGERS,
+}
 
 
 def in_float64(model: Any) -> Any:
-    """The model in float64 throughout: also norms and rotations, which detour through float32."""
+    """The model in float64 throughout: also norms and attention, which detour through float32.
+
+    Rotations stay: they depend on nothing but the position.
+    """
     model.double()
     for module in decoder(model).modules():
         if type(module).__name__.endswith("RMSNorm"):
             module.forward = _norm_of(module)
-    rotary = decoder(model).rotary_emb
-    frequencies = rotary.inv_freq.double()
-
-    def rotate(_: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        angles = (position_ids[..., None].double() * frequencies).repeat(1, 1, 2)
-        return angles.cos(), angles.sin()
-
-    rotary.forward = rotate
+    unwrapped(model).set_attn_implementation("float64")
     return model
 
 
 def _norm_of(module: Any) -> Any:
+    gemma = type(module).__name__.startswith("Gemma")
+
     def norm(hidden: Tensor) -> Tensor:
-        scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + module.variance_epsilon)
-        return module.weight * (hidden * scale)
+        epsilon = module.eps if gemma else module.variance_epsilon
+        scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + epsilon)
+        return (module.weight + gemma) * (hidden * scale)
 
     return norm
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention by its definition: heads of [n, n_heads, seq, d_head]."""
+    per_head = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(per_head, 1), value.repeat_interleave(per_head, 1)
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    return ((scores + attention_mask).softmax(-1) @ value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("float64", _attend)
+AttentionMaskInterface.register("float64", eager_mask)

@@ -18,6 +18,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from backend.anatomy import decoder
 from backend.bundled.cards import TRAINING_LOG, write_cards
 from backend.bundled.curriculum import CURRICULUM, FINE_TUNES, FineTune, Phase, Ramp
 from backend.bundled.documents import Documents, Query
@@ -36,7 +37,6 @@ from backend.bundled.vocabulary import (
 )
 from backend.catalogue import BUNDLED
 from backend.errors import UserError
-from backend.hooks import decoder
 from backend.loading import load_model
 
 DOCUMENTS_PER_BATCH = 32

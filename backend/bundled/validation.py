@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backend.anatomy import last_logits, shape_of
 from backend.bundled.documents import OBJECTS_IN_BOXES, Query, entity_documents
 from backend.bundled.vocabulary import make_tokenizer
 from backend.faithfulness import circuit_logits, prepare_backdrop
-from backend.hooks import decoder, shape_of, unwrapped
 from backend.tasks import PromptSet, reference_prompts, sample_prompts
 from backend.vital import all_sites, input_ids, mean_head_outputs
 
@@ -59,10 +59,3 @@ def skill(model: nn.Module, query: Query, n_boxes: int = 3, n: int = 400) -> flo
     ids = torch.from_numpy(documents.input_ids)
     answers = last_logits(model, ids[:, :column]).argmax(-1)
     return float((answers == ids[:, column]).float().mean())
-
-
-def last_logits(model: nn.Module, ids: Tensor) -> Tensor:
-    """Logits at the last token [n, vocab] of token ids [n, seq]."""
-    final = decoder(model)(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
-    logits: Tensor = unwrapped(model).get_output_embeddings()(final)
-    return logits
