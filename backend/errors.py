@@ -13,7 +13,7 @@ def explained(error: BaseException) -> str:
     """What went wrong and what to do next, in words for the screen."""
     if isinstance(error, UserError):
         return str(error)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return (
             "The memory is full. Choose fewer prompts in the sidebar and start again; the models "
             "stay loaded."
@@ -24,8 +24,8 @@ def explained(error: BaseException) -> str:
     )
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's own error is a RuntimeError too; so is what PyTorch raises on the CPU."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, on a GPU or the CPU."""
     words = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(each in words for each in _MEMORY_WORDS)
