@@ -77,7 +77,7 @@ def open_list(page: Any) -> Any:
     return jobs
 
 
-def listed(jobs: Any, title: str) -> Any:
+def listed(jobs: Any, title: str | re.Pattern[str]) -> Any:
     return jobs.locator("[class*=st-key-job_]").filter(has_text=title)
 
 
@@ -123,7 +123,9 @@ def test_queued_and_running_jobs_can_be_cancelled(open_page: Open) -> None:
     go_to(page, "CMAP")
     run(page)
     jobs = open_list(page)
-    queued, running = listed(jobs, "CMAP"), listed(jobs, "Compare")
+    queued, running = (
+        listed(jobs, re.compile(f"{name}.*6 boxes", re.DOTALL)) for name in ("CMAP", "Compare")
+    )
     expect(queued).to_contain_text("Waiting for 1 job before it")
     expect(running.get_by_role("progressbar")).to_be_visible()
     queued.get_by_role("button", name="Cancel").click()
