@@ -13,9 +13,12 @@ from shell import places
 from shell.waiting import how_it_ended, how_long, what_now
 
 
+_ACTIVE = (State.queued, State.running)
+
+
 def show_jobs() -> None:
     """A button that says how many are running; behind it, all of them, the newest first."""
-    if any(_is_active(each) for each in jobs.listed()):
+    if any(each.state in _ACTIVE for each in jobs.listed()):
         st.fragment(_list, run_every=1.0)(is_live=True)
     else:
         st.fragment(_list)(is_live=False)
@@ -23,8 +26,10 @@ def show_jobs() -> None:
 
 def _list(is_live: bool) -> None:
     gc.freeze()  # as in `waiting`
+    if page := st.session_state.pop("page_to_open", None):
+        st.switch_page(page)
     listed = jobs.listed()
-    if is_live and not any(_is_active(each) for each in listed):
+    if is_live and not any(each.state in _ACTIVE for each in listed):
         st.rerun()
     with st.popover(_label(listed), width="stretch", key=f"jobs_{_epoch()}"):
         if not listed:
@@ -42,41 +47,37 @@ def _label(listed: list[Job]) -> str:
 
 
 def _show(job: Job) -> None:
+    state = job.state  # once, as it may change meanwhile
     about, buttons = st.columns([3.4, 1], gap="small")
     with about, st.container(gap="xxsmall"):
         st.text(job.title)
-        if job.state is State.running:
+        if state is State.running:
             st.progress(job.share, f"{what_now(job)} {how_long(job)}")
-        elif job.state is State.queued:
+        elif state is State.queued:
             st.caption(what_now(job))
-        elif job.state is State.failed:
+        elif state is State.failed:
             st.caption(f":red[**Failed.**] {how_it_ended(job)}")
         else:
             st.caption(how_it_ended(job))
     with buttons, st.container(gap="xsmall"):
-        opening = st.button(
+        st.button(
             "Open",
             key=f"open_{job.number}",
             on_click=_choose_again,
             args=(job,),
             width="stretch",
         )
-        if _is_active(job):
+        if state in _ACTIVE:
             st.button("Cancel", key=f"cancel_{job.number}", on_click=job.cancel, width="stretch")
-    if opening:
-        st.switch_page(places.page_of(job.request))
 
 
 def _choose_again(job: Job) -> None:
     places.choose_again(job.request, job)
     st.session_state["jobs_epoch"] = _epoch() + 1
+    st.session_state["page_to_open"] = places.page_of(job.request)
 
 
 def _epoch() -> int:
     """A list under another key is a new one, which is closed."""
     epoch: int = st.session_state.get("jobs_epoch", 0)
     return epoch
-
-
-def _is_active(job: Job) -> bool:
-    return job.state in (State.queued, State.running)
