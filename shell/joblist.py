@@ -9,9 +9,7 @@ import streamlit as st
 
 from backend import jobs
 from backend.jobs import Job, State
-from shell import places
 from shell.waiting import how_it_ended, how_long, what_now
-
 
 _ACTIVE = (State.queued, State.running)
 
@@ -72,6 +70,8 @@ def _show(job: Job) -> None:
 
 
 def _choose_again(job: Job) -> None:
+    from shell import places  # only now: charts come with it, and the sidebar is painted first
+
     places.choose_again(job.request, job)
     st.session_state["jobs_epoch"] = _epoch() + 1
     st.session_state["page_to_open"] = places.page_of(job.request)
