@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -173,3 +175,10 @@ def test_open_goes_to_a_question_about_a_circuit_that_is_chosen_again(
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_the_first_paint_does_not_wait_for_charts() -> None:
+    check = "import sys, shell; sys.exit(bool({'altair', 'pandas', 'torch'} & {*sys.modules}))"
+    assert (
+        subprocess.run([sys.executable, "-c", check], cwd=APP.parent, check=False).returncode == 0
+    )
