@@ -6,6 +6,7 @@ Importing this module imports torch: pages reach it from a background job.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import ref
 
 from torch import Tensor
 
@@ -76,21 +77,31 @@ def prepare(setting: Setting, report: Report) -> Bench:
     return Bench(setting, loaded, prompts, clean, backdrop, values, whole, attention, N_REFERENCE)
 
 
-@until_unload(maxsize=4)
 def source_values(bench: Bench, source: str) -> Tensor:
     """Another model's head outputs on the bench's prompts: [n_layers, n, 3, n_heads, d_head].
 
     Raises UserError when they do not fit into the bench's model.
     """
+    return _source_values(ref(bench), source)
+
+
+@until_unload(maxsize=4)
+def _source_values(of: ref[Bench], source: str) -> Tensor:
+    bench = _still_there(of)
     other = load(source)
     if reason := compatible(other, bench.loaded):
         raise UserError(f"{reason} Choose a source of the same shape and tokenizer, loaded alike.")
     return vital_head_outputs(other.model, bench.prompts)
 
 
-@until_unload(maxsize=32)
 def answers(bench: Bench, intervention: Intervention) -> Answers:
-    """The answers with the heads switched as the intervention says."""
+    """The answers with the heads switched as the intervention says; the last ones are kept."""
+    return _answers(ref(bench), intervention)
+
+
+@until_unload(maxsize=32)
+def _answers(of: ref[Bench], intervention: Intervention) -> Answers:
+    bench = _still_there(of)
     if intervention.source is None:
         values = bench.values[intervention.mode]
     else:
@@ -107,6 +118,13 @@ def answers(bench: Bench, intervention: Intervention) -> Answers:
 def subject(model: str, n: int, boxes: int, seed: int) -> Subject:
     """The model under examination; a pair is kept, so that one more question costs little."""
     return examine(load(model), n, boxes, seed)
+
+
+def _still_there(of: ref[Bench]) -> Bench:
+    """What is cached of a bench does not keep it in memory; whoever asks does."""
+    bench = of()
+    assert bench
+    return bench
 
 
 def _read(logits: Tensor, prompts: PromptSet) -> Answers:

@@ -22,6 +22,7 @@ from backend.anatomy import (
     shape_of,
     unwrapped,
 )
+from backend.errors import is_out_of_memory
 from backend.hooks import edited_projections, recorded_head_outputs
 from backend.replay import full_run, layer_inputs
 
@@ -37,7 +38,9 @@ def holds(model: nn.Module) -> bool:
             return False
         try:
             _known[model] = _holds(model)
-        except _MISFITS:
+        except _MISFITS as error:
+            if is_out_of_memory(error):
+                raise
             _known[model] = False
     return _known[model]
 

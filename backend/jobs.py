@@ -1,29 +1,79 @@
-"""Long work in one background thread: the page paints at once, asks how far it is, may cancel."""
+"""Long work in the background: a page paints at once, asks how far it is, may cancel.
+
+Long jobs queue for their device, one at a time, in the order in which they were asked for. Urgent
+ones, which someone waits for on screen, start at once, each in a thread of its own; long ones hold
+meanwhile. Jobs belong to the server: they outlive pages and tabs, and every session sees them.
+"""
 
 from __future__ import annotations
 
+import gc
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
+from itertools import count
+from queue import SimpleQueue
 from time import monotonic
+from traceback import format_exception
 from typing import Any
 
+from backend.errors import UserError
+from backend.urgency import hold, look_again, urgent
+
 Report = Callable[[str, float], None]
-"""Called by the work with what it does next and the share that is done; raises Cancelled."""
+"""Called by the work with what it does next and the share that is done; raises Cancelled.
+
+Long work holds here while anything urgent runs.
+"""
 
 Work = Callable[[Report], Iterator[Any]]
 """Long work, which yields each part of its result as soon as that is finished."""
 
-_KEPT = 12
-_workers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="circuit-explorer")
-_jobs: OrderedDict[Hashable, Job] = OrderedDict()
-_lock = threading.Lock()
+DEFAULT_DEVICE = "default"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Jobs that are treated alike: how many finished ones are kept, and whether they queue."""
+
+    n_kept: int
+    is_urgent: bool
+
+
+LONG = Kind(n_kept=20, is_urgent=False)
+"""Asked for by a button, may take hours; in the list of jobs."""
+SMALL = Kind(n_kept=40, is_urgent=False)
+"""A small question that works on what long jobs work on, and so queues with them."""
+QUICK = Kind(n_kept=40, is_urgent=True)
+"""A small answer that the page is waiting for."""
+BENCH = Kind(n_kept=3, is_urgent=True)
+"""What the Circuit page needs before its first click: big tensors, so only a few are kept."""
 
 
 class Cancelled(Exception):
     """The work was stopped by its user."""
+
+
+class State(Enum):
+    """Where a job is between being asked for and its end."""
+
+    queued = "queued"
+    running = "running"
+    finished = "finished"
+    cancelled = "cancelled"
+    failed = "failed"
+
+
+_log = logging.getLogger(__name__)
+_number = count()
+_jobs: OrderedDict[Hashable, Job] = OrderedDict()
+_lock = threading.Lock()
 
 
 @dataclass(eq=False)
@@ -31,25 +81,47 @@ class Job:
     """One piece of work: what it is doing now, and the parts of its result so far.
 
     Parts stay when the work fails or is cancelled; the future holds all of them, or the error.
+    title: what it is called in the list of jobs; without one it is not listed. request: what was
+    asked for, so that a page can show it again.
     """
 
-    stage: str = "Waiting for the work before it"
+    title: str = ""
+    request: Any = None
+    kind: Kind = LONG
+    device: str = DEFAULT_DEVICE
+    stage: str = "Starting"
     share: float = 0.0
-    started: float = field(default_factory=monotonic)
     parts: list[Any] = field(default_factory=list)
     future: Future[list[Any]] = field(default_factory=Future)
-    _cancel: threading.Event = field(default_factory=threading.Event)
+    number: int = field(default_factory=_number.__next__)
+    _started: float | None = None
+    _ended: float | None = None
+    _is_cancelled: bool = False
 
     def report(self, stage: str, share: float) -> None:
-        """Say what comes next; the place where a cancelled job stops."""
-        if self._cancel.is_set():
-            raise Cancelled
+        """Say what comes next; the place where a cancelled job stops and a long one holds."""
+        self._stop_if_cancelled()
         self.stage, self.share = stage, share
+        if not self.kind.is_urgent:
+            hold(lambda: self._is_cancelled)
+            self._stop_if_cancelled()
+
+    @property
+    def state(self) -> State:
+        """Where it is now."""
+        if not self.future.done():
+            return State.running if self.future.running() else State.queued
+        error = self.future.exception()
+        if error is None:
+            return State.finished
+        return State.cancelled if isinstance(error, Cancelled) else State.failed
 
     @property
     def seconds(self) -> float:
-        """How long ago the job was asked for."""
-        return monotonic() - self.started
+        """How long it has been running, or ran."""
+        if self._started is None:
+            return 0.0
+        return (self._ended or monotonic()) - self._started
 
     @property
     def seconds_left(self) -> float | None:
@@ -59,30 +131,73 @@ class Job:
         return self.seconds * (1 - self.share) / self.share
 
     def cancel(self) -> None:
-        """Stop at the next report."""
-        self._cancel.set()
+        """End at once if it is queued, else at the next report."""
+        with _lock:
+            self._is_cancelled = True
+            self.stage = "Stopping after this step"
+            if self.state is State.queued:
+                self.future.set_exception(Cancelled())
+        look_again()
+
+    def run(self, work: Work) -> None:
+        """Do the work in this thread, unless it was cancelled before."""
+        with _lock:
+            if self.future.done():
+                return
+            self.future.set_running_or_notify_cancel()
+            self._started = monotonic()
+        with urgent() if self.kind.is_urgent else nullcontext():
+            error = self._error_of(work)
+        self._ended = monotonic()
+        if self.kind in (LONG, BENCH):
+            _tidy_up()
+        if error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(self.parts)
+
+    def _stop_if_cancelled(self) -> None:
+        if self._is_cancelled:
+            raise Cancelled
+
+    def _error_of(self, work: Work) -> BaseException | None:
+        try:
+            self.report("Starting", 0.0)
+            for part in work(self.report):
+                self.parts.append(part)
+        except BaseException as error:
+            if not isinstance(error, Cancelled | UserError):
+                _log.error("“%s” failed\n%s", self.title, "".join(format_exception(error)))
+            # The frames of the traceback hold what filled the memory.
+            error.__cause__ = error.__context__ = None
+            return error.with_traceback(None)
+        return None
 
 
-def job(key: Hashable, work: Work) -> Job:
-    """The job of this key: the one that runs or is done, or else a new one.
+def job(
+    key: Hashable,
+    work: Work,
+    title: str = "",
+    request: Any = None,
+    kind: Kind = LONG,
+    device: str = DEFAULT_DEVICE,
+) -> Job:
+    """The job of this key: the one that waits, runs or is done, or else a new one.
 
-    The last results are kept for every page and every browser tab.
+    The last results of each kind are kept for every page and every browser tab.
     """
     with _lock:
         if key not in _jobs:
-            _jobs[key] = new = Job()
-            new.future = _workers.submit(_run, work, new)
-            for old in [k for k, j in _jobs.items() if j.future.done()][
-                : max(0, len(_jobs) - _KEPT)
-            ]:
-                del _jobs[old]
+            _jobs[key] = new = Job(title, request, kind, device)
+            _start(new, work)
+            _drop_the_oldest(kind)
         _jobs.move_to_end(key)
         return _jobs[key]
 
 
 def finished(parts: Iterable[Any]) -> Job:
     """A job whose result is there already, out of a file."""
-    ready = Job("Read from a file", 1.0, parts=list(parts))
+    ready = Job(stage="Read from a file", share=1.0, parts=list(parts))
     ready.future.set_result(ready.parts)
     return ready
 
@@ -93,21 +208,69 @@ def known(key: Hashable) -> Job | None:
         return _jobs.get(key)
 
 
+def listed() -> list[Job]:
+    """All jobs that have a title, the newest first."""
+    with _lock:
+        titled = [each for each in _jobs.values() if each.title]
+    return sorted(titled, key=lambda each: each.number, reverse=True)
+
+
+def n_before(waiting: Job) -> int:
+    """How many jobs have to end before this one may run."""
+    with _lock:
+        return sum(
+            not each.future.done() and each.number < waiting.number
+            for each in _jobs.values()
+            if (each.device, each.kind.is_urgent) == (waiting.device, False)
+        )
+
+
 def forget(key: Hashable) -> None:
-    """Drop a job, so that asking for it again starts it anew."""
+    """Drop a job that has ended, so that asking for it again starts it anew."""
     with _lock:
-        _jobs.pop(key, None)
-
-
-def forget_all(is_meant: Callable[[Hashable], bool]) -> None:
-    """Drop the jobs whose keys are meant, and what they hold."""
-    with _lock:
-        for key in [key for key in _jobs if is_meant(key)]:
+        if key in _jobs and _jobs[key].future.done():
             del _jobs[key]
 
 
-def _run(work: Work, new: Job) -> list[Any]:
-    new.report("Starting", 0.0)
-    for part in work(new.report):
-        new.parts.append(part)
-    return new.parts
+def forget_all(is_meant: Callable[[Hashable], bool]) -> None:
+    """Drop the jobs that have ended and whose keys are meant, and what they hold."""
+    with _lock:
+        for key in [key for key, each in _jobs.items() if each.future.done() and is_meant(key)]:
+            del _jobs[key]
+
+
+def _start(new: Job, work: Work) -> None:
+    if new.kind.is_urgent:
+        threading.Thread(target=new.run, args=(work,), daemon=True).start()
+    else:
+        _queue(new.device).put((new, work))
+
+
+@cache
+def _queue(device: str) -> SimpleQueue[tuple[Job, Work]]:
+    queue: SimpleQueue[tuple[Job, Work]] = SimpleQueue()
+    threading.Thread(target=_work_through, args=(queue,), daemon=True).start()
+    return queue
+
+
+def _work_through(queue: SimpleQueue[tuple[Job, Work]]) -> None:
+    while True:
+        Job.run(*queue.get())
+
+
+def _drop_the_oldest(kind: Kind) -> None:
+    alike = [key for key, each in _jobs.items() if each.kind is kind]
+    ended = [key for key in alike if _jobs[key].future.done()]
+    for key in ended[: max(0, len(alike) - kind.n_kept)]:
+        del _jobs[key]
+
+
+def _tidy_up() -> None:
+    """Free what the work left behind in cycles, and let the collector pass over what stays.
+
+    Streamlit collects garbage after every run of a script: to walk through torch and a model would
+    cost each click a quarter of a second.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.anatomy import device_of, dtype_of, shape_of, widths
-from backend.errors import UserError
+from backend.errors import UserError, is_out_of_memory
 
 SHARE = 0.8
 """Of the free memory that may be filled."""
@@ -108,7 +108,7 @@ def memory_errors_explained(model: nn.Module, size: int) -> Iterator[None]:
     """Turn torch's complaint that memory is full into a UserError that says what to try."""
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         device = device_of(model)
@@ -124,14 +124,6 @@ def memory_errors_explained(model: nn.Module, size: int) -> Iterator[None]:
                 else "Unload another model, or load this one in fewer bytes (bfloat16)."
             )
         ) from None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left, on a GPU or the CPU."""
-    full = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error) for words in full
-    )
 
 
 def moved(value: Kept, device: torch.device) -> Kept:

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 from backend import registry
 from backend.devices import decided
 from backend.placement import Placement
+from backend.urgency import unheld
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +47,8 @@ def load(name: str, placement: Placement | None = None, told: Told | None = None
 
     if (known := _shelf.get(name)) and fits(known):
         return known
-    with _loading:
+    # Whoever waits here for a model must not be waited for: loading goes on beside urgent work.
+    with _loading, unheld():
         if (known := _shelf.get(name)) and fits(known):
             return known
         unload(name)

@@ -14,6 +14,7 @@ from backend import catalogue  # noqa: E402
 from backend.circuit import Circuit  # noqa: E402
 from backend.errors import UserError  # noqa: E402
 from backend.setting import Mode, intervention  # noqa: E402
+from backend.urgency import urgent  # noqa: E402
 from shell import picture, state, waiting  # noqa: E402
 from shell.example import chosen_prompt, show_example  # noqa: E402
 from shell.numbers import announce, show_numbers  # noqa: E402
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 @st.fragment
+@urgent()
 def explore(bench: Bench, circuit: Circuit) -> None:
     from backend.bench import answers
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from backend import jobs
+from backend import catalogue, jobs
 from backend.circuit import Circuit, Group
 from backend.setting import Setting
+from shell.studies import prompts_of
 
 if TYPE_CHECKING:
     from backend.discovery import Stage
@@ -28,6 +29,12 @@ class Plan:
     setting: Setting
     kept: Mapping[Group, int]
     centred: bool
+
+    @property
+    def title(self) -> str:
+        """“Discover: a circuit of Base · 100 prompts, …”."""
+        where = f"a circuit of {catalogue.label(self.setting.model)}"
+        return f"Discover: {where} · {prompts_of(self.setting)}"
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,17 @@ def run(now: Progress, until: Group) -> None:
     """Run the stages that are missing or stale, up to this one."""
     key, done = _key(now.plan.setting), now.stages[: now.valid]
     jobs.forget(key)
-    job = jobs.job(key, lambda report: _work(now.plan, done, until, report))
+    job = jobs.job(
+        key, lambda report: _work(now.plan, done, until, report), now.plan.title, now.plan
+    )
     _started()[now.plan.setting] = job, done
+
+
+def show_again(plan: Plan, job: jobs.Job) -> None:
+    """Make this tab show a job, with the stages it went on from if this tab started it."""
+    shown = _started().get(plan.setting)
+    if not shown or shown[0] is not job:
+        _started()[plan.setting] = job, ()
 
 
 def found_circuit(now: Progress, name: str) -> Circuit:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from backend import jobs
+from backend import catalogue, jobs
 from backend.circuit import Circuit, Group
 from backend.errors import UserError
 from backend.results import Completeness, Edges, Minimality, Removal
@@ -19,7 +19,7 @@ from backend.setting import Setting
 from circuitviz.palette import COLOURS
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
 from shell import kept, studies, waiting
-from shell.studies import Heads
+from shell.studies import Heads, prompts_of
 
 _LEAST_GAIN = 1.0
 _ANSWERS = {"minimality": Minimality, "completeness": Completeness, "edges": Edges}
@@ -49,6 +49,12 @@ class Question:
     setting: Setting
     heads: Heads
 
+    @property
+    def title(self) -> str:
+        """“Minimality: circuit “base” in Base · 500 prompts, …”."""
+        where = f"circuit “{self.heads.name}” in {catalogue.label(self.setting.model)}"
+        return f"{self.name.capitalize()}: {where} · {prompts_of(self.setting)}"
+
 
 def smaller(circuit: Circuit) -> Circuit:
     """The circuit, or what was kept of it as minimal."""
@@ -70,7 +76,9 @@ def with_edges(circuit: Circuit, setting: Setting) -> Circuit:
 
 def show_examination(whole: Circuit, circuit: Circuit, setting: Setting) -> None:
     """Three tabs; `whole` is the circuit before heads were dropped."""
-    minimal, complete, edges = st.tabs(["Minimality", "Completeness", "Edges"])
+    minimal, complete, edges = st.tabs(
+        ["Minimality", "Completeness", "Edges"], default=st.session_state.get("examined")
+    )
     with minimal:
         _show_minimality(whole, circuit, setting)
     with complete:

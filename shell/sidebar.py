@@ -7,7 +7,7 @@ import streamlit as st
 from backend import catalogue
 from backend.errors import UserError
 from backend.tasks import MAX_BOXES, MIN_BOXES
-from shell import state
+from shell import joblist, state
 from shell.history import History
 from shell.view import MAX_SEED, N_PROMPTS
 
@@ -65,6 +65,7 @@ def show() -> None:
         st.slider(
             "Boxes in each prompt", MIN_BOXES, MAX_BOXES, key="boxes", persist_state="session"
         )
+        joblist.show_jobs()
 
 
 def _with_current(options: tuple[str, ...], key: str) -> tuple[str, ...]:

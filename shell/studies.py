@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import streamlit as st
 
 from backend import catalogue, jobs
 from backend.circuit import Circuit, Position, Site
 from backend.results import Cmap, Comparison, Difference, HeadMap, ModelFigures, Part, Transplanted
+from backend.setting import Setting
 from shell.history import NodeKey
 
 if TYPE_CHECKING:
@@ -18,7 +19,17 @@ if TYPE_CHECKING:
     from backend.path_patching import Progress
     from backend.subject import Subject
 
+
+class Titled(Hashable, Protocol):
+    """What can be asked for in a job."""
+
+    @property
+    def title(self) -> str:
+        """What the job is called in the list of jobs."""
+
+
 Request = TypeVar("Request")
+Asked = TypeVar("Asked", bound=Titled)
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,11 @@ class Prompts:
         return f"{self.n} prompts, seed {self.seed}, {self.boxes} boxes"
 
 
+def prompts_of(setting: Setting) -> Prompts:
+    """The prompts of a setting."""
+    return Prompts(setting.n, setting.boxes, setting.seed)
+
+
 @dataclass(frozen=True)
 class ComparisonRequest:
     """One circuit in many models."""
@@ -53,6 +69,12 @@ class ComparisonRequest:
     models: tuple[str, ...]
     heads: Heads
     prompts: Prompts
+
+    @property
+    def title(self) -> str:
+        """“Compare: Base, Chat · circuit “base” · 500 prompts, …”."""
+        models = ", ".join(map(catalogue.label, self.models))
+        return f"Compare: {models} · circuit “{self.heads.name}” · {self.prompts}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,12 @@ class CmapRequest:
     heads: Heads
     part: Part
     prompts: Prompts
+
+    @property
+    def title(self) -> str:
+        """“CMAP: Chat → Base, head output · circuit “base” · 500 prompts, …”."""
+        pair = " → ".join(map(catalogue.label, (self.source, self.target)))
+        return f"CMAP: {pair}, {self.part.value} · circuit “{self.heads.name}” · {self.prompts}"
 
 
 @dataclass(frozen=True)
@@ -93,12 +121,13 @@ class Study(Generic[Request]):
     job: jobs.Job
 
 
-def start(name: str, request: Request, work: Callable[[Request, jobs.Report], Iterator]) -> None:
+def start(name: str, request: Asked, work: Callable[[Asked, jobs.Report], Iterator]) -> None:
     """Begin a study, or find the one that runs or is done; one that failed begins anew."""
     known = jobs.known(request)
     if known and known.future.done() and known.future.exception():
         jobs.forget(request)
-    st.session_state[name] = Study(request, jobs.job(request, lambda report: work(request, report)))
+    job = jobs.job(request, lambda report: work(request, report), request.title, request)
+    st.session_state[name] = Study(request, job)
 
 
 def latest(name: str, request: Request) -> Study[Request] | None:

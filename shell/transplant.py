@@ -182,7 +182,7 @@ def _in_reading_order(site: Site) -> tuple[int, Head]:
 
 def _ticked(request: CmapRequest, sites: frozenset[Site]) -> dict[str, Transplanted]:
     asked = SetRequest(request.source, request.target, sites, request.part, request.prompts)
-    running = jobs.job(asked, lambda report: studies.transplant_set(asked, report))
+    running = jobs.job(asked, lambda report: studies.transplant_set(asked, report), kind=jobs.SMALL)
     wait([running.future], timeout=_A_MOMENT_S)
     waiting.follow(running)
     return {YOUR_SET: running.parts[0]} if running.parts else {}

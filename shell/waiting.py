@@ -7,11 +7,12 @@ from collections.abc import Hashable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import streamlit as st
 
 from backend import catalogue, jobs
-from backend.errors import UserError
+from backend.errors import explained
 from backend.setting import Setting
 
 if TYPE_CHECKING:
@@ -22,13 +23,14 @@ _PATIENCE_S = 2.0
 
 def bench_for(setting: Setting) -> Bench:
     """The prepared bench; while it is not there, a panel stands in for the rest of the page."""
-    bench: Bench = _result_of(setting, lambda report: _prepare(setting, report))
+    bench: Bench = _result_of(setting, lambda report: _prepare(setting, report), jobs.BENCH)
     return bench
 
 
 def wait_for_source(bench: Bench, source: str) -> None:
     """Come back when the other model's values for this bench are there, in the same way."""
-    _result_of((bench.setting, source), lambda report: _run_source(bench, source, report))
+    of = ref(bench)  # a job is kept for longer than its bench
+    _result_of((of, source), lambda report: _run_source(of, source, report), jobs.QUICK)
 
 
 @contextmanager
@@ -37,12 +39,12 @@ def memory_permitting() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        st.error(f"This could not be computed: {error}. Choose fewer prompts in the sidebar.")
+        st.error(explained(error))
         st.stop()
 
 
-def _result_of(key: Hashable, work: jobs.Work) -> Any:
-    running = jobs.job(key, work)
+def _result_of(key: Hashable, work: jobs.Work, kind: jobs.Kind) -> Any:
+    running = jobs.job(key, work, kind=kind)
     # Once something is on screen it may stay a moment longer: a quick change does not flicker.
     wait([running.future], timeout=_PATIENCE_S if st.session_state.get("painted") else 0)
     st.session_state["painted"] = True
@@ -59,55 +61,76 @@ def follow(running: jobs.Job) -> None:
     # A place of its own: what comes after it is not drawn anew when it vanishes.
     with st.container():
         if running.future.done():
-            _say_how_it_ended(running)
+            _say_why_it_ended_early(running)
         else:
             _progress(running, len(running.parts))
 
 
-def _say_how_it_ended(running: jobs.Job) -> None:
-    error = running.future.exception()
+def _say_why_it_ended_early(ended: jobs.Job) -> None:
+    if ended.state is jobs.State.cancelled:
+        st.info(how_it_ended(ended))
+    elif ended.state is jobs.State.failed:
+        st.error(how_it_ended(ended))
+
+
+def what_now(running: jobs.Job) -> str:
+    """The step that it is at, or how many jobs it waits for."""
+    if running.state is not jobs.State.queued:
+        return f"{running.stage} …"
+    n_before = jobs.n_before(running)
+    return f"Waiting for {n_before} {'job' if n_before == 1 else 'jobs'} before it …"
+
+
+def how_long(running: jobs.Job) -> str:
+    """How long it has been running, and an estimate of what is left."""
+    left = running.seconds_left
+    estimate = "" if left is None else f", about {duration(left)} to go"
+    return f"{duration(running.seconds)} so far{estimate}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 40 s, 5 min, 2 h 10 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def how_it_ended(ended: jobs.Job) -> str:
+    """What became of it, and what to do next if that is not the result."""
+    error = ended.future.exception()
+    if error is None:
+        return f"Finished in {duration(ended.seconds)}."
     if isinstance(error, jobs.Cancelled):
-        kept = " What was finished is kept." if running.parts else ""
-        st.info(f"Cancelled.{kept} Start again, or change the settings.")
-    elif isinstance(error, UserError):
-        st.error(str(error))
-    elif error is not None:
-        st.error(
-            f"This failed: {type(error).__name__}: {error}. Choose fewer prompts or another model, "
-            "or try again."
-        )
+        kept = " What was finished is kept." if ended.parts else ""
+        return f"Cancelled.{kept} Start again, or change the settings."
+    return explained(error)
 
 
 def _prepare(setting: Setting, report: jobs.Report) -> Iterator[Bench]:
     report("Starting the engine", 0.02)
     from backend.bench import prepare
 
-    bench = prepare(setting, report)
-    _spare_the_collector()
-    yield bench
+    yield prepare(setting, report)
 
 
-def _run_source(bench: Bench, source: str, report: jobs.Report) -> Iterator[Any]:
+def _run_source(of: ref[Bench], source: str, report: jobs.Report) -> Iterator[str]:
     report(f"Running {catalogue.label(source)} on the same prompts", 0.1)
     from backend.bench import source_values
 
-    yield source_values(bench, source)
-
-
-def _spare_the_collector() -> None:
-    """Streamlit collects garbage after every run of a script; what torch and a model bring along
-    stays anyway, and to walk through it would cost each click a quarter of a second."""
-    gc.freeze()
+    if bench := of():
+        source_values(bench, source)
+    yield source
 
 
 @st.fragment(run_every=1.0)
 def _progress(running: jobs.Job, n_parts: int) -> None:
-    _spare_the_collector()
+    # Streamlit collects garbage after every run: see `jobs`, which does this once a job has ended.
+    gc.freeze()
     if running.future.done() or len(running.parts) != n_parts:
         st.rerun()
-    left = running.seconds_left
-    estimate = "" if left is None else f", about {left:.0f} s to go"
     with st.container(border=True):
-        st.markdown(f"#### {running.stage} …")
-        st.progress(running.share, f"{running.seconds:.0f} s so far{estimate}")
+        st.markdown(f"#### {what_now(running)}")
+        if running.state is jobs.State.running:
+            st.progress(running.share, how_long(running))
         st.button("Cancel", key=f"cancel {id(running)}", on_click=running.cancel)

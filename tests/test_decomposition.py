@@ -50,3 +50,16 @@ def test_a_model_on_several_devices_is_run_whole():
     model = tiny.llama()
     decoder(model).layers[3].to("meta")
     assert not holds(model)
+
+
+def test_a_full_memory_is_no_misfit(monkeypatch):
+    model = tiny.llama()
+
+    def full(model):
+        raise RuntimeError("CUDA out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("backend.decomposition._holds", full)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            holds(model)
+    assert holds(model)

@@ -10,9 +10,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend import catalogue, jobs
-from backend.bench import Bench, answers, prepare
+from backend.bench import Bench, answers, load, prepare
 from backend.circuit import Circuit, Group, Head
-from backend.setting import Mode, Reading, Setting, intervention
+from backend.measures import Answers
+from backend.setting import Intervention, Mode, Reading, Setting, intervention
 from shell.history import History, Switches
 from shell.view import View
 
@@ -193,3 +194,25 @@ def test_the_address_says_what_is_shown() -> None:
     next(button for button in test.button if button.label == "▶").click()
     test.run()
     assert test.query_params == {"n": str(SMALL), "example": "1"}
+
+
+@pytest.mark.parametrize("when", [1, 2])
+def test_a_full_memory_gets_a_message_and_the_model_stays_loaded(
+    when: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = bench_of("base").loaded
+    calls: list[int] = []
+
+    def full(bench: Bench, step: Intervention) -> Answers:
+        calls.append(1)
+        if len(calls) >= when:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return answers(bench, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("backend.bench.answers", full)
+        test = page()
+    assert not test.exception
+    assert test.error[0].value.startswith("The memory is full. Choose fewer prompts")
+    assert load("base") is loaded
+    assert "Circuit" in figures(test.run())

@@ -1,16 +1,13 @@
-"""What is on the page as a value: history, addresses, background jobs."""
+"""What is on the page as a value: history and addresses."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend import jobs
 from backend.circuit import Group, Head
 from backend.setting import Mode, Reading
 from shell.history import History, Switches
@@ -94,54 +91,3 @@ def test_history_is_an_editors(steps: list[object]) -> None:
                 before.append(now)
                 now, after = switches, []
         assert history.now == now
-
-
-def test_a_job_runs_once_and_is_kept() -> None:
-    calls = []
-    for _ in range(3):
-        job = jobs.job("once", lambda report: iter([calls.append(1) or "done"]))
-        assert job.future.result(5) == ["done"]
-    assert calls == [1]
-
-
-def test_a_failed_job_keeps_its_error_until_forgotten() -> None:
-    def fail(report: jobs.Report) -> Iterator[int]:
-        yield 1
-        raise OSError("disk full")
-
-    failed = jobs.job("fails", fail)
-    assert isinstance(failed.future.exception(5), OSError)
-    assert failed.parts == [1]
-    assert jobs.job("fails", lambda report: iter([2])) is failed
-    jobs.forget("fails")
-    assert jobs.job("fails", lambda report: iter([2])).future.result(5) == [2]
-
-
-def test_a_cancelled_job_stops_at_its_next_report_and_keeps_what_is_finished() -> None:
-    started, go_on = threading.Event(), threading.Event()
-
-    def work(report: jobs.Report) -> Iterator[str]:
-        report("first half", 0.0)
-        yield "first"
-        started.set()
-        go_on.wait(5)
-        report("second half", 0.5)
-        yield "second"
-
-    job = jobs.job("cancelled", work)
-    assert started.wait(5)
-    assert job.stage == "first half"
-    assert job.seconds_left is None
-    job.cancel()
-    go_on.set()
-    assert isinstance(job.future.exception(5), jobs.Cancelled)
-    assert job.parts == ["first"]
-
-
-def test_only_the_last_results_are_kept() -> None:
-    first = jobs.job(("kept", 0), lambda report: iter([0]))
-    last = jobs._KEPT + 3
-    for number in range(1, last + 1):
-        jobs.job(("kept", number), lambda report: iter([0])).future.result(5)
-    assert jobs.job(("kept", last), lambda report: iter([1])).future.result(5) == [0]
-    assert jobs.job(("kept", 0), lambda report: iter([1])) is not first

@@ -1,0 +1,83 @@
+"""The list of jobs, on every page: what runs, what waits, what came of it, and the way there."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+
+import streamlit as st
+
+from backend import jobs
+from backend.jobs import Job, State
+from shell.waiting import how_it_ended, how_long, what_now
+
+_ACTIVE = (State.queued, State.running)
+
+
+def show_jobs() -> None:
+    """A button that says how many are running; behind it, all of them, the newest first."""
+    if any(each.state in _ACTIVE for each in jobs.listed()):
+        st.fragment(_list, run_every=1.0)(is_live=True)
+    else:
+        st.fragment(_list)(is_live=False)
+
+
+def _list(is_live: bool) -> None:
+    gc.freeze()  # as in `waiting`
+    if page := st.session_state.pop("page_to_open", None):
+        st.switch_page(page)
+    listed = jobs.listed()
+    if is_live and not any(each.state in _ACTIVE for each in listed):
+        st.rerun()
+    with st.popover(_label(listed), width="stretch", key=f"jobs_{_epoch()}"):
+        if not listed:
+            st.caption("What you run on Compare, CMAP and Discover is listed here.")
+        for job in listed:
+            with st.container(border=True, gap="xsmall", key=f"job_{job.number}"):
+                _show(job)
+
+
+def _label(listed: list[Job]) -> str:
+    counts = Counter(each.state for each in listed)
+    words = {State.running: "active", State.queued: "queued"}
+    active = [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
+    return f"Jobs · {', '.join(active)}" if active else "Jobs"
+
+
+def _show(job: Job) -> None:
+    state = job.state  # once, as it may change meanwhile
+    about, buttons = st.columns([3.4, 1], gap="small")
+    with about, st.container(gap="xxsmall"):
+        st.text(job.title)
+        if state is State.running:
+            st.progress(job.share, f"{what_now(job)} {how_long(job)}")
+        elif state is State.queued:
+            st.caption(what_now(job))
+        elif state is State.failed:
+            st.caption(f":red[**Failed.**] {how_it_ended(job)}")
+        else:
+            st.caption(how_it_ended(job))
+    with buttons, st.container(gap="xsmall"):
+        st.button(
+            "Open",
+            key=f"open_{job.number}",
+            on_click=_choose_again,
+            args=(job,),
+            width="stretch",
+        )
+        if state in _ACTIVE:
+            st.button("Cancel", key=f"cancel_{job.number}", on_click=job.cancel, width="stretch")
+
+
+def _choose_again(job: Job) -> None:
+    from shell import places  # only now: charts come with it, and the sidebar is painted first
+
+    places.choose_again(job.request, job)
+    st.session_state["jobs_epoch"] = _epoch() + 1
+    st.session_state["page_to_open"] = places.page_of(job.request)
+
+
+def _epoch() -> int:
+    """A list under another key is a new one, which is closed."""
+    epoch: int = st.session_state.get("jobs_epoch", 0)
+    return epoch
