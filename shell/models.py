@@ -224,7 +224,9 @@ def _loaded_where(name: str) -> tuple[str, str]:
 
 
 def _show_noise(name: str) -> None:
-    asked = jobs.job(("noise", shelf.loaded()[name]), lambda report: _noise(name, report))
+    asked = jobs.job(
+        ("noise", shelf.loaded()[name]), lambda report: _noise(name, report), kind=jobs.SMALL
+    )
     if not asked.parts:
         waiting.follow(asked)
         return
@@ -252,7 +254,9 @@ def _load(name: str, placement: Placement) -> None:
     _tidy()
     key = "load", name, placement
     jobs.forget(key)
-    _loads()[name] = jobs.job(key, lambda report: _loading(name, placement, report))
+    _loads()[name] = jobs.job(
+        key, lambda report: _loading(name, placement, report), kind=jobs.QUICK
+    )
 
 
 def _loading(name: str, placement: Placement, report: jobs.Report) -> Iterator[str]:
@@ -275,8 +279,6 @@ def _is_about(key: Hashable, name: str) -> bool:
     match key:
         case Setting() as setting:
             return setting.model == name
-        case (Setting() as setting, str() as source):
-            return name in (setting.model, source)
         case ("noise", model):
             return getattr(model, "name", None) == name
     return False
@@ -322,7 +324,7 @@ def _is_running(name: str) -> bool:
 
 
 def _devices_job() -> jobs.Job:
-    return jobs.job("devices", _look_for_gpus)
+    return jobs.job("devices", _look_for_gpus, kind=jobs.QUICK)
 
 
 def _look_for_gpus(report: jobs.Report) -> Iterator[bool]:
