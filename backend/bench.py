@@ -18,6 +18,7 @@ from backend.cmap import compatible
 from backend.compare import N_REFERENCE
 from backend.errors import UserError
 from backend.faithfulness import Backdrop, circuit_logits, prepare_backdrop, with_values
+from backend.fingerprints import Fingerprint, fingerprint
 from backend.jobs import Report
 from backend.loading import LoadedModel, load_model
 from backend.measures import Answers, read_answers
@@ -29,9 +30,16 @@ _N_ATTENTION = 100
 _TINY = 10_000_000
 
 
-@lru_cache(maxsize=4)
 def load(name: str) -> LoadedModel:
-    """`load_model`, keeping the last four, with as many threads as serve the model best."""
+    """`load_model`, keeping the last four, with as many threads as serve the model best.
+
+    A model whose files have changed is loaded again.
+    """
+    return _loaded(name, fingerprint(name))
+
+
+@lru_cache(maxsize=4)
+def _loaded(name: str, _: Fingerprint | None) -> LoadedModel:
     loaded = load_model(name)
     torch.set_num_threads(_threads(loaded.model))
     return loaded

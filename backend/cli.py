@@ -1,39 +1,48 @@
-"""The engine from the command line: results as JSON on standard output, progress on the other."""
+"""The engine from the command line: results as JSON on standard output, progress on the other.
+
+Everything that is measured is also kept in `cache/local/results`, where the pages find it, and is
+not computed again.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from backend import catalogue, circuit_commands
+from backend import catalogue, circuit_commands, studies
 from backend.circuit import Group
 from backend.command_parts import (
-    about,
     add_circuit,
     add_command,
     add_models,
     add_prompts,
     checked_by,
+    measure,
+    progress,
     prompts_of,
     read_circuit,
+    say,
 )
 from backend.errors import UserError
+from backend.files import write_atomically
+from backend.fingerprints import fingerprint
+from backend.requests import AccuracyRequest, FaithfulnessRequest, heads_of
 from backend.saved import plain
+from backend.setting import Setting
 
 _EXAMPLES = """examples:
   python -m backend models
   python -m backend accuracy base arithmetic-lora --prompts 1000
   python -m backend faithfulness base chat --circuit base
   python -m backend discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found
-  python -m backend compare base arithmetic-lora chat --save family
+  python -m backend compare base arithmetic-lora chat --out family.json
   python -m backend cmap arithmetic-full base --part v
   python -m backend accuracy ~/models/my-llama --boxes 5 --seed 3
 """
 
+_KEPT = "What was finished is kept: the same command goes on from there."
 _DEFAULT_SIZES = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
 
 
@@ -42,14 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         result = options.run(options)
+        text = json.dumps(plain(result), indent=2) + "\n"
+        if not options.out:
+            print(text, end="")
+            return 0
+        write_atomically(options.out, text)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        say(f"error: {error}")
+    except OSError as error:
+        say(f"error: {error}. {_KEPT}")
+    except (RuntimeError, MemoryError) as error:
+        say(f"error: {type(error).__name__}: {error}. {_KEPT} Fewer prompts need less memory.")
     except KeyboardInterrupt:
-        print("\nstopped; run the same command again to start over", file=sys.stderr)
+        say(f"\nstopped. {_KEPT}")
         return 130
-    print(json.dumps(plain(result), indent=2))
-    return 0
+    else:
+        say(f"written to {options.out}")
+        return 0
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,43 +152,35 @@ def _models(_: argparse.Namespace) -> Any:
 
 
 def _accuracy(options: argparse.Namespace) -> Any:
-    from backend.loading import load_model
-    from backend.reports import accuracy_report
-
-    return about(options) | {
-        "models": {
-            name: accuracy_report(load_model(name), *prompts_of(options)) for name in options.models
-        }
-    }
+    request = AccuracyRequest(tuple(options.models), prompts_of(options))
+    return studies.as_data(request, measure(request))
 
 
 def _faithfulness(options: argparse.Namespace) -> Any:
-    from backend.loading import load_model
-    from backend.reports import faithfulness_report
-
-    circuit = read_circuit(options.circuit)
-    return about(options) | {
-        "circuit": circuit.name,
-        "models": {
-            name: faithfulness_report(load_model(name), circuit, *prompts_of(options))
-            for name in options.models
-        },
-    }
+    heads = heads_of(read_circuit(options.circuit))
+    request = FaithfulnessRequest(tuple(options.models), heads, prompts_of(options))
+    return studies.as_data(request, measure(request))
 
 
 def _discover(options: argparse.Namespace) -> Any:
-    from backend.loading import load_model
-    from backend.reports import discovery_report
+    from backend.stages import found_circuit, run_stages, stage_request, stored_stages
 
     sizes = _DEFAULT_SIZES | dict(options.keep)
-    loaded = load_model(options.model)
-    circuit = discovery_report(loaded, sizes, *prompts_of(options), _show_stage, options.centred)
+    setting = Setting(options.model, options.prompts, options.boxes, options.seed)
+    fingerprint(options.model)  # a name that is no model's is told before anything is computed
+    asked = setting, sizes, options.centred
+    if n_stored := len(stored_stages(*asked)):
+        say(f"resuming: {n_stored} of {len(Group)} stages are there")
+    stages = [*run_stages(*asked, (), Group.D, progress())]
+    circuit = found_circuit(setting, stages, sizes, options.centred, options.save or options.model)
     if options.save:
-        circuit = replace(circuit, name=options.save)
         catalogue.add_circuit(options.save, circuit.to_json().encode())
-    return circuit.as_data()
-
-
-def _show_stage(stage: Group, done: int, total: int) -> None:
-    end = "\n" if done == total else ""
-    print(f"\rstage {stage.name}: {done} of {total}", end=end, file=sys.stderr, flush=True)
+    for group in Group:
+        say(f"{group.name}: {', '.join(map(str, circuit.heads(group))) or 'none'}")
+    requests = [
+        stage_request(setting, stages[:n], sizes, options.centred) for n in range(len(Group))
+    ]
+    results = [
+        studies.as_data(request, (stage,)) for request, stage in zip(requests, stages, strict=True)
+    ]
+    return circuit.as_data() | {"results": results}

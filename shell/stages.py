@@ -132,7 +132,7 @@ def stage_frame(plan: Plan, stage: Stage, group: Group) -> pd.DataFrame:
 
 
 def _most_kept(now: Progress) -> int:
-    n_heads = now.stages[0].mean.numel() if now.stages else _MOST_KEPT
+    n_heads = now.stages[0].mean.size if now.stages else _MOST_KEPT
     return max(_MOST_KEPT, min(n_heads, 100))
 
 
