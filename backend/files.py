@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 
 CACHE = Path(__file__).parent.parent / "cache"
-"""Where results are: those that ship with this tool, and in `local` those that are made here."""
+"""What ships with this tool: results that are there at once."""
+LOCAL = Path(os.environ.get("CIRCUIT_EXPLORER_LOCAL") or CACHE / "local")
+"""What is made here; elsewhere if the environment says so, as where homes are small."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from backend.catalogue import resolve
 from backend.errors import UserError
-from backend.files import CACHE, write_atomically
+from backend.files import LOCAL, write_atomically
 
-HASHES = CACHE / "local" / "hashes.json"
+HASHES = LOCAL / "hashes.json"
 PRECISION = "float32"
 """The numbers that models run in, which determine a result as well."""
 _AT_ONCE = 64 * 2**20

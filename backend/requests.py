@@ -144,6 +144,24 @@ def heads_of(circuit: Circuit) -> Heads:
     return Heads(circuit.name, frozenset(circuit.members))
 
 
+def settings_of(request: Request) -> str:
+    """What determines a result besides models, circuit and prompts, in words; empty if nothing."""
+    match request:
+        case CmapRequest(part=part, sets=sets):
+            names = f", {', '.join(name for name, _ in sets)}" if sets else ""
+            return f"{part.value}{names}"
+        case SetRequest(part=part, sites=sites):
+            return f"{part.value} of {len(sites)} heads"
+        case StageRequest(group=group, receivers=receivers):
+            into = f", into {', '.join(map(str, receivers))}" if receivers else ""
+            return f"stage {group.name}{into}"
+        case MinimalityRequest(removed=removed):
+            return f"{removed:.0%} of a group removed"
+        case CompletenessRequest(sets=n_sets):
+            return f"{n_sets} random sets"
+    return ""
+
+
 def models_of(request: Request) -> tuple[str, ...]:
     """Names of the models of a request, in its order."""
     if isinstance(request, CmapRequest | SetRequest):

@@ -24,18 +24,19 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import UserError
-from backend.files import CACHE, write_atomically
+from backend.files import CACHE, LOCAL, write_atomically
 from backend.fingerprints import Fingerprint
 from backend.saved import plain, revived
 
 ENGINE = 1
 """Raise this whenever a change may move any number: nothing older is then taken for an answer."""
 FORMAT = "circuit-explorer/result/1"
-DROPPED = CACHE
-LOCAL = CACHE / "local" / "results"
+RESULTS = LOCAL / "results"
 SHIPPED = CACHE / "shipped"
-DAMAGED = CACHE / "local" / "damaged"
-UNFINISHED = CACHE / "local" / "unfinished"
+DROPPED = CACHE
+"""Where results from other machines may be put, too."""
+DAMAGED = LOCAL / "damaged"
+UNFINISHED = LOCAL / "unfinished"
 _KEY = re.compile(r"[a-z-]{1,20}-[0-9a-f]{24}", re.ASCII)
 _PACKAGES = ("torch", "transformers", "peft", "numpy")
 _log = logging.getLogger(__name__)
@@ -120,13 +121,13 @@ def write(header: Header, parts: Sequence[Any]) -> None:
     known = find(header.key)
     if known and len(known.parts) >= len(parts):
         return
-    write_atomically(LOCAL / f"{header.key}.json", _text(as_data(header, parts)))
+    write_atomically(RESULTS / f"{header.key}.json", _text(as_data(header, parts)))
 
 
 def find(key: str) -> Entry | None:
     """What is stored under this key, made here or shipped: whichever has more parts."""
     take_in()
-    found = [trusted(folder / f"{key}.json") for folder in (LOCAL, SHIPPED)]
+    found = [trusted(folder / f"{key}.json") for folder in (RESULTS, SHIPPED)]
     there = [entry for entry in found if entry]
     return max(there, key=lambda entry: len(entry.parts), default=None)
 
@@ -134,14 +135,14 @@ def find(key: str) -> Entry | None:
 def entries() -> list[Entry]:
     """Everything that is stored, newest first."""
     take_in()
-    paths = [path for folder in (SHIPPED, LOCAL) for path in folder.glob("*.json")]
+    paths = [path for folder in (SHIPPED, RESULTS) for path in folder.glob("*.json")]
     by_key = {entry.header.key: entry for path in paths if (entry := trusted(path))}
     return sorted(by_key.values(), key=lambda entry: entry.header.date, reverse=True)
 
 
 def take_in() -> None:
     """Put files that were copied into `cache` under their own names; bad ones go aside."""
-    foreign = [path for path in LOCAL.glob("*.json") if not _KEY.fullmatch(path.stem)]
+    foreign = [path for path in RESULTS.glob("*.json") if not _KEY.fullmatch(path.stem)]
     for path in (*DROPPED.glob("*.json"), *foreign):
         try:
             found = [*_results_in(_data(path))]

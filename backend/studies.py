@@ -94,12 +94,11 @@ def run(request: Request, report: Report) -> Iterator[Any]:
     stored = find(request)
     parts = stored.parts if stored else ()
     yield from parts
-    method = method_of(request)
-    if len(parts) == len(method.parts(request)):
+    if len(parts) == n_parts(request):
         return
     before = stored.entry.header.seconds if stored else 0.0
     started = monotonic()
-    for part in method.work(request, parts, report):
+    for part in method_of(request).work(request, parts, report):
         parts = (*parts, part)
         _keep(request, parts, before + monotonic() - started)
         yield part
@@ -151,6 +150,11 @@ def identity(request: Request) -> str | None:
     return _key(request, marks) if marks else None
 
 
+def n_parts(request: Request) -> int:
+    """How many parts its whole result has."""
+    return len(method_of(request).parts(request))
+
+
 def method_of(request: Request) -> Method:
     """The method that answers a request."""
     (method,) = (each for each in METHODS.values() if each.request is type(request))
@@ -192,7 +196,7 @@ def _keep(request: Request, parts: Finished, seconds: float) -> None:
         try:
             store.write(header, plain(parts))
         except OSError as error:
-            _log.warning("The result cannot be kept in %s (%s).", store.LOCAL, error.strerror)
+            _log.warning("The result cannot be kept in %s (%s).", store.RESULTS, error.strerror)
         store.forget_unfinished(header.key)
 
 
@@ -200,10 +204,8 @@ def _header(request: Request, seconds: float) -> store.Header | None:
     marks = _marks(request, patiently=True)
     if not marks:
         return None
-    method = method_of(request)
-    n_parts = len(method.parts(request))
-    key = _key(request, marks)
-    return store.new_header(key, method.name, marks, plain(request), n_parts, seconds)
+    key, name = _key(request, marks), method_of(request).name
+    return store.new_header(key, name, marks, plain(request), n_parts(request), seconds)
 
 
 def _parts(entry: store.Entry, request: Request) -> Finished:
@@ -299,11 +301,11 @@ def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> I
 
 
 def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterator[Any]:
-    n_parts = 1 + len(_TOKENS)
-    report("Starting the engine", max(0.01, len(done) / n_parts))
+    total = n_parts(request)
+    report("Starting the engine", max(0.01, len(done) / total))
     from backend import cmap
 
-    source, target = _pair(request, report, max(0.03, len(done) / n_parts))
+    source, target = _pair(request, report, max(0.03, len(done) / total))
     if not done:
         request.heads.circuit.check(target.loaded.shape, catalogue.label(request.target))
         yield cmap.cmap(
@@ -311,7 +313,7 @@ def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterat
             target,
             dict(request.sets) or cmap.group_sets(request.heads.circuit),
             request.part,
-            _told(report, "Transplanting whole groups", 0.05, 1 / n_parts),
+            _told(report, "Transplanting whole groups", 0.05, 1 / total),
         )
     for place, position in enumerate(_TOKENS, 1):
         if place >= len(done):
@@ -323,8 +325,8 @@ def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterat
                 _told(
                     report,
                     f"Transplanting single heads, {TOKEN_WORDS[position.name]}",
-                    place / n_parts,
-                    (place + 1) / n_parts,
+                    place / total,
+                    (place + 1) / total,
                 ),
             )
 

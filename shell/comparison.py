@@ -11,12 +11,12 @@ import streamlit as st
 
 from backend import catalogue
 from backend.measures import Estimate
+from backend.requests import ComparisonRequest
 from backend.results import Comparison, Difference, RandomCircuits
 from backend.saved import plain
 from circuitviz.model_charts import accuracy_chart, knockout_chart
 from circuitviz.tables import figures_table, signed
 from shell.choices import sizes
-from shell.studies import ComparisonRequest
 
 _HEADINGS = (
     "Model", "Fine-tuned on", "Full model", "Circuit", "Random circuit", "Faithfulness",

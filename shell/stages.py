@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 import streamlit as st
 
 from backend.circuit import Group, Head
+from backend.results import Stage
 from circuitviz.score_charts import score_frame, score_map
 from shell import discovery
 from shell.discovery import Plan, Progress
-
-if TYPE_CHECKING:
-    from backend.discovery import Stage
 
 SCORE = (
     "**Score**: (p_patched − p_clean) / p_clean of the right answer, mean over prompts, when only "
