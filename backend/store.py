@@ -118,7 +118,7 @@ def as_data(header: Header, parts: Sequence[Any]) -> dict[str, Any]:
 
 def write(header: Header, parts: Sequence[Any]) -> None:
     """Keep the finished parts, unless as many are kept already; raises OSError."""
-    known = find(header.key)
+    known = _there(header.key)
     if known and len(known.parts) >= len(parts):
         return
     write_atomically(RESULTS / f"{header.key}.json", _text(as_data(header, parts)))
@@ -127,9 +127,7 @@ def write(header: Header, parts: Sequence[Any]) -> None:
 def find(key: str) -> Entry | None:
     """What is stored under this key, made here or shipped: whichever has more parts."""
     take_in()
-    found = [trusted(folder / f"{key}.json") for folder in (RESULTS, SHIPPED)]
-    there = [entry for entry in found if entry]
-    return max(there, key=lambda entry: len(entry.parts), default=None)
+    return _there(key)
 
 
 def entries() -> list[Entry]:
@@ -198,6 +196,12 @@ def unfinished(key: str) -> Path:
 def forget_unfinished(key: str) -> None:
     """Delete that folder; the part is finished."""
     shutil.rmtree(unfinished(key), ignore_errors=True)
+
+
+def _there(key: str) -> Entry | None:
+    found = [trusted(folder / f"{key}.json") for folder in (RESULTS, SHIPPED)]
+    there = [entry for entry in found if entry]
+    return max(there, key=lambda entry: len(entry.parts), default=None)
 
 
 @lru_cache(maxsize=256)

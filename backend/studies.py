@@ -215,10 +215,13 @@ def _parts(entry: store.Entry, request: Request) -> Finished:
         raise UserError("It has another number of parts than its request. Compute it again.")
     names = dict(zip((m.name for m in entry.header.models), models_of(request), strict=True))
     circuit = circuit_of(request)
-    return tuple(
-        _named(revived(kind, data), names, circuit.name if circuit else "")
-        for kind, data in zip(kinds, entry.parts, strict=False)
-    )
+    try:
+        return tuple(
+            _named(revived(kind, data), names, circuit.name if circuit else "")
+            for kind, data in zip(kinds, entry.parts, strict=False)
+        )
+    except KeyError as error:
+        raise UserError(f"It is about another model, {error}. Compute it again.") from error
 
 
 def _named(part: Any, names: Mapping[str, str], circuit: str) -> Any:

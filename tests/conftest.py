@@ -23,12 +23,13 @@ settings.load_profile("shared")
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache in which nothing is stored yet, of this test alone."""
+    place = tmp_path_factory.mktemp("cache")
     for name in ("RESULTS", "SHIPPED", "DROPPED", "DAMAGED", "UNFINISHED"):
-        monkeypatch.setattr(store, name, tmp_path / "cache" / name.lower())
-    monkeypatch.setattr(fingerprints, "HASHES", tmp_path / "cache" / "hashes.json")
-    return tmp_path / "cache"
+        monkeypatch.setattr(store, name, place / name.lower())
+    monkeypatch.setattr(fingerprints, "HASHES", place / "hashes.json")
+    return place
 
 
 @pytest.fixture(scope="session")
