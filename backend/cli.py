@@ -31,6 +31,13 @@ from backend.fingerprints import fingerprint
 from backend.requests import AccuracyRequest, FaithfulnessRequest, heads_of
 from backend.saved import plain
 from backend.setting import Setting
+from backend.stages import (
+    DEFAULT_SIZES,
+    found_circuit,
+    run_stages,
+    stage_request,
+    stored_stages,
+)
 
 _EXAMPLES = """examples:
   python -m backend models
@@ -43,7 +50,6 @@ _EXAMPLES = """examples:
 """
 
 _KEPT = "What was finished is kept: the same command goes on from there."
-_DEFAULT_SIZES = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,9 +169,7 @@ def _faithfulness(options: argparse.Namespace) -> Any:
 
 
 def _discover(options: argparse.Namespace) -> Any:
-    from backend.stages import found_circuit, run_stages, stage_request, stored_stages
-
-    sizes = _DEFAULT_SIZES | dict(options.keep)
+    sizes = {**DEFAULT_SIZES, **dict(options.keep)}
     setting = Setting(options.model, options.prompts, options.boxes, options.seed)
     fingerprint(options.model)  # a name that is no model's is told before anything is computed
     asked = setting, sizes, options.centred

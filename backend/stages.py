@@ -12,6 +12,8 @@ from backend.requests import Prompts, StageRequest
 from backend.results import Discovery, Stage
 from backend.setting import Setting
 
+DEFAULT_SIZES: Mapping[Group, int] = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
+"""How many heads the groups keep unless told otherwise."""
 _COSTS = {Group.A: 1, Group.B: 1, Group.C: 2, Group.D: 4}
 """Roughly how long the stages take, relative to each other: earlier tokens have more after them."""
 

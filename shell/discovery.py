@@ -11,10 +11,10 @@ from backend import jobs
 from backend.circuit import Circuit, Group
 from backend.results import Stage
 from backend.setting import Setting
+from backend.stages import DEFAULT_SIZES as DEFAULT_KEPT
 from backend.stages import found_circuit as circuit_of
 from backend.stages import n_valid, run_stages, stored_stages
 
-DEFAULT_KEPT: Mapping[Group, int] = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
 DEFAULT_N = 100
 MOST_PROMPTS = 1000
 RAW, CENTRED = "Score", "Median-centred"
