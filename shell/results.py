@@ -46,12 +46,9 @@ class Result:
     flaw: str = ""
 
 
-def show_title(found: Sequence[store.Entry]) -> None:
-    """How much there is, and what could not be trusted."""
-    total = sum(entry.n_bytes for entry in found)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown("#### Results", help=_EXPLANATION, width="content")
-        st.caption(f"{len(found)} results, {_size(total)}")
+def show_title() -> None:
+    """What this page is, and what could not be trusted."""
+    st.markdown("#### Results", help=_EXPLANATION)
     if aside := store.set_aside():
         names = ", ".join(f"“{name}”" for name in aside)
         st.warning(
@@ -78,16 +75,21 @@ def choose(found: Sequence[store.Entry]) -> list[Result]:
             "age": st.column_config.DatetimeColumn("age", format="distance"),
             "size": st.column_config.NumberColumn("size", format="bytes"),
             "seconds": st.column_config.NumberColumn("took", format="%.0f s"),
+            "models": st.column_config.TextColumn("models", width=150),
+            "settings": st.column_config.TextColumn("settings", width=110),
+            "shipped": st.column_config.CheckboxColumn("shipped", help="Came with this tool."),
         },
+    )
+    total = _size(sum(entry.n_bytes for entry in found))
+    st.caption(
+        f"{len(found)} result{'s' * (len(found) > 1)}, {total}. Tick one to look at it, or two of the same method to "
+        "compare them."
     )
     return [results[place] for place in event.selection.rows if place < len(results)]
 
 
 def show_actions(chosen: Sequence[Result]) -> None:
     """What can be done with the results that are ticked."""
-    if not chosen:
-        st.caption("Tick a result to look at it, or two of the same method to compare them.")
-        return
     opening = None
     with st.container(horizontal=True, vertical_alignment="center"):
         if len(chosen) == 1 and (stored := chosen[0].stored):
@@ -102,8 +104,9 @@ def show_actions(chosen: Sequence[Result]) -> None:
                 args=(stored,),
             ):
                 opening = page
-        _show_downloads(chosen)
-        _show_deleting(chosen)
+        if chosen:
+            _show_downloads(chosen)
+            _show_deleting(chosen)
     if complaint := st.session_state.pop("results_complaint", None):
         st.error(complaint)
     if opening:
@@ -255,17 +258,15 @@ def _row(result: Result) -> dict[str, Any]:
     return {
         "method": _method(header.method) + is_old,
         "models": _models(result),
-        "circuit": f"{heads.name}, {len(heads.members)} heads" if heads else "",
+        "circuit": f"{heads.name} ({len(heads.members)})" if heads else "",
         "settings": settings_of(request) if request else "cannot be read",
-        "prompts": request.prompts.n if request else None,
-        "boxes": request.prompts.boxes if request else None,
-        "seed": request.prompts.seed if request else None,
+        "prompts": str(request.prompts).replace(" prompts", "") if request else "",
         "parts": f"{len(entry.parts)} of {header.n_parts}",
         "date": date.astimezone().replace(tzinfo=None),
         "age": date,
         "seconds": header.seconds,
         "size": entry.n_bytes,
-        "from": "comes with this tool" if entry.is_shipped else "measured or copied here",
+        "shipped": entry.is_shipped,
     }
 
 

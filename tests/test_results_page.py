@@ -73,11 +73,12 @@ def test_the_list_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> Non
     test = ticked(monkeypatch)
     (row,) = test.dataframe[0].value.to_dict("records")
     assert (row["method"], row["models"], row["circuit"]) == (
-        "Compare", "Base, Chat", f"base, {len(HEADS.members)} heads",
+        "Compare", "Base, Chat", f"base ({len(HEADS.members)})",
     )  # fmt: skip
-    assert (row["prompts"], row["boxes"], row["seed"], row["parts"]) == (50, 3, 0, "2 of 2")
+    assert (row["prompts"], row["parts"]) == ("50, seed 0, 3 boxes", "2 of 2")
     assert row["size"] == store.entries()[0].path.stat().st_size
-    assert "Tick a result" in said(test)
+    assert "1 results" not in said(test)
+    assert "1 result, " in said(test)
 
 
 def test_one_result_shows_its_figures_and_opens_on_its_page(
