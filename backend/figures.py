@@ -80,9 +80,9 @@ def _rows(part: Any, model: str, n: int) -> Iterator[tuple[str, str, Estimate]]:
         case Transplanted():
             yield from _outcome("the set", part)
         case Stage(mean, standard_error, _):
-            for place, score in enumerate(mean.flatten().tolist()):
-                margin = Z_95 * float(standard_error.flatten()[place])
+            for place in abs(mean).argsort(axis=None)[::-1].tolist():
                 head = Head(*divmod(place, mean.shape[1]))
+                score, margin = float(mean[head]), Z_95 * float(standard_error[head])
                 yield str(head), "score", Estimate(score, score - margin, score + margin, n)
         case Minimality():
             yield "circuit", "accuracy", part.accuracy
@@ -94,7 +94,7 @@ def _rows(part: Any, model: str, n: int) -> Iterator[tuple[str, str, Estimate]]:
                 yield f"without {removal.name}", "full model", removal.model
                 yield f"without {removal.name}", "circuit − full model", removal.difference
         case Edges():
-            for edge in part.edges:
+            for edge in sorted(part.edges, key=lambda edge: -abs(edge.weight.value)):
                 name = f"{edge.group} {edge.sender} → {edge.receiver or 'logits'}"
                 yield name, "score", edge.weight
 

@@ -23,7 +23,8 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
 if now.job:
     waiting.follow(now.job)
 if now.date:
-    st.caption(f"Up to {list(Group)[now.valid - 1].name} from {studies.local_time(now.date)}.")
+    last = list(Group)[now.valid - 1].name
+    st.caption(f"Stages up to {last}: from {studies.local_time(now.date)}.")
 show_stages(now)
 try:
     show_found(now)

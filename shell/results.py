@@ -80,10 +80,10 @@ def choose(found: Sequence[store.Entry]) -> list[Result]:
             "shipped": st.column_config.CheckboxColumn("shipped", help="Came with this tool."),
         },
     )
-    total = _size(sum(entry.n_bytes for entry in found))
+    count = "1 result" if len(found) == 1 else f"{len(found)} results"
     st.caption(
-        f"{len(found)} result{'s' * (len(found) > 1)}, {total}. Tick one to look at it, or two of the same method to "
-        "compare them."
+        f"{count}, {_size(sum(entry.n_bytes for entry in found))}. Tick one to look at it, or two "
+        "of the same method to compare them."
     )
     return [results[place] for place in event.selection.rows if place < len(results)]
 
