@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from backend import catalogue
 from backend.circuit import Head
 from backend.measures import Z_95, Estimate
+from backend.methods import TOKEN_WORDS
 from backend.requests import Request, models_of
 from backend.results import (
     AccuracyReport,
@@ -21,7 +22,6 @@ from backend.results import (
     Stage,
     Transplanted,
 )
-from backend.studies import TOKEN_WORDS
 
 
 class Figure(NamedTuple):

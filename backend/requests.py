@@ -136,12 +136,28 @@ Request = (
     AccuracyRequest | FaithfulnessRequest | ComparisonRequest | CmapRequest | SetRequest
     | StageRequest | MinimalityRequest | CompletenessRequest | EdgesRequest
 )  # fmt: skip
+_NAMES: dict[type, str] = {
+    AccuracyRequest: "accuracy",
+    FaithfulnessRequest: "faithfulness",
+    ComparisonRequest: "compare",
+    CmapRequest: "cmap",
+    SetRequest: "cmap-set",
+    StageRequest: "stage",
+    MinimalityRequest: "minimality",
+    CompletenessRequest: "completeness",
+    EdgesRequest: "edges",
+}
 SomeRequest = TypeVar("SomeRequest", bound=Request)
 
 
 def heads_of(circuit: Circuit) -> Heads:
     """The circuit as a request has it."""
     return Heads(circuit.name, frozenset(circuit.members))
+
+
+def method_name(request: Request) -> str:
+    """What the method that answers a request is called in the store."""
+    return _NAMES[type(request)]
 
 
 def settings_of(request: Request) -> str:

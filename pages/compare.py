@@ -10,9 +10,9 @@ shell.enter()
 
 from backend import catalogue  # noqa: E402
 from backend.errors import UserError  # noqa: E402
+from backend.methods import joined  # noqa: E402
 from backend.requests import ComparisonRequest  # noqa: E402
 from backend.results import Comparison  # noqa: E402
-from backend.studies import joined  # noqa: E402
 from shell import choices, state, studies, waiting  # noqa: E402
 from shell.comparison import (  # noqa: E402
     show_accuracies,

@@ -10,6 +10,7 @@ import streamlit as st
 
 from backend import catalogue, store, studies
 from backend.errors import UserError
+from backend.methods import METHODS, joined
 from backend.requests import (
     CmapRequest,
     ComparisonRequest,
@@ -21,7 +22,6 @@ from backend.requests import (
     models_of,
 )
 from backend.results import Cmap, Comparison, Completeness, Minimality, Part
-from backend.studies import joined
 from shell.choices import sizes
 from shell.studies import local_time
 
@@ -99,7 +99,7 @@ def choose(found: list[Measured[Result]], key: str, how: str) -> Measured[Result
 
 def _stored(kind: type[SomeRequest]) -> Iterator[tuple[SomeRequest, studies.Stored]]:
     for entry in store.entries():
-        method = studies.METHODS.get(entry.header.method)
+        method = METHODS.get(entry.header.method)
         if method and method.request is kind:
             try:
                 stored = studies.read(entry)

@@ -9,6 +9,7 @@ import streamlit as st
 from backend import catalogue, studies
 from backend.circuit import Group
 from backend.errors import UserError
+from backend.keys import identity
 from backend.requests import (
     CmapRequest,
     ComparisonRequest,
@@ -50,7 +51,7 @@ def title_of(page: str) -> str:
 
 def obstacle(stored: studies.Stored) -> str | None:
     """Why a result cannot be opened on its page; None if it can."""
-    is_there = studies.identity(stored.request) == stored.entry.header.key
+    is_there = identity(stored.request) == stored.entry.header.key
     if is_there or isinstance(stored.request, ComparisonRequest | CmapRequest):
         return None
     return "The Discover page needs the same model on this computer. Its figures stand below."

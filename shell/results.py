@@ -14,6 +14,7 @@ import streamlit as st
 from backend import store, studies
 from backend.errors import UserError
 from backend.figures import figures
+from backend.methods import METHODS
 from backend.requests import (
     CmapRequest,
     SetRequest,
@@ -281,7 +282,7 @@ def _title(result: Result) -> str:
 
 
 def _method(name: str) -> str:
-    return studies.METHODS[name].label if name in studies.METHODS else name
+    return METHODS[name].label if name in METHODS else name
 
 
 def _models(result: Result) -> str:

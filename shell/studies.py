@@ -10,6 +10,8 @@ from typing import Generic
 import streamlit as st
 
 from backend import jobs, studies
+from backend.keys import identity
+from backend.methods import n_parts
 from backend.requests import CmapRequest, Request, SomeRequest
 
 
@@ -28,7 +30,7 @@ def start(name: str, request: Request) -> None:
     if known and known.future.done() and known.future.exception():
         jobs.forget(_key(request))
     stored = _stored(request)
-    is_complete = stored and len(stored.job.parts) == studies.n_parts(request)
+    is_complete = stored and len(stored.job.parts) == n_parts(request)
     show(name, stored if stored and is_complete else Study(request, job_of(request)))
 
 
@@ -66,10 +68,10 @@ def say_when(study: Study) -> None:
     """Of a study out of the store: from when it is, and what is missing."""
     if study.date is None:
         return
-    n_there, n_parts = len(study.job.parts), studies.n_parts(study.request)
+    n_there, n_whole = len(study.job.parts), n_parts(study.request)
     rest = ""
-    if n_there < n_parts:
-        rest = f" {n_there} of {n_parts} parts are there: press Run for the rest."
+    if n_there < n_whole:
+        rest = f" {n_there} of {n_whole} parts are there: press Run for the rest."
     st.caption(f"From {local_time(study.date)}.{rest}")
 
 
@@ -93,7 +95,7 @@ def _stored(request: SomeRequest) -> Study[SomeRequest] | None:
 
 def _key(request: Request) -> tuple[Request, str | None]:
     """Of a job: files that have changed under the same name are another model."""
-    return request, studies.identity(request)
+    return request, identity(request)
 
 
 def _chosen(name: str) -> str:

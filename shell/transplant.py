@@ -11,10 +11,10 @@ import streamlit as st
 
 from backend import catalogue, jobs
 from backend.circuit import READING_ORDER, Head, Position, Site
+from backend.methods import TOKEN_WORDS
 from backend.requests import CmapRequest, SetRequest
 from backend.results import Cmap, HeadMap, Part, Transplanted
 from backend.saved import plain
-from backend.studies import TOKEN_WORDS
 from circuitviz.model_charts import effect, head_chart, transplant_chart
 from circuitviz.tables import figures_table, signed
 from shell import studies, waiting

@@ -16,9 +16,10 @@ from backend.cli import main
 from backend.cmap import cmap, group_sets
 from backend.compare import compare, examine, overlap
 from backend.measures import Estimate
+from backend.methods import joined
 from backend.requests import CmapRequest, ComparisonRequest, Heads, Prompts
 from backend.results import Difference, Part
-from backend.studies import joined, run
+from backend.studies import run
 from circuitviz.tables import figures_table
 from shell import studies
 from shell.comparison import as_csv, difference_sentence

@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from backend import catalogue, jobs, store, studies
 from backend.circuit import Group
+from backend.methods import METHODS
 from backend.requests import CmapRequest, ComparisonRequest, Prompts, StageRequest, heads_of
 from backend.results import Part
 from shell import places, results
@@ -194,5 +195,5 @@ def test_files_that_were_moved_aside_are_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_method_with_a_page_can_be_opened() -> None:
-    without = {m.name for m in studies.METHODS.values() if m.request not in places._STUDIES}
+    without = {m.name for m in METHODS.values() if m.request not in places._STUDIES}
     assert without == {"accuracy", "faithfulness", "cmap-set"}

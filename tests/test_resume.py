@@ -15,6 +15,8 @@ import pytest
 from backend import store, studies, vital
 from backend.circuit import Group
 from backend.jobs import Cancelled
+from backend.keys import identity
+from backend.methods import METHODS
 from backend.requests import Prompts, StageRequest
 from tests import planted
 from tests.dashboard import ROOT
@@ -79,7 +81,7 @@ def test_a_stage_goes_on_after_its_last_batch_of_prompts(
     planted.tokenizer().save_pretrained(tmp_path)
     receivers = planted.CIRCUIT[Group.C]
     request = StageRequest(str(tmp_path), Prompts(20, 2, 0), Group.D, receivers)
-    key = studies.identity(request)
+    key = identity(request)
     assert key
 
     def stops_in_the_second_batch(stage: str, share: float) -> None:
@@ -105,7 +107,7 @@ def test_a_stage_goes_on_after_its_last_batch_of_prompts(
     (resumed,) = studies.run(request, lambda stage, share: None)
     assert calls == [8, 4]
     assert not store.unfinished(key).exists()
-    (whole,) = studies.METHODS["stage"].work(request, (), lambda stage, share: None)
+    (whole,) = METHODS["stage"].work(request, (), lambda stage, share: None)
     np.testing.assert_array_equal(resumed.mean, whole.mean)
     np.testing.assert_array_equal(resumed.standard_error, whole.standard_error)
     assert resumed.strongest(1) == planted.CIRCUIT[Group.D]
@@ -114,5 +116,5 @@ def test_a_stage_goes_on_after_its_last_batch_of_prompts(
     calls.clear()
     store.unfinished(key).mkdir(parents=True)
     (store.unfinished(key) / "0-8.safetensors").write_bytes(before[:-7])
-    [*studies.METHODS["stage"].work(request, (), lambda stage, share: None)]
+    [*METHODS["stage"].work(request, (), lambda stage, share: None)]
     assert calls == [8, 8, 4], "what is damaged is computed again"

@@ -13,6 +13,8 @@ from backend import catalogue, jobs, store, studies
 from backend.bundled import shipped
 from backend.circuit import Group
 from backend.figures import figures
+from backend.keys import identity
+from backend.methods import METHODS
 from backend.requests import CmapRequest, ComparisonRequest
 from backend.stages import DEFAULT_SIZES, run_stages, stage_request, stored_stages
 from tests.dashboard import ROOT
@@ -26,10 +28,10 @@ def _shipped(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
 
 
 def test_every_file_is_an_answer_to_what_the_pages_or_the_readme_ask() -> None:
-    asked = {studies.identity(request) for request in shipped.requests()}
+    asked = {identity(request) for request in shipped.requests()}
     setting, stages = shipped.DISCOVERY, []
     for stored in stored_stages(setting, DEFAULT_SIZES, False):
-        asked.add(studies.identity(stage_request(setting, stages, DEFAULT_SIZES, False)))
+        asked.add(identity(stage_request(setting, stages, DEFAULT_SIZES, False)))
         stages.append(stored.parts[0])
     assert len(stages) == len(Group)
     entries = store.entries()
@@ -55,7 +57,7 @@ def test_a_sample_computed_again_is_the_same() -> None:
     assert isinstance(request, ComparisonRequest)
     stored = studies.find(request)
     assert stored
-    fresh = next(studies.METHODS["compare"].work(request, (), lambda stage, share: None))
+    fresh = next(METHODS["compare"].work(request, (), lambda stage, share: None))
     one_prompt = 1.001 / request.prompts.n
     pairs = zip(figures(request, [fresh]), figures(request, stored.parts[:1]), strict=True)
     for again, before in pairs:

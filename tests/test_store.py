@@ -15,6 +15,8 @@ import pytest
 from backend import catalogue, fingerprints, store, studies
 from backend.circuit import Group, Head
 from backend.fingerprints import fingerprint
+from backend.keys import identity
+from backend.methods import METHODS
 from backend.requests import (
     CmapRequest,
     ComparisonRequest,
@@ -47,12 +49,12 @@ def copied(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def parts() -> tuple[Any, ...]:
-    return tuple(studies.METHODS["compare"].work(REQUEST, (), silent))
+    return tuple(METHODS["compare"].work(REQUEST, (), silent))
 
 
 def stored(parts: tuple[Any, ...], request: Request = REQUEST) -> Path:
     studies._keep(request, parts, 12.0)
-    key = studies.identity(request)
+    key = identity(request)
     return store.RESULTS / f"{key}.json"
 
 
@@ -107,12 +109,12 @@ ASKED: list[Request] = [
 
 
 def test_any_other_question_has_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = [studies.identity(request) for request in (REQUEST, *ASKED)]
+    keys = [identity(request) for request in (REQUEST, *ASKED)]
     assert None not in keys
     monkeypatch.setattr(store, "ENGINE", store.ENGINE + 1)
-    keys += [studies.identity(request) for request in (REQUEST, *ASKED)]
+    keys += [identity(request) for request in (REQUEST, *ASKED)]
     monkeypatch.setattr(fingerprints, "PRECISION", "bfloat16")
-    keys.append(studies.identity(REQUEST))
+    keys.append(identity(REQUEST))
     assert len(set(keys)) == len(keys)
 
 
@@ -123,7 +125,7 @@ def test_names_and_places_do_not_count(parts: tuple[Any, ...], copied: str) -> N
     assert found
     assert found.parts[0].figures == replace(parts[0].figures, name=copied)
     assert found.parts[1].differences[0].first == copied
-    assert copied not in (studies.identity(other) or "")
+    assert copied not in (identity(other) or "")
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
@@ -132,7 +134,7 @@ def test_another_file_is_another_model(copied: str, file: str) -> None:
     path = Path(copied) / file
     path.write_bytes(path.read_bytes() + b" ")
     assert fingerprint(copied) != before
-    assert studies.identity(ComparisonRequest((copied,), HEADS, PROMPTS)) != studies.identity(
+    assert identity(ComparisonRequest((copied,), HEADS, PROMPTS)) != identity(
         ComparisonRequest(("base",), HEADS, PROMPTS)
     )
 
@@ -244,7 +246,7 @@ def test_a_result_of_an_earlier_engine_is_listed_and_not_an_answer(
 def test_a_file_under_another_key_is_no_answer(parts: tuple[Any, ...]) -> None:
     other = replace(REQUEST, prompts=replace(PROMPTS, seed=9))
     path = stored(parts)
-    path.rename(store.RESULTS / f"{studies.identity(other)}.json")
+    path.rename(store.RESULTS / f"{identity(other)}.json")
     assert studies.find(other) is None
     assert len(store.set_aside()) == 1
 
@@ -274,7 +276,7 @@ def test_a_result_of_a_model_that_is_not_here_can_be_read(
     (entry,) = store.entries()
     assert entry.header.models[0].name == copied
     found = studies.read(entry)
-    assert studies.identity(found.request) is None
+    assert identity(found.request) is None
     assert len(found.parts) == 2
 
 
