@@ -103,7 +103,7 @@ def _hash(path: Path) -> str:
         with path.open("rb") as file:
             _hashes()[sign] = hashlib.file_digest(file, "sha256").hexdigest()
         with suppress(OSError):  # it is only asked for once more
-            write_atomically(HASHES, json.dumps(_hashes(), indent=0))
+            write_atomically(HASHES, json.dumps(dict(_hashes()), indent=0))
     return _hashes()[sign]
 
 

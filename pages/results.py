@@ -9,8 +9,9 @@ shell.enter()
 from backend import store  # noqa: E402
 from shell import results, state  # noqa: E402
 
+found = store.entries()
 results.show_title()
-chosen = results.choose(store.entries())
+chosen = results.choose(found)
 results.show_actions(chosen)
 if len(chosen) == 1:
     results.show_one(chosen[0])
