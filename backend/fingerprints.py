@@ -47,19 +47,26 @@ def fingerprint(name: str, patiently: bool = True) -> Fingerprint | None:
     Unless asked `patiently`, None as well when gigabytes would have to be read first. Raises
     UserError for a name that cannot be a model's.
     """
-    place = _folder(resolve(name))
-    is_adapter = place is not None and (place / "adapter_config.json").is_file()
-    base = _base_of(place) if place and is_adapter else place
-    if not place or not base:
+    places = _places(name)
+    if not places:
         return None
-    weights, tokenizer = _files(base, _WEIGHTS), _files(base, _TOKENIZER)
-    adapter = _files(place, _ADAPTER) if is_adapter else []
+    weights, tokenizer = (_files(places[0], patterns) for patterns in (_WEIGHTS, _TOKENIZER))
+    adapter = _files(places[1], _ADAPTER) if places[1] else []
     unread = [file for file in (*weights, *adapter, *tokenizer) if _sign(file) not in _hashes()]
     if not patiently and sum(file.stat().st_size for file in unread) > _AT_ONCE:
         return None
     return Fingerprint(
         _digest(weights), _digest(adapter) if adapter else None, _digest(tokenizer), PRECISION
     )
+
+
+def _places(name: str) -> tuple[Path, Path | None] | None:
+    """The folders of a model and of its adapter, if it has one; None if they are not here."""
+    place = _folder(resolve(name))
+    if place and (place / "adapter_config.json").is_file():
+        base = _base_of(place)
+        return (base, place) if base else None
+    return (place, None) if place else None
 
 
 def _folder(place: Path | str) -> Path | None:

@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(autouse=True)
-def _shipped(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def _shipped(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
     monkeypatch.setattr(store, "SHIPPED", ROOT / "cache" / "shipped")
 
 

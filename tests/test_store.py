@@ -298,7 +298,7 @@ def _write_often(folder: Path, n: int) -> None:
         store.write(header, [{"number": number, "much": "x" * 100_000}])
 
 
-def test_two_processes_write_at_once(cache: Path) -> None:
+def test_two_processes_write_at_once() -> None:
     store.RESULTS.mkdir()
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write_often, args=(store.RESULTS, 150)) for _ in range(2)]
