@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from math import isfinite
@@ -41,9 +41,10 @@ def revived(kind: Any, data: Any) -> Any:
         return data
     if isinstance(kind, type) and is_dataclass(kind):
         hints = _hints(kind)
-        if not isinstance(data, dict) or not hints.keys() <= data.keys():
+        needed = {field.name for field in fields(kind) if field.default is MISSING}
+        if not isinstance(data, dict) or not needed <= data.keys():
             raise UserError(f"This is not a saved {kind.__name__}. Compute it again.")
-        return kind(**{name: revived(of, data[name]) for name, of in hints.items()})
+        return kind(**{name: revived(hints[name], data[name]) for name in hints if name in data})
     if isinstance(kind, type) and issubclass(kind, Enum) and str(data) in kind.__members__:
         return kind[data]
     if isinstance(kind, type) and hasattr(kind, "_fields") and isinstance(data, list):

@@ -12,7 +12,7 @@ from backend import saved
 from backend.circuit import Group, Head, Position, Site
 from backend.errors import UserError
 from backend.measures import Estimate
-from backend.requests import CmapRequest, Heads, Prompts
+from backend.requests import CmapRequest, Heads, MinimalityRequest, Prompts
 from backend.results import (
     Cmap,
     Edge,
@@ -109,3 +109,9 @@ def test_other_things_are_not_heads(head):
 def test_other_kinds_are_refused(kind, data):
     with pytest.raises(UserError, match="Compute it again"):
         saved.revived(kind, data)
+
+
+def test_what_an_earlier_version_did_not_know_has_its_default():
+    data = saved.plain(MinimalityRequest("a", Heads("c", frozenset()), Prompts(5, 3, 0)))
+    del data["removed"]
+    assert saved.revived(MinimalityRequest, data).removed == 0.3
