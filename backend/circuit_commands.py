@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from typing import Any
 
-from backend import saved
-from backend.catalogue import plain_name
+from backend import studies
 from backend.circuit import Circuit, Group, Head, Position, Site
 from backend.command_parts import (
-    about,
     add_circuit,
     add_command,
     add_models,
     add_placement,
     add_prompts,
-    checked_by,
-    load,
+    measure,
     prompts_of,
     read_circuit,
-    shown,
 )
 from backend.errors import UserError
+from backend.requests import (
+    CmapRequest,
+    ComparisonRequest,
+    CompletenessRequest,
+    EdgesRequest,
+    MinimalityRequest,
+    NamedSets,
+    heads_of,
+)
 from backend.results import Part
 
 _TOKENS = (Position.prev_query_label, Position.query_label, Position.last)
@@ -35,7 +39,7 @@ def add_to(commands: Any) -> None:
         "compare",
         _compare,
         "one circuit in many models: accuracies, faithfulness, what each group is worth",
-        "compare base arithmetic-lora arithmetic-full --prompts 500 --save family",
+        "compare base arithmetic-lora arithmetic-full --prompts 500 --out family.json",
     )
     add_models(compare)
     compare.add_argument("--overlap", metavar="CIRCUIT", help="also count the heads shared with it")
@@ -46,7 +50,7 @@ def add_to(commands: Any) -> None:
         "cmap",
         _cmap,
         "put heads of a source model into a target model (cross-model activation patching)",
-        "cmap arithmetic-full base --sets A B A+B all --part output --save full-into-base",
+        "cmap arithmetic-full base --sets A B A+B all --part output --map",
     )
     cmap.add_argument("source", metavar="SOURCE")
     cmap.add_argument("target", metavar="TARGET")
@@ -112,7 +116,7 @@ def add_to(commands: Any) -> None:
         "edges",
         _edges,
         "how much flows from each head to each head of the next group, by path patching",
-        "edges base --circuit base --prompts 100 --save base-edges",
+        "edges base --circuit base --prompts 100",
     )
     edges.add_argument("model", metavar="MODEL")
     _add_rest(edges, 100)
@@ -122,84 +126,66 @@ def _add_rest(parser: argparse.ArgumentParser, n: int) -> None:
     add_circuit(parser)
     add_prompts(parser, n)
     add_placement(parser)
-    parser.add_argument(
-        "--save",
-        type=checked_by(plain_name),
-        metavar="NAME",
-        help="keep it as cache/local/results/NAME.json, where the pages find it",
-    )
 
 
 def _compare(options: argparse.Namespace) -> Any:
-    from backend.compare import compare, examine, overlap
-
     circuit = read_circuit(options.circuit)
     other = read_circuit(options.overlap) if options.overlap else None
-    subjects = [examine(load(options, name), *prompts_of(options)) for name in options.models]
-    result = {
-        "result": compare(subjects, circuit, options.seed, progress=shown("comparing")),
-        "overlap": overlap(circuit, other) if other else {},
-    }
-    return _kept(options, "compare", circuit, result)
+    request = ComparisonRequest(tuple(options.models), heads_of(circuit), prompts_of(options))
+    result = studies.as_data(request, measure(request))
+    if not other:
+        return result
+    from backend.compare import overlap
+
+    return result | {"overlap": overlap(circuit, other)}
 
 
 def _cmap(options: argparse.Namespace) -> Any:
-    from backend.cmap import GROUP_SETS, cmap, group_sets, head_map
-    from backend.compare import examine
-
     circuit = read_circuit(options.circuit)
-    models = [load(options, name) for name in (options.source, options.target)]
-    circuit.check(models[1].shape, models[1].name)
-    source, target = (examine(model, *prompts_of(options)) for model in models)
-    part = Part[options.part]
+    request = CmapRequest(
+        options.source,
+        options.target,
+        heads_of(circuit),
+        Part[options.part],
+        prompts_of(options),
+        _sets(circuit, options),
+    )
+    return studies.as_data(request, measure(request, None if options.map else 1))
+
+
+def _sets(circuit: Circuit, options: argparse.Namespace) -> NamedSets:
+    """The sets that are asked for; none stands for the usual ones."""
+    if not options.sets and not options.heads:
+        return ()
+    from backend.cmap import GROUP_SETS, group_sets
+
     sets = group_sets(circuit, options.sets or GROUP_SETS) | dict(options.heads)
-    result: dict[str, Any] = {
-        "result": cmap(source, target, sets, part, shown("transplanting sets"))
-    }
-    if options.map:
-        result["map"] = head_map(source, target, part=part, progress=shown("transplanting heads"))
-    return _kept(options, "cmap", circuit, result)
+    return tuple(sets.items())
 
 
 def _minimality(options: argparse.Namespace) -> Any:
-    from backend.compare import examine
-    from backend.minimality import minimal_circuit, minimality
-
     circuit = read_circuit(options.circuit)
-    subject = examine(load(options, options.model), *prompts_of(options))
-    found = minimality(subject, circuit, options.removed, shown("removing heads"))
+    request = MinimalityRequest(
+        options.model, heads_of(circuit), prompts_of(options), options.removed
+    )
+    (found,) = parts = measure(request)
+    from backend.minimality import minimal_circuit
+
     smaller = minimal_circuit(circuit, found, options.least)
     kept = {group.name: smaller.heads(group) for group in Group}
-    result = {"removed": options.removed, "least": options.least, "kept": kept, "result": found}
-    return _kept(options, "minimality", circuit, result)
+    return studies.as_data(request, parts) | {"least": options.least, "kept": kept}
 
 
 def _completeness(options: argparse.Namespace) -> Any:
-    from backend.compare import examine
-    from backend.completeness import completeness
-
-    circuit = read_circuit(options.circuit)
-    subject = examine(load(options, options.model), *prompts_of(options))
-    found = completeness(subject, circuit, options.sets, options.seed, shown("removing heads"))
-    return _kept(options, "completeness", circuit, {"sets": options.sets, "result": found})
+    heads = heads_of(read_circuit(options.circuit))
+    request = CompletenessRequest(options.model, heads, prompts_of(options), options.sets)
+    return studies.as_data(request, measure(request))
 
 
 def _edges(options: argparse.Namespace) -> Any:
-    from backend.reports import edges_report
-
-    circuit = read_circuit(options.circuit)
-    loaded = load(options, options.model)
-    found = edges_report(loaded, circuit, *prompts_of(options), shown("weighing edges"))
-    return _kept(options, "edges", circuit, {"result": found})
-
-
-def _kept(
-    options: argparse.Namespace, command: str, circuit: Circuit, result: dict[str, Any]
-) -> dict[str, Any]:
-    result = about(options) | {"circuit": replace(circuit, provenance={}).as_data()} | result
-    if options.save:
-        saved.save(options.save, command, result)
-    return result
+    heads = heads_of(read_circuit(options.circuit))
+    request = EdgesRequest(options.model, heads, prompts_of(options))
+    return studies.as_data(request, measure(request))
 
 
 def _groups(text: str) -> tuple[Group, ...]:

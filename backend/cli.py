@@ -1,62 +1,86 @@
-"""The engine from the command line: results as JSON on standard output, progress on the other."""
+"""The engine from the command line: results as JSON on standard output, progress on the other.
+
+Everything that is measured is also kept in `cache/local/results`, where the pages find it, and is
+not computed again.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from backend import catalogue, circuit_commands, model_commands
+from backend import catalogue, circuit_commands, model_commands, shelf, studies
 from backend.circuit import Group
 from backend.command_parts import (
-    about,
     add_circuit,
     add_command,
     add_models,
     add_placement,
     add_prompts,
     checked_by,
-    load,
+    measure,
+    placement_of,
+    progress,
     prompts_of,
     read_circuit,
+    say,
+    say_what_is_to_be_known,
 )
 from backend.errors import UserError
+from backend.files import write_atomically
+from backend.fingerprints import fingerprint
 from backend.placement import Dtype
+from backend.requests import AccuracyRequest, FaithfulnessRequest, heads_of
 from backend.saved import plain
-
-if TYPE_CHECKING:
-    from backend.loading import LoadedModel
+from backend.setting import Setting
+from backend.stages import (
+    DEFAULT_SIZES,
+    found_circuit,
+    run_stages,
+    stage_request,
+    stored_stages,
+)
 
 _EXAMPLES = """examples:
   python -m backend models
   python -m backend accuracy base arithmetic-lora --prompts 1000
   python -m backend faithfulness base chat --circuit base
   python -m backend discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found
-  python -m backend compare base arithmetic-lora chat --save family
+  python -m backend compare base arithmetic-lora chat --out family.json
   python -m backend cmap arithmetic-full base --part v
   python -m backend accuracy ~/models/my-llama --boxes 5 --seed 3
   python -m backend add mine owner/name && python -m backend discover mine --device cuda:0
 """
 
-_DEFAULT_SIZES = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
+_KEPT = "What was finished is kept: the same command goes on from there."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns 0, or 1 after a message about what to put right."""
     options = _parser().parse_args(arguments)
     try:
+        shelf.place_by_default(placement_of(options))
         result = options.run(options)
+        text = json.dumps(plain(result), indent=2) + "\n"
+        if not options.out:
+            print(text, end="")
+            return 0
+        write_atomically(options.out, text)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        say(f"error: {error}")
+    except OSError as error:
+        say(f"error: {error}. {_KEPT}")
+    except (RuntimeError, MemoryError) as error:
+        say(f"error: {type(error).__name__}: {error}. {_KEPT} Fewer prompts need less memory.")
     except KeyboardInterrupt:
-        print("\nstopped; run the same command again to start over", file=sys.stderr)
+        say(f"\nstopped. {_KEPT}")
         return 130
-    print(json.dumps(plain(result), indent=2))
-    return 0
+    else:
+        say(f"written to {options.out}")
+        return 0
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,49 +152,43 @@ def _kept(text: str) -> tuple[Group, int]:
 
 
 def _accuracy(options: argparse.Namespace) -> Any:
-    from backend.reports import accuracy_report
-
-    return about(options) | {
-        "models": {
-            name: accuracy_report(load(options, name), *prompts_of(options))
-            for name in options.models
-        }
-    }
+    request = AccuracyRequest(tuple(options.models), prompts_of(options))
+    return studies.as_data(request, measure(request))
 
 
 def _faithfulness(options: argparse.Namespace) -> Any:
-    from backend.reports import faithfulness_report
-
-    circuit = read_circuit(options.circuit)
-    return about(options) | {
-        "circuit": circuit.name,
-        "models": {
-            name: faithfulness_report(load(options, name), circuit, *prompts_of(options))
-            for name in options.models
-        },
-    }
+    heads = heads_of(read_circuit(options.circuit))
+    request = FaithfulnessRequest(tuple(options.models), heads, prompts_of(options))
+    return studies.as_data(request, measure(request))
 
 
 def _discover(options: argparse.Namespace) -> Any:
-    from backend.reports import discovery_report
-
-    sizes = _DEFAULT_SIZES | dict(options.keep)
-    loaded = load(options, options.model)
-    _say_how_noisy(loaded)
-    circuit = discovery_report(loaded, sizes, *prompts_of(options), _show_stage, options.centred)
+    sizes = {**DEFAULT_SIZES, **dict(options.keep)}
+    setting = Setting(options.model, options.prompts, options.boxes, options.seed)
+    fingerprint(options.model)  # a name that is no model's is told before anything is computed
+    asked = setting, sizes, options.centred
+    if n_stored := len(stored_stages(*asked)):
+        say(f"resuming: {n_stored} of {len(Group)} stages are there")
+    stages = [*run_stages(*asked, (), Group.D, progress())]
+    say_what_is_to_be_known([options.model])
+    _say_how_noisy(options.model)
+    circuit = found_circuit(setting, stages, sizes, options.centred, options.save or options.model)
     if options.save:
-        circuit = replace(circuit, name=options.save)
         catalogue.add_circuit(options.save, circuit.to_json().encode())
-    return circuit.as_data()
+    for group in Group:
+        say(f"{group.name}: {', '.join(map(str, circuit.heads(group))) or 'none'}")
+    requests = [
+        stage_request(setting, stages[:n], sizes, options.centred) for n in range(len(Group))
+    ]
+    results = [
+        studies.as_data(request, (stage,)) for request, stage in zip(requests, stages, strict=True)
+    ]
+    return circuit.as_data() | {"results": results}
 
 
-def _say_how_noisy(loaded: LoadedModel) -> None:
-    if loaded.placement.dtype is not Dtype.float32:
+def _say_how_noisy(name: str) -> None:
+    loaded = shelf.loaded().get(name)
+    if loaded and loaded.placement.dtype is not Dtype.float32:
         from backend.noise import probe, verdict
 
-        print(verdict(probe(loaded), loaded.placement.dtype), file=sys.stderr)
-
-
-def _show_stage(stage: Group, done: int, total: int) -> None:
-    end = "\n" if done == total else ""
-    print(f"\rstage {stage.name}: {done} of {total}", end=end, file=sys.stderr, flush=True)
+        say(verdict(probe(loaded), loaded.placement.dtype))

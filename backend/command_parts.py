@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import Any
 
-from backend import catalogue
+from backend import catalogue, shelf, studies
 from backend.circuit import Circuit
 from backend.errors import UserError
+from backend.figures import figures
+from backend.fingerprints import fingerprint
+from backend.jobs import Report
 from backend.placement import AUTO, Dtype, Placement
+from backend.requests import Prompts, Request, models_of
 
-if TYPE_CHECKING:
-    from backend.loading import LoadedModel
-
-if TYPE_CHECKING:
-    from backend.loading import LoadedModel
+_SUMMARY = 16
 
 
 def add_command(
@@ -32,6 +34,12 @@ def add_command(
         epilog=f"example: python -m backend {example}",
     )
     parser.set_defaults(run=run)
+    parser.add_argument(
+        "--out",
+        type=_writable,
+        metavar="FILE",
+        help="write the result there, and nothing to standard output",
+    )
     return parser
 
 
@@ -65,15 +73,19 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(options: argparse.Namespace, name: str) -> LoadedModel:
-    """The model, where and in the numbers that the options say; raises UserError."""
-    from backend.shelf import load
+def placement_of(options: argparse.Namespace) -> Placement:
+    """Where and in which numbers a command runs its models."""
+    if "device" not in options:
+        return Placement()
+    return Placement(options.device, Dtype[options.dtype], options.tf32)
 
-    placement = Placement(options.device, Dtype[options.dtype], options.tf32)
-    loaded = load(name, placement, _loading(name) if sys.stderr.isatty() else lambda *_: None)
-    for note in loaded.notes:
-        print(f"{name}: {note}", file=sys.stderr)
-    return loaded
+
+def say_what_is_to_be_known(names: Iterable[str]) -> None:
+    """Say on standard error what a model leaves out of its prompts, and whether it is run whole."""
+    for name in names:
+        if loaded := shelf.loaded().get(name):
+            for note in loaded.notes:
+                say(f"{name}: {note}")
 
 
 def add_circuit(parser: argparse.ArgumentParser) -> None:
@@ -101,33 +113,76 @@ def checked_by(check: Callable[[str], str]) -> Callable[[str], str]:
     return checked
 
 
-def prompts_of(options: argparse.Namespace) -> tuple[int, int, int]:
-    """How many prompts, of how many boxes, and their seed."""
-    return options.prompts, options.boxes, options.seed
+def prompts_of(options: argparse.Namespace) -> Prompts:
+    """The prompts that are asked for."""
+    return Prompts(options.prompts, options.boxes, options.seed)
 
 
-def about(options: argparse.Namespace) -> dict[str, Any]:
-    """What the numbers were measured on."""
-    return {
-        "prompts": options.prompts,
-        "boxes": options.boxes,
-        "seed": options.seed,
-        "device": options.device,
-        "dtype": options.dtype,
-        "tf32": options.tf32,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+def measure(request: Request, n_parts: int | None = None) -> tuple[Any, ...]:
+    """The parts of a study, or the first few, with progress and a summary on standard error.
+
+    What is stored is not computed again. Raises UserError for what cannot be measured.
+    """
+    for name in models_of(request):
+        fingerprint(name)  # a name that is no model's is told before anything is computed
+    say_what_is_stored(request, n_parts)
+    parts = tuple(islice(studies.run(request, progress()), n_parts))
+    say_what_is_to_be_known(models_of(request))
+    summarise(request, parts)
+    return parts
 
 
-def shown(what: str) -> Callable[[int, int], None]:
-    """A progress that is shown on standard error."""
+def say_what_is_stored(request: Request, n_parts: int | None = None) -> None:
+    """Say on standard error what need not be computed."""
+    stored = studies.find(request)
+    if not stored:
+        return
+    wanted, there = n_parts or stored.entry.header.n_parts, len(stored.parts)
+    date = datetime.fromisoformat(stored.entry.header.date).astimezone()
+    if there < wanted:
+        say(f"resuming: {there} of {wanted} parts are there, from {date:%Y-%m-%d, %H:%M}")
+    else:
+        say(f"stored: measured on {date:%Y-%m-%d, %H:%M}, {stored.entry.path}")
 
-    def show(done: int, total: int) -> None:
-        end = "\n" if done == total else ""
-        print(f"\r{what}: {done / total:4.0%}", end=end, file=sys.stderr, flush=True)
 
-    return show
+def summarise(request: Request, parts: tuple[Any, ...]) -> None:
+    """The main figures on standard error."""
+    found = figures(request, parts)
+    for item, what, estimate in found[:_SUMMARY]:
+        interval = f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+        say(f"{item}, {what}: {estimate.value:.3f} {interval}, n = {estimate.n}")
+    if len(found) > _SUMMARY:
+        say(f"and {len(found) - _SUMMARY} more figures in the result")
 
 
-def _loading(name: str) -> Callable[[str, float], None]:
-    return lambda _, share: shown(f"loading {name}")(round(100 * share), 100)
+def say(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def progress() -> Report:
+    """A report on standard error: one line that changes on a screen, few lines in a file."""
+    started, first, told = monotonic(), -1.0, ("", -1.0)
+
+    def report(stage: str, share: float) -> None:
+        nonlocal first, told
+        first = share if first < 0 else first
+        seconds = monotonic() - started
+        left = seconds * (1 - share) / (share - first) if share - first > 0.02 else None
+        estimate = "" if left is None else f", about {left:.0f} s to go"
+        line = f"{stage}: {share:.0%}, {seconds:.0f} s so far{estimate}"
+        if sys.stderr.isatty():
+            end = "\n" if share >= 1 else ""
+            print(f"\r{line:<78}", end=end, file=sys.stderr, flush=True)
+        elif stage != told[0] or share >= min(told[1] + 0.1, 1):
+            told = stage, share
+            say(line)
+
+    return report
+
+
+def _writable(text: str) -> Path:
+    path = Path(text).expanduser()
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"“{text}” is not a file in a folder that exists")
+    return path

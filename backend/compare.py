@@ -13,8 +13,9 @@ evaluation, table 1).
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import combinations
 
 import numpy as np
@@ -54,6 +55,29 @@ class ModelAnswers:
     random: Right
     model_without: Right
     circuit_without: Right
+
+
+def packed(answers: ModelAnswers) -> str:
+    """The answers as text, a bit each."""
+    rows = np.concatenate([np.atleast_2d(getattr(answers, each.name)) for each in fields(answers)])
+    return b64encode(np.packbits(rows).tobytes()).decode()
+
+
+def unpacked(text: str, n: int) -> ModelAnswers:
+    """What `packed` made text of, with `N_RANDOM` draws on `n` prompts.
+
+    Raises UserError for any other text.
+    """
+    rows = 2 + N_RANDOM + 2 * len(Group)
+    try:
+        bits = np.unpackbits(np.frombuffer(b64decode(text, validate=True), np.uint8))
+        answers = bits[: rows * n].astype(bool).reshape(rows, n)
+    except ValueError as error:
+        raise UserError("The saved answers are damaged. Delete the result, run again.") from error
+    random, model_without, circuit_without = np.split(
+        answers[2:], [N_RANDOM, N_RANDOM + len(Group)]
+    )
+    return ModelAnswers(answers[0], answers[1], random, model_without, circuit_without)
 
 
 def examine(loaded: LoadedModel, n: int, boxes: int, seed: int) -> Subject:

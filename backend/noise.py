@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from backend.circuit import Group
-from backend.discovery import Stage, find_stage
+from backend.discovery import find_stage
 from backend.loading import LoadedModel, in_float32
 from backend.path_patching import Progress
 from backend.placement import Dtype
 from backend.reports import correctly_answered
+from backend.results import Stage
 from backend.run_pairs import RunPairs
 from backend.shelf import until_unload
 from backend.subject import between, silent
@@ -73,7 +74,7 @@ def probe(
         told = [between(progress, (number + i / 2) / 4, (number + (i + 1) / 2) / 4) for i in (0, 1)]
         stage, rough = (find_stage(each, group, receivers, told[i]) for i, each in enumerate(pairs))
         kept = [abs(float(stage.mean[head])) for head in stage.strongest(SIZES[group])]
-        noise = float((stage.mean - rough.mean).abs().max())
+        noise = float(abs(stage.mean - rough.mean).max())
         found.append(Noise(group.name, noise, max(kept, default=0.0), min(kept, default=0.0), n))
     return tuple(found)
 

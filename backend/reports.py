@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-
 import numpy as np
 import torch
 
 from backend.anatomy import last_logits
-from backend.circuit import Circuit, Group
-from backend.compare import examine
-from backend.discovery import StageProgress, discover
-from backend.edges import edges
+from backend.circuit import Circuit
 from backend.errors import UserError
 from backend.loading import LoadedModel
-from backend.measures import Answers, Estimate, mean_estimate, ratio, read_answers, wilson
+from backend.measures import Answers, mean_estimate, ratio, read_answers, wilson
 from backend.memory import memory_errors_explained, prompt_batches
 from backend.path_patching import Progress
-from backend.results import Edges
-from backend.run_pairs import RunPairs
-from backend.subject import silent
-from backend.tasks import (
-    PromptSet,
-    counterfactual_prompts,
-    sample_prompts,
-    select,
-)
+from backend.results import AccuracyReport, FaithfulnessReport
+from backend.subject import Subject, silent
+from backend.tasks import PromptSet, sample_prompts, select
 from backend.vital import input_ids
-
-
-@dataclass(frozen=True)
-class AccuracyReport:
-    """How well a model does the task."""
-
-    accuracy: Estimate
-    probability: Estimate
-    rank: Estimate
-    logit_difference: Estimate
-
-
-@dataclass(frozen=True)
-class FaithfulnessReport:
-    """How much of a model its circuit does alone (Prakash et al., circuit evaluation)."""
-
-    model: Estimate
-    circuit: Estimate
-    faithfulness: Estimate
-    n_reference: int
 
 
 @torch.no_grad()
@@ -74,66 +41,17 @@ def accuracy_report(loaded: LoadedModel, n: int, boxes: int, seed: int) -> Accur
 
 
 def faithfulness_report(
-    loaded: LoadedModel, circuit: Circuit, n: int, boxes: int, seed: int
+    subject: Subject, circuit: Circuit, progress: Progress = silent
 ) -> FaithfulnessReport:
     """Accuracy of the circuit alone over that of the model, on the same prompts.
 
     Raises UserError when the circuit has heads that the model does not have.
     """
-    circuit.check(loaded.shape, loaded.name)
-    subject = examine(loaded, n, boxes, seed)
-    (alone,) = subject.alone([circuit.sites])
+    circuit.check(subject.loaded.shape, subject.loaded.name)
+    (alone,) = subject.alone([circuit.sites], progress)
     return FaithfulnessReport(
         wilson(subject.whole), wilson(alone), ratio(alone, subject.whole), subject.n_reference
     )
-
-
-def discovery_report(
-    loaded: LoadedModel,
-    sizes: Mapping[Group, int],
-    n: int,
-    boxes: int,
-    seed: int,
-    progress: StageProgress = lambda stage, done, total: None,
-    centred: bool = False,
-) -> Circuit:
-    """Find a circuit with path patching on prompts that the model answers right.
-
-    The heads kept in a group are the receivers of the next stage (Prakash et al., circuit
-    discovery). Raises UserError when the model answers too few prompts right.
-    """
-    pairs = _run_pairs(loaded, n, boxes, seed)
-    found = discover(pairs, sizes, progress=progress, centred=centred)
-    about = {
-        "model": loaded.name,
-        "method": "path patching on correctly answered prompts",
-        "seed": seed,
-        "boxes": boxes,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    return found.circuit(sizes, loaded.name, about, centred)
-
-
-def edges_report(
-    loaded: LoadedModel,
-    circuit: Circuit,
-    n: int,
-    boxes: int,
-    seed: int,
-    progress: Progress = silent,
-) -> Edges:
-    """Weigh the circuit's edges by path patching on prompts that the model answers right.
-
-    Raises UserError when the circuit has heads that the model does not have, and when the model
-    answers too few prompts right.
-    """
-    circuit.check(loaded.shape, loaded.name)
-    return edges(_run_pairs(loaded, n, boxes, seed), circuit, loaded.name, progress)
-
-
-def _run_pairs(loaded: LoadedModel, n: int, boxes: int, seed: int) -> RunPairs:
-    prompts = correctly_answered(loaded, n, boxes, seed)
-    return RunPairs(loaded.model, prompts, counterfactual_prompts(loaded.tokenizer, prompts))
 
 
 def correctly_answered(

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
-from backend.circuit import Head
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.circuit import Circuit, Group, Head
 from backend.measures import Estimate
 
 _ROUNDING = 1e-12
@@ -27,6 +31,96 @@ class Part(Enum):
     """Its keys at every token that the site's token sees."""
     v = "values"
     """Its values at every token that the site's token sees."""
+
+
+@dataclass(frozen=True)
+class AccuracyReport:
+    """How well a model does the task."""
+
+    accuracy: Estimate
+    probability: Estimate
+    rank: Estimate
+    logit_difference: Estimate
+
+
+@dataclass(frozen=True)
+class FaithfulnessReport:
+    """How much of a model its circuit does alone (Prakash et al., circuit evaluation)."""
+
+    model: Estimate
+    circuit: Estimate
+    faithfulness: Estimate
+    n_reference: int
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """The scores of one stage of discovery, over its prompts; negative where a head matters.
+
+    mean, standard_error [n_layers, n_heads]; receivers, the heads of the group after this one.
+    """
+
+    mean: NDArray[np.float64]
+    standard_error: NDArray[np.float64]
+    receivers: tuple[Head, ...]
+
+    @property
+    def centred(self) -> NDArray[np.float64]:
+        """Scores less the median of their layer, what any head there does: [n_layers, n_heads]."""
+        return self.mean - np.median(self.mean, axis=1, keepdims=True)
+
+    def strongest(
+        self, k: int, least_effect: float = 0.0, centred: bool = False
+    ) -> tuple[Head, ...]:
+        """At most `k` heads, the most negative first, all with scores below -`least_effect`."""
+        scores = self.centred if centred else self.mean
+        order = scores.flatten().argsort(kind="stable")[:k].tolist()
+        heads = [Head(*divmod(place, scores.shape[1])) for place in order]
+        return tuple(head for head in heads if scores[head] < -least_effect)
+
+
+@dataclass(frozen=True, eq=False)
+class Discovery:
+    """What path patching found on `n_prompts` prompts, stage by stage."""
+
+    stages: Mapping[Group, Stage]
+    n_prompts: int
+
+    def circuit(
+        self,
+        sizes: Mapping[Group, int],
+        name: str,
+        provenance: Mapping[str, Any],
+        centred: bool = False,
+    ) -> Circuit:
+        """The strongest heads of each group, with scores and receivers in the provenance.
+
+        A head that is among the strongest in both A and B counts as B, as in the
+        paper's circuits.
+        """
+        groups = {
+            group: stage.strongest(sizes[group], centred=centred)
+            for group, stage in self.stages.items()
+        }
+        groups[Group.A] = tuple(head for head in groups[Group.A] if head not in groups[Group.B])
+        found: dict[str, Any] = {
+            "n_prompts": self.n_prompts,
+            "ranked_by": "score less the median of its layer" if centred else "score",
+            "sizes": {group.name: sizes[group] for group in Group},
+            "receivers": {
+                group.name: [[*head] for head in stage.receivers]
+                for group, stage in self.stages.items()
+            },
+            "scores": {group.name: stage.mean.tolist() for group, stage in self.stages.items()},
+            "standard_errors": {
+                group.name: stage.standard_error.tolist() for group, stage in self.stages.items()
+            },
+        }
+        return Circuit(
+            {group: tuple(sorted(heads)) for group, heads in groups.items()},
+            name,
+            {**provenance, **found},
+        )
 
 
 @dataclass(frozen=True)
@@ -86,6 +180,18 @@ class Difference:
     model: Estimate
     circuit: Estimate
     faithfulness: Estimate
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """A model of a comparison, and how far it is above those before it.
+
+    answers: what it answers right, packed, so that models that come later can be paired with it.
+    """
+
+    figures: ModelFigures
+    differences: tuple[Difference, ...]
+    answers: str
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -49,8 +50,17 @@ class RunPairs:
 
     def __iter__(self) -> Iterator[tuple[Tensor, RunPair]]:
         """Row numbers of the prompts, and their runs."""
+        first = self._batches[0].start
         for batch in self._batches:
-            yield torch.arange(batch.start, batch.stop), self._pair(batch.start, batch.stop)
+            rows = torch.arange(batch.start - first, batch.stop - first)
+            yield rows, self._pair(batch.start, batch.stop)
+
+    def batches(self) -> Iterator[tuple[slice, RunPairs]]:
+        """Each batch, and the pairs of its prompts alone, which are run only when asked for."""
+        for batch in self._batches:
+            alone = copy(self)
+            alone.n_prompts, alone._batches = batch.stop - batch.start, [batch]
+            yield batch, alone
 
 
 def _run_pair(

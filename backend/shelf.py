@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from backend import registry
 from backend.devices import decided
+from backend.fingerprints import Fingerprint, fingerprint
 from backend.placement import Placement
 from backend.urgency import unheld
 
@@ -31,19 +32,22 @@ _shelf: dict[str, LoadedModel] = {}
 _bases: WeakValueDictionary[tuple[Path, str, str], Base] = WeakValueDictionary()
 _caches: list[Any] = []
 _loading = threading.RLock()
+_usual = Placement()
+_fingerprints: dict[str, Fingerprint | None] = {}
 
 
 def load(name: str, placement: Placement | None = None, told: Told | None = None) -> LoadedModel:
     """The model, loaded unless it is there, with as many threads as serve it best.
 
-    Without a placement, it is taken as it is, or loaded with the default one. Raises UserError
-    like `load_model`.
+    Without a placement, it is taken as it is, or loaded with the default one. A model whose files
+    have changed is loaded again. Raises UserError like `load_model`.
     """
-    entry = registry.entry(name)
+    entry, files = registry.entry(name), fingerprint(name)
 
     def fits(known: LoadedModel) -> bool:
         wanted = known.placement if placement is None else decided(placement)
-        return known.entry == entry and known.placement == wanted
+        as_asked = known.entry == entry and known.placement == wanted
+        return as_asked and _fingerprints.get(name) in (files, None)
 
     if (known := _shelf.get(name)) and fits(known):
         return known
@@ -56,10 +60,27 @@ def load(name: str, placement: Placement | None = None, told: Told | None = None
 
         from backend.loading import load_model, untold
 
-        loaded = load_model(name, placement or Placement(), told or untold, _bases)
+        loaded = load_model(name, placement or _usual, told or untold, _bases)
         torch.set_num_threads(_threads(loaded.model))
         _shelf[name] = loaded
+        _fingerprints[name] = fingerprint(name)
         return loaded
+
+
+def place_by_default(placement: Placement) -> None:
+    """Load models like this unless told otherwise; those that are loaded otherwise are let go."""
+    global _usual
+    _usual = placement
+    for name, model in loaded().items():
+        if model.placement != decided(placement):
+            unload(name)
+
+
+def precision_of(name: str) -> str:
+    """The numbers that a model runs in, or would if it were loaded; they determine results."""
+    known = _shelf.get(name)
+    placement = known.placement if known else _usual
+    return placement.dtype.name + ("+tf32" if placement.tf32 else "")
 
 
 def unload(name: str) -> None:

@@ -1,23 +1,19 @@
-"""Discovery stage by stage: what is found is there at once, and the rest goes on from it.
-
-Importing this module imports torch: pages reach it from a background job.
-"""
+"""Discovery stage by stage: what is stored is there at once, and the rest goes on from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 
+from backend import studies
 from backend.circuit import Circuit, Group, Head
-from backend.discovery import Discovery, Stage, find_stage
 from backend.jobs import Report
-from backend.reports import correctly_answered
-from backend.run_pairs import RunPairs
+from backend.requests import Prompts, StageRequest
+from backend.results import Discovery, Stage
 from backend.setting import Setting
-from backend.shelf import load, until_unload
-from backend.tasks import counterfactual_prompts
 
-_PREPARED = 0.35
+DEFAULT_SIZES: Mapping[Group, int] = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
+"""How many heads the groups keep unless told otherwise."""
 _COSTS = {Group.A: 1, Group.B: 1, Group.C: 2, Group.D: 4}
 """Roughly how long the stages take, relative to each other: earlier tokens have more after them."""
 
@@ -36,20 +32,38 @@ def run_stages(
     cannot be loaded or answers too few prompts right.
     """
     stages = list(done)
-    pairs = run_pairs(Wanted(setting, report))
     todo = list(Group)[len(stages) : list(Group).index(until) + 1]
     total = sum(_COSTS[group] for group in todo)
     for place, group in enumerate(todo):
         before = sum(_COSTS[earlier] for earlier in todo[:place])
+        told = partial(_stretched, report, before / total, _COSTS[group] / total)
+        (found,) = studies.run(stage_request(setting, stages, sizes, centred), told)
+        stages.append(found)
+        yield found
 
-        def steps(n_done: int, n: int, group: Group = group, before: int = before) -> None:
-            share = (before + _COSTS[group] * n_done / n) / total
-            name = f"Stage {group.name}, {group.value}"
-            report(name, _PREPARED + (1 - _PREPARED) * share)
 
-        steps(0, 1)
-        stages.append(find_stage(pairs, group, receivers(stages, sizes, centred), steps))
-        yield stages[-1]
+def stored_stages(
+    setting: Setting, sizes: Mapping[Group, int], centred: bool
+) -> list[studies.Stored]:
+    """The stages that are in the store, from A on."""
+    found: list[studies.Stored] = []
+    for _ in Group:
+        stages = [stored.parts[0] for stored in found]
+        request = stage_request(setting, stages, sizes, centred)
+        stored = studies.find(request, patiently=False)
+        if not stored:
+            break
+        found.append(stored)
+    return found
+
+
+def stage_request(
+    setting: Setting, earlier: Sequence[Stage], sizes: Mapping[Group, int], centred: bool
+) -> StageRequest:
+    """The stage that comes after these."""
+    prompts = Prompts(setting.n, setting.boxes, setting.seed)
+    group = list(Group)[len(earlier)]
+    return StageRequest(setting.model, prompts, group, receivers(earlier, sizes, centred))
 
 
 def receivers(
@@ -88,25 +102,5 @@ def found_circuit(
     return found.circuit(sizes, name, about, centred)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A setting whose runs are wanted, and who is told how far they are."""
-
-    setting: Setting
-    report: Report = field(compare=False)
-
-
-@until_unload(maxsize=1)
-def run_pairs(wanted: Wanted) -> RunPairs:
-    """The runs that path patching compares, on prompts that the model answers right."""
-    setting = wanted.setting
-
-    def steps(done: int, total: int) -> None:
-        share = 0.04 + (_PREPARED - 0.04) * done / total
-        wanted.report("Choosing prompts that the model answers right", share)
-
-    wanted.report("Loading the model", 0.02)
-    loaded = load(setting.model)
-    steps(0, 1)
-    prompts = correctly_answered(loaded, setting.n, setting.boxes, setting.seed, steps)
-    return RunPairs(loaded.model, prompts, counterfactual_prompts(loaded.tokenizer, prompts))
+def _stretched(report: Report, start: float, length: float, stage: str, share: float) -> None:
+    report(stage, start + length * share)

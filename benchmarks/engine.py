@@ -27,7 +27,7 @@ from backend.circuit import Circuit, Group, Head, Position, Site
 from backend.clicks import patched_logits, patched_logits_plainly, prepare_clean
 from backend.cmap import GROUP_SETS, cmap, group_sets, head_map
 from backend.decomposition import holds
-from backend.discovery import Stage
+from backend.discovery import summarised
 from backend.faithfulness import circuit_logits, circuit_logits_plainly, prepare_backdrop
 from backend.minimality import minimality
 from backend.run_pairs import RunPairs
@@ -133,7 +133,7 @@ def tf32() -> Iterator[None]:
 
 def top_heads(scores: Tensor) -> tuple[Head, ...]:
     """The most negative heads of a stage, the first ones first; scores [n, n_layers, n_heads]."""
-    return Stage(scores.mean(0), scores.std(0), ()).strongest(_TOP)
+    return summarised(scores, ()).strongest(_TOP)
 
 
 def compare_circuits(case: Case) -> None:

@@ -10,13 +10,14 @@ shell.enter()
 
 from backend import catalogue  # noqa: E402
 from backend.errors import UserError  # noqa: E402
+from backend.requests import CmapRequest  # noqa: E402
 from backend.results import Part  # noqa: E402
-from shell import choices, kept, state, studies, transplant, waiting  # noqa: E402
+from shell import choices, state, studies, transplant, waiting  # noqa: E402
 
 _STUDY = "transplants"
 
 
-def choose() -> studies.CmapRequest:
+def choose() -> CmapRequest:
     """Source, target and what goes from one to the other; raises UserError for a bad circuit."""
     state.remember(source=catalogue.bundled_models()[1], target="base", part=Part.output)
     names = choices.model_names([st.session_state["source"], st.session_state["target"]])
@@ -26,7 +27,7 @@ def choose() -> studies.CmapRequest:
         transplant.choose_model("Target", "target", names, "Receives them and answers.")
         transplant.choose_part()
         heads = choices.choose_heads("transplanted_heads")
-        request = studies.CmapRequest(
+        request = CmapRequest(
             st.session_state["source"],
             st.session_state["target"],
             heads,
@@ -40,9 +41,8 @@ def choose() -> studies.CmapRequest:
             icon="▶",
             disabled=bool(reason),
             on_click=studies.start,
-            args=(_STUDY, request, studies.transplant),
+            args=(_STUDY, request),
         )
-        kept.offer("cmap", _STUDY, kept.transplants)
     st.caption(transplant.HELD_FIXED[request.part])
     if reason:
         st.warning(f"This pair cannot be run: {reason} Choose two models of one shape.")
@@ -54,6 +54,7 @@ try:
     study = studies.latest(_STUDY, request)
     if study:
         choices.say_what_changed(study.request, request)
+        studies.say_when(study)
         waiting.follow(study.job)
         if study.job.parts:
             transplant.show(study)

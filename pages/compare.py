@@ -10,8 +10,10 @@ shell.enter()
 
 from backend import catalogue  # noqa: E402
 from backend.errors import UserError  # noqa: E402
+from backend.methods import joined  # noqa: E402
+from backend.requests import ComparisonRequest  # noqa: E402
 from backend.results import Comparison  # noqa: E402
-from shell import choices, kept, state, studies, waiting  # noqa: E402
+from shell import choices, state, studies, waiting  # noqa: E402
 from shell.comparison import (  # noqa: E402
     show_accuracies,
     show_differences,
@@ -24,7 +26,7 @@ from shell.overlap import show_overlap  # noqa: E402
 _STUDY = "comparison"
 
 
-def choose() -> studies.ComparisonRequest:
+def choose() -> ComparisonRequest:
     """What is to be compared; raises UserError for a circuit that cannot be read."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         models = st.multiselect(
@@ -39,20 +41,19 @@ def choose() -> studies.ComparisonRequest:
             "folder on this computer, or a hub name such as `owner/name`.",
         )
         heads = choices.choose_heads("compared_heads")
-        request = studies.ComparisonRequest(tuple(models), heads, choices.chosen_prompts())
+        request = ComparisonRequest(tuple(models), heads, choices.chosen_prompts())
         st.button(
             "Run",
             type="primary",
             icon="▶",
             disabled=not models,
             on_click=studies.start,
-            args=(_STUDY, request, studies.compare_models),
+            args=(_STUDY, request),
         )
-        kept.offer("compare", _STUDY, kept.comparison)
     return request
 
 
-def show(request: studies.ComparisonRequest, result: Comparison) -> None:
+def show(request: ComparisonRequest, result: Comparison) -> None:
     show_table(request, result)
     left, right = st.columns([1, 1.35], gap="medium")
     with left:
@@ -68,9 +69,10 @@ try:
     study = studies.latest(_STUDY, request)
     if study:
         choices.say_what_changed(study.request, request)
+        studies.say_when(study)
         waiting.follow(study.job)
         if study.job.parts:
-            show(study.request, studies.joined(study.request, study.job.parts))
+            show(study.request, joined(study.request, study.job.parts))
     else:
         st.info(
             f"Press Run to measure the circuit “{request.heads.name}” "

@@ -8,8 +8,9 @@ import shell
 
 shell.enter()
 
+from backend.circuit import Group  # noqa: E402
 from backend.errors import UserError  # noqa: E402
-from shell import discovery, state, waiting  # noqa: E402
+from shell import discovery, state, studies, waiting  # noqa: E402
 from shell.found import show_found  # noqa: E402
 from shell.stages import SCORE, show_controls, show_run_all, show_stages  # noqa: E402
 
@@ -21,6 +22,9 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
     show_run_all(now)
 if now.job:
     waiting.follow(now.job)
+if now.date:
+    last = list(Group)[now.valid - 1].name
+    st.caption(f"Stages up to {last}: from {studies.local_time(now.date)}.")
 show_stages(now)
 try:
     show_found(now)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import streamlit as st
 
 from backend import catalogue
 from backend.circuit import READING_ORDER, Circuit
+from backend.requests import Heads, Prompts, heads_of
 from backend.setting import Reading
 from shell import state
-from shell.studies import Heads, Prompts
 
 
 def choose_heads(key: str) -> Heads:
@@ -19,7 +20,7 @@ def choose_heads(key: str) -> Heads:
     Raises UserError for a circuit that is unknown or malformed.
     """
     view = state.current()
-    whole = Heads(view.circuit, frozenset(catalogue.circuit(view.circuit).members))
+    whole = replace(heads_of(catalogue.circuit(view.circuit)), name=view.circuit)
     added = view.switched if view.reading is Reading.circuit else frozenset()
     on = (whole.members | added) - view.off
     if on == whole.members:

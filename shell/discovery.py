@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from backend import catalogue, jobs
 from backend.circuit import Circuit, Group
+from backend.requests import prompts_of
+from backend.results import Stage
 from backend.setting import Setting
-from shell.studies import prompts_of
+from backend.stages import DEFAULT_SIZES as DEFAULT_KEPT
+from backend.stages import found_circuit as circuit_of
+from backend.stages import n_valid, run_stages, stored_stages
 
-if TYPE_CHECKING:
-    from backend.discovery import Stage
-
-DEFAULT_KEPT: Mapping[Group, int] = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
 DEFAULT_N = 100
 MOST_PROMPTS = 1000
 RAW, CENTRED = "Score", "Median-centred"
@@ -39,12 +38,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Progress:
-    """A plan, its job if there is one, and what is found; `valid` stages fit the plan."""
+    """A plan, its job if there is one, and what is found; `valid` stages fit the plan.
+
+    date: when the last valid stage was found, if it comes out of the store.
+    """
 
     plan: Plan
     job: jobs.Job | None
     stages: tuple[Stage, ...]
     valid: int
+    date: str | None = None
 
     @property
     def is_running(self) -> bool:
@@ -74,13 +77,21 @@ def plan() -> Plan:
 
 
 def progress(plan: Plan) -> Progress:
-    """How far the discovery on these prompts is, in this tab or else in another."""
+    """How far the discovery on these prompts is: in this tab, in another, or in the store."""
     job, before = _started().get(plan.setting, (None, ()))
     if job is None:
         job = jobs.known(_key(plan.setting))
     found = tuple(job.parts) if job else ()
     stages = found if len(found) >= len(before) else before
-    return Progress(plan, job, stages, _n_valid(plan, stages))
+    valid = n_valid(stages, plan.kept, plan.centred)
+    now = Progress(plan, job, stages, valid)
+    if now.is_complete or now.is_running:
+        return now
+    stored = stored_stages(plan.setting, plan.kept, plan.centred)
+    if len(stored) <= valid:
+        return now
+    stages = tuple(each.parts[0] for each in stored) + stages[len(stored) :]
+    return Progress(plan, job, stages, len(stored), stored[-1].entry.header.date)
 
 
 def run(now: Progress, until: Group) -> None:
@@ -102,27 +113,14 @@ def show_again(plan: Plan, job: jobs.Job) -> None:
 
 def found_circuit(now: Progress, name: str) -> Circuit:
     """The circuit of the four stages."""
-    from backend.stages import found_circuit
-
-    return found_circuit(now.plan.setting, now.stages, now.plan.kept, now.plan.centred, name)
+    return circuit_of(now.plan.setting, now.stages, now.plan.kept, now.plan.centred, name)
 
 
 def _work(
     plan: Plan, done: tuple[Stage, ...], until: Group, report: jobs.Report
 ) -> Iterator[Stage]:
     yield from done
-    report("Starting the engine", 0.02)
-    from backend.stages import run_stages
-
     yield from run_stages(plan.setting, plan.kept, plan.centred, done, until, report)
-
-
-def _n_valid(plan: Plan, stages: tuple[Stage, ...]) -> int:
-    if not stages:
-        return 0
-    from backend.stages import n_valid
-
-    return n_valid(stages, plan.kept, plan.centred)
 
 
 def _key(setting: Setting) -> tuple[str, Setting]:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import replace
 from math import isnan
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from backend import catalogue, jobs
 from backend.circuit import Circuit, Group
-from backend.errors import UserError
+from backend.requests import (
+    CompletenessRequest,
+    EdgesRequest,
+    Heads,
+    MinimalityRequest,
+    Prompts,
+    heads_of,
+    prompts_of,
+)
 from backend.results import Completeness, Edges, Minimality, Removal
-from backend.saved import plain, revived, saved
+from backend.saved import plain
 from backend.setting import Setting
 from circuitviz.palette import COLOURS
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
-from shell import kept, studies, waiting
-from shell.studies import Heads, prompts_of
+from shell import studies, waiting
 
+Asked = MinimalityRequest | CompletenessRequest | EdgesRequest
 _LEAST_GAIN = 1.0
-_ANSWERS = {"minimality": Minimality, "completeness": Completeness, "edges": Edges}
-USUAL = {"removed": 0.3, "sets": 20}
-"""How the paper measured, and the pages do; the command line can differ."""
 _MINIMALITY = (
     "For each head v, K is up to 30 % of its group: the heads most redundant with it. v adds "
     "F(circuit − K) / F(circuit − K − v) − 1, where F is accuracy with all else knocked out "
@@ -41,21 +44,6 @@ _EDGES = (
 )
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked about which circuit, on which prompts."""
-
-    name: str
-    setting: Setting
-    heads: Heads
-
-    @property
-    def title(self) -> str:
-        """“Minimality: circuit “base” in Base · 500 prompts, …”."""
-        where = f"circuit “{self.heads.name}” in {catalogue.label(self.setting.model)}"
-        return f"{self.name.capitalize()}: {where} · {prompts_of(self.setting)}"
-
-
 def smaller(circuit: Circuit) -> Circuit:
     """The circuit, or what was kept of it as minimal."""
     kept: Circuit = _smaller().get(frozenset(circuit.members), circuit)
@@ -64,7 +52,7 @@ def smaller(circuit: Circuit) -> Circuit:
 
 def with_edges(circuit: Circuit, setting: Setting) -> Circuit:
     """The circuit, with the weights of its edges in the provenance if they were measured."""
-    study = _asked(_question("edges", circuit, setting))
+    study = _asked("edges", EdgesRequest(*_asked_of(circuit, setting)))
     if not study or not study.job.parts:
         return circuit
     (found,) = study.job.parts
@@ -82,11 +70,12 @@ def show_examination(whole: Circuit, circuit: Circuit, setting: Setting) -> None
     with minimal:
         _show_minimality(whole, circuit, setting)
     with complete:
-        found = _ask("completeness", circuit, setting, _completeness, _COMPLETENESS)
+        request = CompletenessRequest(*_asked_of(circuit, setting))
+        found = _ask("completeness", request, _COMPLETENESS)
         if found:
             _show_completeness(found)
     with edges:
-        measured = _ask("edges", circuit, setting, _edges, _EDGES)
+        measured = _ask("edges", EdgesRequest(*_asked_of(circuit, setting)), _EDGES)
         if measured:
             _show_edges(measured)
 
@@ -97,7 +86,7 @@ def _show_minimality(whole: Circuit, circuit: Circuit, setting: Setting) -> None
             dropped = len(whole.members) - len(circuit.members)
             st.markdown(f"{dropped} of {len(whole.members)} heads were dropped as not minimal.")
             st.button("Take them back", on_click=_take_back, args=(whole,))
-    found = _ask("minimality", circuit, setting, _minimality, _MINIMALITY)
+    found = _ask("minimality", MinimalityRequest(*_asked_of(circuit, setting)), _MINIMALITY)
     if not found:
         return
     st.session_state.setdefault("least_gain", _LEAST_GAIN)
@@ -205,87 +194,33 @@ def removal_frame(found: Completeness) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _ask(name: str, circuit: Circuit, setting: Setting, work: Any, explanation: str) -> Any:
+def _ask(name: str, request: Asked, explanation: str) -> Any:
     """A button that asks, how far the answer is, and the answer once it is there."""
-    question = _question(name, circuit, setting)
-    study = _asked(question)
+    study = _asked(name, request)
     if not study or (study.job.future.done() and not study.job.parts):
         st.button(
-            f"Measure {name} of {len(circuit.members)} heads",
+            f"Measure {name} of {len(request.heads.members)} heads",
             key=f"ask_{name}",
             on_click=studies.start,
-            args=(name, question, work),
+            args=(name, request),
             help=explanation,
         )
     else:
         st.caption(explanation)
     if not study:
         return None
+    studies.say_when(study)
     waiting.follow(study.job)
     return study.job.parts[0] if study.job.parts else None
 
 
-def _asked(question: Question) -> studies.Study[Question] | None:
-    study = studies.latest(question.name, question)
-    return study if study and study.request == question else _saved(question)
+def _asked(name: str, request: Asked) -> studies.Study | None:
+    study = studies.latest(name, request)
+    return study if study and study.request == request else None
 
 
-def _saved(question: Question) -> studies.Study[Question] | None:
-    """The answer that the command line saved, to this question and measured in the same way."""
-    for data in saved(question.name).values():
-        try:
-            answer = revived(_ANSWERS[question.name], data.get("result"))
-            asked = Setting(answer.model, *astuple(kept.prompts(data))), kept.heads(data).members
-        except UserError:
-            continue
-        in_the_same_way = all(data.get(name, usual) == usual for name, usual in USUAL.items())
-        if in_the_same_way and asked == (question.setting, question.heads.members):
-            return studies.Study(question, jobs.finished([answer]))
-    return None
-
-
-def _question(name: str, circuit: Circuit, setting: Setting) -> Question:
-    return Question(name, setting, Heads(circuit.name, frozenset(circuit.members)))
-
-
-def _minimality(question: Question, report: jobs.Report) -> Iterator[Minimality]:
-    report("Starting the engine", 0.02)
-    from backend.minimality import minimality
-
-    told = _told(report, "Removing heads")
-    yield minimality(_subject(question), question.heads.circuit, progress=told)
-
-
-def _completeness(question: Question, report: jobs.Report) -> Iterator[Completeness]:
-    report("Starting the engine", 0.02)
-    from backend.completeness import completeness
-
-    told = _told(report, "Removing sets of heads")
-    seed = question.setting.seed
-    yield completeness(_subject(question), question.heads.circuit, seed=seed, progress=told)
-
-
-def _edges(question: Question, report: jobs.Report) -> Iterator[Edges]:
-    report("Choosing prompts that the model answers right", 0.02)
-    from backend.edges import edges
-    from backend.shelf import load
-    from backend.stages import Wanted, run_pairs
-
-    circuit, setting = question.heads.circuit, question.setting
-    circuit.check(load(setting.model).shape, setting.model)
-    told = _told(report, "Patching one edge after the other")
-    yield edges(run_pairs(Wanted(setting, report)), circuit, setting.model, told)
-
-
-def _subject(question: Question) -> Any:
-    from backend.bench import subject
-
-    setting = question.setting
-    return subject(setting.model, setting.n, setting.boxes, setting.seed)
-
-
-def _told(report: jobs.Report, stage: str) -> Any:
-    return lambda done, total: report(stage, 0.1 + 0.9 * done / total)
+def _asked_of(circuit: Circuit, setting: Setting) -> tuple[str, Heads, Prompts]:
+    return setting.model, heads_of(circuit), prompts_of(setting)
 
 
 def _keep_minimal(whole: Circuit, circuit: Circuit, found: Minimality, least: float) -> None:

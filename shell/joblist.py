@@ -72,7 +72,7 @@ def _show(job: Job) -> None:
 def _choose_again(job: Job) -> None:
     from shell import places  # only now: charts come with it, and the sidebar is painted first
 
-    places.choose_again(job.request, job)
+    places.show_job(job)
     st.session_state["jobs_epoch"] = _epoch() + 1
     st.session_state["page_to_open"] = places.page_of(job.request)
 

@@ -1,25 +1,31 @@
-"""What was measured here already, to stand beside the paper's: finished studies and saved runs."""
+"""What was measured here already, to stand beside the paper's: everything that is stored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import streamlit as st
 
-from backend import catalogue
+from backend import catalogue, store, studies
 from backend.errors import UserError
+from backend.methods import METHODS, joined
+from backend.requests import (
+    CmapRequest,
+    ComparisonRequest,
+    CompletenessRequest,
+    Heads,
+    MinimalityRequest,
+    Prompts,
+    SomeRequest,
+    models_of,
+)
 from backend.results import Cmap, Comparison, Completeness, Minimality, Part
-from backend.saved import revived, saved
-from shell import kept
 from shell.choices import sizes
-from shell.examination import USUAL
-from shell.studies import Heads, Prompts, Study, joined
+from shell.studies import local_time
 
 Result = TypeVar("Result")
-Other = TypeVar("Other")
-_NOW = "this session"
 
 
 @dataclass(frozen=True)
@@ -39,31 +45,38 @@ class Measured(Generic[Result]):
 
 
 def comparisons() -> list[Measured[Comparison]]:
-    """Comparisons of this session and of the command line, newest first."""
+    """Comparisons, newest first."""
     return [
-        Measured(title, study.request.heads, study.request.prompts, joined(study.request, parts))
-        for title, study in _studies("compare", "comparison", kept.comparison)
-        if (parts := study.job.parts)
+        Measured(_title(stored, ", "), asked.heads, asked.prompts, joined(asked, stored.parts))
+        for asked, stored in _stored(ComparisonRequest)
     ]
 
 
 def transplants() -> list[Measured[Cmap]]:
-    """CMAP of head outputs, as the paper did it, in the same order."""
+    """CMAP of head outputs of whole groups, as the paper did it, newest first."""
     return [
-        Measured(_pair(title, found), study.request.heads, study.request.prompts, found)
-        for title, study in _studies("cmap", "transplants", kept.transplants)
-        if (found := next(iter(study.job.parts), None)) and found.part == Part.output.name
+        Measured(_title(stored, " into "), asked.heads, asked.prompts, stored.parts[0])
+        for asked, stored in _stored(CmapRequest)
+        if asked.part is Part.output and not asked.sets
     ]
 
 
 def minimalities() -> list[Measured[Minimality]]:
-    """What every head adds, in the same order."""
-    return _answers("minimality", Minimality)
+    """What every head adds, newest first."""
+    return [
+        Measured(_title(stored), asked.heads, asked.prompts, stored.parts[0])
+        for asked, stored in _stored(MinimalityRequest)
+        if asked == MinimalityRequest(asked.model, asked.heads, asked.prompts)
+    ]
 
 
 def completenesses() -> list[Measured[Completeness]]:
-    """How alike circuits and models lose heads, in the same order."""
-    return _answers("completeness", Completeness)
+    """How alike circuits and models lose heads, newest first."""
+    return [
+        Measured(_title(stored), asked.heads, asked.prompts, stored.parts[0])
+        for asked, stored in _stored(CompletenessRequest)
+        if asked == CompletenessRequest(asked.model, asked.heads, asked.prompts)
+    ]
 
 
 def choose(found: list[Measured[Result]], key: str, how: str) -> Measured[Result] | None:
@@ -84,52 +97,19 @@ def choose(found: list[Measured[Result]], key: str, how: str) -> Measured[Result
     return found[place]
 
 
-def _pair(title: str, found: Cmap) -> str:
-    source, target = map(catalogue.label, (found.source, found.target))
-    return f"{source} into {target} · {title}"
+def _stored(kind: type[SomeRequest]) -> Iterator[tuple[SomeRequest, studies.Stored]]:
+    for entry in store.entries():
+        method = METHODS.get(entry.header.method)
+        if method and method.request is kind:
+            try:
+                stored = studies.read(entry)
+            except UserError:
+                continue  # the Results page says what is wrong with it
+            if isinstance(stored.request, kind):
+                yield stored.request, stored
 
 
-def _studies(
-    command: str, study: str, read: Callable[[kept.Data], Study[Other]]
-) -> Iterator[tuple[str, Study[Other]]]:
-    """The study on its page in this session, then the saved ones that can be read."""
-    if study in st.session_state:
-        yield _NOW, st.session_state[study]
-    for title, data in _newest_first(command):
-        try:
-            yield title, read(data)
-        except UserError:
-            continue  # the study's own page says what is wrong with the file
-
-
-def _answers(name: str, kind: type[Result]) -> list[Measured[Result]]:
-    found: list[Measured[Result]] = []
-    asked = st.session_state.get(name)
-    if asked and asked.job.parts:
-        setting = asked.request.setting
-        found.append(
-            Measured(
-                f"{catalogue.label(setting.model)} · {_NOW}",
-                asked.request.heads,
-                Prompts(setting.n, setting.boxes, setting.seed),
-                asked.job.parts[0],
-            )
-        )
-    for title, data in _newest_first(name):
-        try:
-            answer: Any = revived(kind, data.get("result"))
-            named = f"{catalogue.label(answer.model)} · {title}"
-            found.append(Measured(named, kept.heads(data), kept.prompts(data), answer))
-        except UserError:
-            continue  # the Discover page measures anew what it cannot read
-    return found
-
-
-def _newest_first(command: str) -> list[tuple[str, kept.Data]]:
-    """Saved runs that were measured in the paper's way."""
-    usual = {
-        title: data
-        for title, data in saved(command).items()
-        if all(data.get(name, value) == value for name, value in USUAL.items())
-    }
-    return sorted(usual.items(), key=lambda item: str(item[1].get("date", "")), reverse=True)
+def _title(stored: studies.Stored, between: str = "") -> str:
+    """“Chat into Base · 2026-11-21, 14:03”."""
+    models = between.join(map(catalogue.label, models_of(stored.request)))
+    return f"{models} · {local_time(stored.entry.header.date)}"

@@ -8,10 +8,10 @@ import streamlit as st
 
 from backend import catalogue
 from backend.circuit import READING_ORDER, Group
+from backend.requests import Heads
 from backend.results import GroupOverlap
 from circuitviz.overlap import overlap_picture
 from circuitviz.tables import figures_table
-from shell.studies import Heads
 
 
 def show_overlap(heads: Heads) -> None:

@@ -32,7 +32,7 @@ def show_faithfulness(_: str) -> None:
         found = measured.choose(
             measured.comparisons(),
             "measured_faithfulness",
-            "Press Run on the Compare page, or use `python -m backend compare … --save NAME`.",
+            "Press Run on the Compare page, or use `python -m backend compare …`.",
         )
         if found:
             _show_comparison(found)
@@ -45,7 +45,7 @@ def show_cmap(_: str) -> None:
         found = measured.choose(
             measured.transplants(),
             "measured_cmap",
-            "Press Run on the CMAP page, or use `python -m backend cmap … --save NAME`.",
+            "Press Run on the CMAP page, or use `python -m backend cmap …`.",
         )
         if found:
             _show_transplants(found)
@@ -58,8 +58,7 @@ def show_completeness(_: str) -> None:
         found = measured.choose(
             measured.completenesses(),
             "measured_completeness",
-            "Measure it on the Discover page, or use `python -m backend completeness … --save "
-            "NAME`.",
+            "Measure it on the Discover page, or use `python -m backend completeness …`.",
         )
         if found:
             _show_completeness(found)
@@ -94,7 +93,7 @@ def show_minimality(model: str) -> None:
     found = measured.choose(
         measured.minimalities(),
         "measured_minimality",
-        "Measure it on the Discover page, or use `python -m backend minimality … --save NAME`.",
+        "Measure it on the Discover page, or use `python -m backend minimality …`.",
     )
     if found:
         st.altair_chart(

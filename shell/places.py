@@ -2,60 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
 
-from backend import catalogue, jobs
+from backend import catalogue, jobs, studies
 from backend.circuit import Group
 from backend.errors import UserError
+from backend.keys import identity
+from backend.methods import method_of
+from backend.requests import (
+    CmapRequest,
+    ComparisonRequest,
+    CompletenessRequest,
+    EdgesRequest,
+    Heads,
+    MinimalityRequest,
+    Prompts,
+    Request,
+    StageRequest,
+    prompts_of,
+)
 from shell import discovery, state
 from shell.discovery import Plan
-from shell.examination import Question
 from shell.history import History
-from shell.studies import CmapRequest, ComparisonRequest, Heads, Prompts, Study, prompts_of
+from shell.studies import Study, read, show
 from shell.view import N_PROMPTS
 
+_STUDIES: dict[type, tuple[str, str]] = {
+    ComparisonRequest: ("comparison", "compare"),
+    CmapRequest: ("transplants", "cmap"),
+    MinimalityRequest: ("minimality", "discover"),
+    CompletenessRequest: ("completeness", "discover"),
+    EdgesRequest: ("edges", "discover"),
+    StageRequest: ("", "discover"),
+    Plan: ("", "discover"),
+}
+"""What the page of a request calls its study, and that page."""
+_TITLES = {"compare": "Compare", "cmap": "CMAP", "discover": "Discover"}
 
-def choose_again(request: Any, job: jobs.Job) -> None:
-    """Make the request this session's choice, and the job the one that its page shows."""
-    now = st.session_state
+
+def page_of(request: Request | Plan) -> str | None:
+    """The file of the page that shows what was asked for, if there is one."""
+    known = _STUDIES.get(type(request))
+    return f"pages/{known[1]}.py" if known else None
+
+
+def title_of(page: str) -> str:
+    """What the navigation calls a page."""
+    return _TITLES[page.removeprefix("pages/").removesuffix(".py")]
+
+
+def obstacle(stored: studies.Stored) -> str | None:
+    """Why a result cannot be opened on its page; None if it can."""
+    is_there = identity(stored.request) == stored.entry.header.key
+    if is_there or isinstance(stored.request, ComparisonRequest | CmapRequest):
+        return None
+    return "The Discover page needs the same model on this computer. Its figures stand below."
+
+
+def open_stored(stored: studies.Stored) -> None:
+    """Choose on its page what the result was asked for with, and show it there."""
+    choose_again(stored.request, read(stored))
+
+
+def show_job(job: jobs.Job) -> None:
+    """Choose on its page what a job was asked for with, and show it there."""
+    if isinstance(job.request, Plan):
+        _plan_again(job.request, job)
+    else:
+        choose_again(job.request, Study(job.request, job))
+
+
+def choose_again(request: Request, study: Study) -> None:
+    """Make the request this session's choice, as far as it is offered, and the study its page's."""
+    now: Any = st.session_state
     match request:
         case ComparisonRequest():
+            _choose(request.prompts, request.heads)
             now["compared"] = [*request.models]
-            _choose(request.prompts, request.heads)
-            now["comparison"] = Study(request, job)
         case CmapRequest():
             _choose(request.prompts, request.heads)
-            now["source"], now["target"] = request.source, request.target
-            now["part"] = request.part
-            now["transplants"] = Study(request, job)
-        case Question():
-            now["model"], now["discover_n"] = request.setting.model, request.setting.n
-            _choose(prompts_of(request.setting), request.heads)
-            now["examined"] = request.name.capitalize()
-            now[request.name] = Study(request, job)
-        case Plan():
-            now["model"], now["discover_n"] = request.setting.model, request.setting.n
-            _choose(prompts_of(request.setting))
-            now["discover_ranking"] = discovery.CENTRED if request.centred else discovery.RAW
-            now.update(_sliders(request.kept))
-            discovery.show_again(request, job)
+            now["source"], now["target"], now["part"] = request.source, request.target, request.part
+        case MinimalityRequest() | CompletenessRequest() | EdgesRequest():
+            _choose(request.prompts, request.heads)
+            now["model"], now["discover_n"] = request.model, request.prompts.n
+            now["examined"] = method_of(request).label
+        case StageRequest():
+            _choose(request.prompts)
+            now["model"], now["discover_n"] = request.model, request.prompts.n
+            _keep_receivers(request)
+    name, _ = _STUDIES[type(request)]
+    if name:
+        show(name, study)
 
 
-def page_of(request: Any) -> str:
-    """The file of the page that shows what was asked for."""
-    match request:
-        case ComparisonRequest():
-            return "pages/compare.py"
-        case CmapRequest():
-            return "pages/cmap.py"
-    return "pages/discover.py"
+def _plan_again(plan: Plan, job: jobs.Job) -> None:
+    now = st.session_state
+    now["model"], now["discover_n"] = plan.setting.model, plan.setting.n
+    _choose(prompts_of(plan.setting))
+    now["discover_ranking"] = discovery.CENTRED if plan.centred else discovery.RAW
+    now.update({f"discover_keep_{group.name}": n for group, n in plan.kept.items()})
+    discovery.show_again(plan, job)
 
 
 def _choose(prompts: Prompts, heads: Heads | None = None) -> None:
-    """The sidebar's choices, as far as it offers them."""
     now = st.session_state
     now["boxes"], now["seed"] = prompts.boxes, prompts.seed
     if prompts.n in N_PROMPTS:
@@ -72,5 +123,10 @@ def _is_known(heads: Heads) -> bool:
         return False
 
 
-def _sliders(kept: Mapping[Group, int]) -> dict[str, int]:
-    return {f"discover_keep_{group.name}": number for group, number in kept.items()}
+def _keep_receivers(request: StageRequest) -> None:
+    """As many heads in the group before as this stage has receivers."""
+    discovery.set_defaults()
+    place = list(Group).index(request.group)
+    if place:
+        before = list(Group)[place - 1].name
+        st.session_state[f"discover_keep_{before}"] = len(request.receivers)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 import streamlit as st
 
 from backend.circuit import Group, Head
+from backend.results import Stage
 from circuitviz.score_charts import score_frame, score_map
 from shell import discovery
 from shell.discovery import Plan, Progress
-
-if TYPE_CHECKING:
-    from backend.discovery import Stage
 
 SCORE = (
     "**Score**: (p_patched − p_clean) / p_clean of the right answer, mean over prompts, when only "
@@ -132,7 +128,7 @@ def stage_frame(plan: Plan, stage: Stage, group: Group) -> pd.DataFrame:
 
 
 def _most_kept(now: Progress) -> int:
-    n_heads = now.stages[0].mean.numel() if now.stages else _MOST_KEPT
+    n_heads = now.stages[0].mean.size if now.stages else _MOST_KEPT
     return max(_MOST_KEPT, min(n_heads, 100))
 
 

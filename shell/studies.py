@@ -1,240 +1,97 @@
-"""What the pages measure on request: a request, the work on it, and what is shown meanwhile."""
+"""What the pages measure on request: the study on screen, out of the store or on its way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from datetime import datetime
+from typing import Generic
 
 import streamlit as st
 
-from backend import catalogue, jobs
-from backend.circuit import Circuit, Position, Site
-from backend.results import Cmap, Comparison, Difference, HeadMap, ModelFigures, Part, Transplanted
-from backend.setting import Setting
-from shell.history import NodeKey
-
-if TYPE_CHECKING:
-    from backend.compare import ModelAnswers
-    from backend.path_patching import Progress
-    from backend.subject import Subject
-
-
-class Titled(Hashable, Protocol):
-    """What can be asked for in a job."""
-
-    @property
-    def title(self) -> str:
-        """What the job is called in the list of jobs."""
-
-
-Request = TypeVar("Request")
-Asked = TypeVar("Asked", bound=Titled)
+from backend import jobs, studies
+from backend.keys import identity
+from backend.methods import n_parts, title_of
+from backend.requests import Request, SetRequest, SomeRequest
 
 
 @dataclass(frozen=True)
-class Heads:
-    """A circuit as a value that can be a key."""
+class Study(Generic[SomeRequest]):
+    """What was asked for, the job that does it, and when it was done if it comes from the store."""
 
-    name: str
-    members: frozenset[NodeKey]
-
-    @property
-    def circuit(self) -> Circuit:
-        """The same as a circuit."""
-        return Circuit({}, self.name).keep(self.members)
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Which prompts every model is asked."""
-
-    n: int
-    boxes: int
-    seed: int
-
-    def __str__(self) -> str:
-        return f"{self.n} prompts, seed {self.seed}, {self.boxes} boxes"
-
-
-def prompts_of(setting: Setting) -> Prompts:
-    """The prompts of a setting."""
-    return Prompts(setting.n, setting.boxes, setting.seed)
-
-
-@dataclass(frozen=True)
-class ComparisonRequest:
-    """One circuit in many models."""
-
-    models: tuple[str, ...]
-    heads: Heads
-    prompts: Prompts
-
-    @property
-    def title(self) -> str:
-        """“Compare: Base, Chat · circuit “base” · 500 prompts, …”."""
-        models = ", ".join(map(catalogue.label, self.models))
-        return f"Compare: {models} · circuit “{self.heads.name}” · {self.prompts}"
-
-
-@dataclass(frozen=True)
-class ComparedModel:
-    """A finished model of a comparison, and how far it is above those before it."""
-
-    figures: ModelFigures
-    differences: tuple[Difference, ...]
-
-
-@dataclass(frozen=True)
-class CmapRequest:
-    """A circuit's heads, and every head, out of one model into another."""
-
-    source: str
-    target: str
-    heads: Heads
-    part: Part
-    prompts: Prompts
-
-    @property
-    def title(self) -> str:
-        """“CMAP: Chat → Base, head output · circuit “base” · 500 prompts, …”."""
-        pair = " → ".join(map(catalogue.label, (self.source, self.target)))
-        return f"CMAP: {pair}, {self.part.value} · circuit “{self.heads.name}” · {self.prompts}"
-
-
-@dataclass(frozen=True)
-class SetRequest:
-    """One set of heads out of one model into another."""
-
-    source: str
-    target: str
-    sites: frozenset[Site]
-    part: Part
-    prompts: Prompts
-
-
-@dataclass(frozen=True)
-class Study(Generic[Request]):
-    """What was asked for, and the job that does it."""
-
-    request: Request
+    request: SomeRequest
     job: jobs.Job
+    date: str | None = None
 
 
-def start(name: str, request: Asked, work: Callable[[Asked, jobs.Report], Iterator]) -> None:
-    """Begin a study, or find the one that runs or is done; one that failed begins anew."""
-    known = jobs.known(request)
+def start(name: str, request: Request) -> None:
+    """Show what is stored of a request, or the job that does the rest; a failed one begins anew."""
+    known = jobs.known(_key(request))
     if known and known.future.done() and known.future.exception():
-        jobs.forget(request)
-    job = jobs.job(request, lambda report: work(request, report), request.title, request)
-    st.session_state[name] = Study(request, job)
+        jobs.forget(_key(request))
+    stored = _stored(request)
+    is_complete = stored and len(stored.job.parts) == n_parts(request)
+    show(name, stored if stored and is_complete else Study(request, job_of(request)))
 
 
-def latest(name: str, request: Request) -> Study[Request] | None:
-    """The study of this request, also out of another tab, or else the one shown before it."""
-    shown: Study[Request] | None = st.session_state.get(name)
-    if shown and shown.request == request:
+def job_of(request: Request) -> jobs.Job:
+    """The job of a request that runs or has ended, or else a new one."""
+    kind = jobs.SMALL if isinstance(request, SetRequest) else jobs.LONG
+    title = "" if kind is jobs.SMALL else title_of(request)
+    return jobs.job(
+        _key(request), lambda report: studies.run(request, report), title, request, kind
+    )
+
+
+def show(name: str, study: Study) -> None:
+    """Make this the study on its page, until another choice is made there."""
+    st.session_state[name] = study
+    st.session_state.pop(_chosen(name), None)
+
+
+def latest(name: str, request: SomeRequest) -> Study[SomeRequest] | None:
+    """The study of this request, from another tab or the store, or else the one shown before it."""
+    shown: Study[SomeRequest] | None = st.session_state.get(name)
+    is_as_before = st.session_state.get(_chosen(name), request) == request
+    st.session_state[_chosen(name)] = request
+    if shown and (shown.request == request or is_as_before):
         return shown
-    known = jobs.known(request)
-    if known:
-        st.session_state[name] = shown = Study(request, known)
-    return shown
+    known = jobs.known(_key(request))
+    found = Study(request, known) if known else _stored(request)
+    if found:
+        st.session_state[name] = found
+    return found or shown
 
 
-def compare_models(request: ComparisonRequest, report: jobs.Report) -> Iterator[ComparedModel]:
-    """Yield each model's row of the comparison as soon as it is measured."""
-    report("Starting the engine", 0.01)
-    from backend import compare
-
-    circuit, first = request.heads.circuit, None
-    finished: dict[str, ModelAnswers] = {}
-    for done, name in enumerate(request.models):
-        start, end = (step / len(request.models) for step in (done, done + 1))
-        report(f"Loading {catalogue.label(name)}", max(start, 0.02))
-        subject = _subject(name, request.prompts)
-        first = first or subject
-        compare.same_prompts([first, subject])
-        circuit.check(subject.loaded.shape, catalogue.label(name))
-        answers = compare.answers_of(
-            subject,
-            circuit,
-            request.prompts.seed,
-            progress=_told(report, f"Measuring {catalogue.label(name)}", start, end),
-        )
-        yield ComparedModel(
-            compare.figures(subject, answers, compare.as_in_paper(subject, circuit, answers.whole)),
-            tuple(compare.difference(other, finished[other], name, answers) for other in finished),
-        )
-        finished[name] = answers
+def read(stored: studies.Stored) -> Study:
+    """What is stored as a study that is done."""
+    return Study(stored.request, jobs.finished(stored.parts), stored.entry.header.date)
 
 
-def joined(request: ComparisonRequest, parts: list[ComparedModel]) -> Comparison:
-    """The comparison of the models that are finished."""
-    return Comparison(
-        request.heads.name,
-        tuple(part.figures for part in parts),
-        tuple(difference for part in parts for difference in part.differences),
-    )
+def say_when(study: Study) -> None:
+    """Of a study out of the store: from when it is, and what is missing."""
+    if study.date is None:
+        return
+    n_there, n_whole = len(study.job.parts), n_parts(study.request)
+    rest = ""
+    if n_there < n_whole:
+        rest = f" {n_there} of {n_whole} parts are there: press Run for the rest."
+    st.caption(f"From {local_time(study.date)}.{rest}")
 
 
-def transplant(request: CmapRequest, report: jobs.Report) -> Iterator[Cmap | HeadMap]:
-    """Yield what whole groups do, then a map of single heads for each token."""
-    report("Starting the engine", 0.01)
-    from backend import cmap
-
-    source, target = _pair(request, report)
-    n_parts = 1 + len(_TOKENS)
-    yield cmap.cmap(
-        source,
-        target,
-        cmap.group_sets(request.heads.circuit),
-        request.part,
-        _told(report, "Transplanting whole groups", 0.05, 1 / n_parts),
-    )
-    for done, position in enumerate(_TOKENS, 1):
-        yield cmap.head_map(
-            source,
-            target,
-            [position],
-            request.part,
-            _told(
-                report,
-                f"Transplanting single heads, {TOKEN_WORDS[position.name]}",
-                done / n_parts,
-                (done + 1) / n_parts,
-            ),
-        )
+def local_time(date: str) -> str:
+    """A date of the store as a clock here shows it: “2026-11-21, 14:03”."""
+    return f"{datetime.fromisoformat(date).astimezone():%Y-%m-%d, %H:%M}"
 
 
-def transplant_set(request: SetRequest, report: jobs.Report) -> Iterator[Transplanted]:
-    """Yield what this one set of heads does."""
-    report("Transplanting your set", 0.05)
-    from backend import cmap
-
-    source, target = _pair(request, report)
-    yield cmap.cmap(source, target, {"": request.sites}, request.part).sets[""]
+def _stored(request: SomeRequest) -> Study[SomeRequest] | None:
+    found = studies.find(request, patiently=False)
+    return read(found) if found else None
 
 
-_TOKENS = (Position.prev_query_label, Position.query_label, Position.last)
-TOKEN_WORDS = {
-    "prev_query_label": "at the previous label",
-    "query_label": "at the query’s label",
-    "last": "at the last token",
-}
-"""The tokens at which circuits work, in reading order, by the names of their positions."""
+def _key(request: Request) -> tuple[Request, str | None]:
+    """Of a job: files that have changed under the same name are another model."""
+    return request, identity(request)
 
 
-def _pair(request: CmapRequest | SetRequest, report: jobs.Report) -> tuple[Subject, Subject]:
-    report("Loading the models", 0.03)
-    return _subject(request.source, request.prompts), _subject(request.target, request.prompts)
-
-
-def _subject(model: str, prompts: Prompts) -> Subject:
-    from backend.bench import subject
-
-    return subject(model, prompts.n, prompts.boxes, prompts.seed)
-
-
-def _told(report: jobs.Report, stage: str, start: float, end: float) -> Progress:
-    """Counted progress as a report of a stretch of the whole work."""
-    return lambda done, total: report(stage, start + (end - start) * done / total)
+def _chosen(name: str) -> str:
+    return f"{name}_chosen"

@@ -9,18 +9,20 @@ from math import isnan
 
 import streamlit as st
 
-from backend import catalogue, jobs, registry
+from backend import catalogue, registry
 from backend.blueprint import blueprint
 from backend.blueprint import misfit as blueprint_misfit
 from backend.circuit import READING_ORDER, Head, Position, Site
 from backend.errors import UserError
+from backend.methods import TOKEN_WORDS
+from backend.requests import CmapRequest, SetRequest
 from backend.results import Cmap, HeadMap, Part, Transplanted
 from backend.saved import plain
 from circuitviz.model_charts import effect, head_chart, transplant_chart
 from circuitviz.tables import figures_table, signed
 from shell import studies, waiting
 from shell.choices import sizes
-from shell.studies import CmapRequest, SetRequest, Study
+from shell.studies import Study
 
 HELD_FIXED = {
     Part.output: "What each chosen head gives at its token is the source’s, on the same prompt; "
@@ -182,7 +184,7 @@ def _in_reading_order(site: Site) -> tuple[int, Head]:
 
 def _ticked(request: CmapRequest, sites: frozenset[Site]) -> dict[str, Transplanted]:
     asked = SetRequest(request.source, request.target, sites, request.part, request.prompts)
-    running = jobs.job(asked, lambda report: studies.transplant_set(asked, report), kind=jobs.SMALL)
+    running = studies.job_of(asked)
     wait([running.future], timeout=_A_MOMENT_S)
     waiting.follow(running)
     return {YOUR_SET: running.parts[0]} if running.parts else {}
@@ -210,13 +212,13 @@ def _show_maps(study: Study[CmapRequest], maps: list[HeadMap]) -> None:
         ((token, rows),) = found.heads.items()
         key = f"map_{token}_{st.session_state.get('map_epoch', 0)}"
         pinned = {s.head for s in st.session_state["pinned"] if s.position.name == token}
-        st.markdown(f"**{studies.TOKEN_WORDS[token].capitalize()}**")
+        st.markdown(f"**{TOKEN_WORDS[token].capitalize()}**")
         st.altair_chart(
             head_chart(rows, pinned, largest),
             width="stretch",
             key=key,
             on_select=lambda key=key, token=token: _pin(key, Position[token]),
-            alt=f"Effect of every single head {studies.TOKEN_WORDS[token]}",
+            alt=f"Effect of every single head {TOKEN_WORDS[token]}",
         )
 
 

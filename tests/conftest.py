@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from backend import fingerprints, store
 from tests.dashboard import ROOT, browsing, chromium, serving
 
 # Two threads on tensors this small, on shared cores, take ten times longer than one.
@@ -18,6 +20,16 @@ settings.register_profile(
     "shared", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("shared")
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which nothing is stored yet, of this test alone."""
+    place = tmp_path_factory.mktemp("cache")
+    for name in ("RESULTS", "SHIPPED", "DROPPED", "DAMAGED", "UNFINISHED"):
+        monkeypatch.setattr(store, name, place / name.lower())
+    monkeypatch.setattr(fingerprints, "HASHES", place / "hashes.json")
+    return place
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +43,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a dashboard that nobody has used yet."""
-    with serving(ROOT / "app.py") as address:
+    with serving(ROOT / "app.py", local=tmp_path_factory.mktemp("local")) as address:
         yield address

@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from backend import saved
+from backend import store, studies
 from backend.circuit import Circuit, Group, Head
 from backend.cli import main
-from backend.results import Cmap, Comparison, Completeness, Edges, HeadMap, Minimality
 from tests import planted
 
 SMALL = ("--prompts", "20", "--boxes", "2")
@@ -28,12 +27,6 @@ def family(tmp_path_factory):
     return {name: str(place / name) for name in ("good", "worse", "circuit.json")}
 
 
-@pytest.fixture(autouse=True)
-def folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(saved, "RESULTS", tmp_path)
-    return tmp_path
-
-
 def run(capsys, family, *arguments):
     words = [family.get(word, word) for word in arguments]
     code = main([*words, "--circuit", family["circuit.json"], *SMALL])
@@ -41,24 +34,29 @@ def run(capsys, family, *arguments):
     return code, json.loads(out) if out else None, err
 
 
-def test_compare(capsys, family, folder):
-    code, data, err = run(
-        capsys, family, "compare", "good", "worse", "--save", "both", "--overlap", "circuit.json"
-    )
+def parts(data):
+    """The parts of a result that was written, as the store would read them."""
+    store.DROPPED.mkdir()
+    (store.DROPPED / "copied.json").write_text(json.dumps(data))
+    (entry,) = store.entries()
+    return studies.read(entry).parts
+
+
+def test_compare(capsys, family):
+    code, data, err = run(capsys, family, "compare", "good", "worse", "--overlap", "circuit.json")
     assert code == 0
-    assert "comparing: 100%" in err
-    result = saved.revived(Comparison, data["result"])
-    good, worse = result.models
-    assert (good.name, good.model.value, good.model.n) == (family["good"], 1, 20)
-    assert worse.model.value < 0.5
-    assert result.differences[0].model.is_clear
+    assert "Measuring" in err
+    assert "100%" in err
+    assert f"{family['good']}, full model: 1.000" in err
+    good, worse = parts(data)
+    assert (good.figures.name, good.figures.model.value) == (family["good"], 1)
+    assert good.figures.model.n == 20
+    assert worse.figures.model.value < 0.5
+    assert worse.differences[0].model.is_clear
     assert data["overlap"]["B"] == {
         "shared": [[2, 0]], "only_found": [], "only_expected": [], "precision": 1, "recall": 1,
     }  # fmt: skip
-    assert data["prompts"] == 20
-    kept = json.loads((folder / "both.json").read_text())
-    assert kept == {"command": "compare", **data}
-    assert [*saved.saved("compare")] == ["both"]
+    assert data["header"]["request"]["prompts"] == {"n": 20, "boxes": 2, "seed": 0}
 
 
 def test_cmap(capsys, family):
@@ -67,29 +65,27 @@ def test_cmap(capsys, family):
         "--heads", "L3.1@last+L2.0@last", "--map", "--part", "v",
     )  # fmt: skip
     assert code == 0
-    assert "transplanting heads: 100%" in err
-    result = saved.revived(Cmap, data["result"])
+    assert "Transplanting single heads, at the last token: 100%" in err
+    result, *maps = parts(data)
     assert [*result.sets] == ["A", "D + B", "none", "L3.1@last+L2.0@last"]
     assert result.sets["A"].recovery.value == pytest.approx(1, abs=0.05)
     assert result.sets["none"].recovery.value == 0
     assert result.sets["L3.1@last+L2.0@last"].n_sites == 2
-    single = saved.revived(HeadMap, data["map"])
-    assert [len(rows) for rows in single.heads.values()] == [4, 4, 4]
-    assert Circuit.from_data(data["circuit"]).groups == planted.CIRCUIT
+    assert [len(rows) for each in maps for rows in each.heads.values()] == [4, 4, 4]
 
 
 def test_cmap_of_all_groups_unless_told_otherwise(capsys, family):
     data = run(capsys, family, "cmap", "worse", "worse")[1]
-    assert [*data["result"]["sets"]] == ["none", "D", "C", "B", "A", "all"]
-    assert data["result"]["sets"]["all"]["recovery"]["value"] is None
-    assert "map" not in data
+    (result,) = data["parts"]
+    assert [*result["sets"]] == ["none", "D", "C", "B", "A", "all"]
+    assert result["sets"]["all"]["recovery"]["value"] is None
+    assert data["header"]["n_parts"] == 4
 
 
 def test_minimality(capsys, family):
-    code, data, err = run(capsys, family, "minimality", "good", "--least", "0.05")
+    code, data, _ = run(capsys, family, "minimality", "good", "--least", "0.05")
     assert code == 0
-    assert "removing heads: 100%" in err
-    found = saved.revived(Minimality, data["result"])
+    (found,) = parts(data)
     adds = {name: [] for name in Group.__members__}
     for each in found.heads:
         if each.adds(0.05):
@@ -101,7 +97,7 @@ def test_minimality(capsys, family):
 def test_completeness(capsys, family):
     code, data, _ = run(capsys, family, "completeness", "good", "--sets", "4")
     assert code == 0
-    found = saved.revived(Completeness, data["result"])
+    (found,) = parts(data)
     assert (len(found.groups), len(found.random)) == (4, 4)
     assert found.mean_incompleteness < 0.3
 
@@ -109,11 +105,54 @@ def test_completeness(capsys, family):
 def test_edges(capsys, family):
     code, data, err = run(capsys, family, "edges", "good")
     assert code == 0
-    assert "weighing edges: 100%" in err
-    found = saved.revived(Edges, data["result"])
+    assert "Patching one edge after the other: 100%" in err
+    (found,) = parts(data)
     logits = [edge.sender for edge in found.edges if edge.receiver is None]
     assert logits == [Head(3, 1), Head(3, 3)]
     assert all(edge.weight.value < -0.1 for edge in found.edges)
+
+
+@pytest.mark.parametrize("command", ["compare", "minimality", "completeness", "edges"])
+def test_what_was_measured_is_not_computed_again(capsys, family, monkeypatch, command):
+    first = run(capsys, family, command, "good")
+    with monkeypatch.context() as patched:
+        patched.setattr("backend.bench.load", None)
+        code, data, err = run(capsys, family, command, "good")
+    assert code == 0
+    assert data == first[1]
+    assert "stored: measured on" in err
+    assert "stored" not in run(capsys, family, command, "worse")[2]
+
+
+def test_a_result_goes_to_a_file(capsys, family, tmp_path):
+    code, data, err = run(capsys, family, "edges", "good", "--out", str(tmp_path / "edges.json"))
+    assert (code, data) == (0, None)
+    assert f"written to {tmp_path / 'edges.json'}" in err
+    (found,) = parts(json.loads((tmp_path / "edges.json").read_text()))
+    assert found.model == family["good"]
+    with pytest.raises(SystemExit):
+        main(["edges", "base", "--out", str(tmp_path / "nowhere" / "x.json")])
+    assert "is not a file in a folder that exists" in capsys.readouterr().err
+
+
+def test_full_memory_is_said_and_what_is_finished_stays(capsys, family, monkeypatch):
+    from backend import compare
+
+    measure, calls = compare.answers_of, []
+
+    def once(*arguments, **options):
+        if calls:
+            raise RuntimeError("out of memory")
+        calls.append(1)
+        return measure(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compare, "answers_of", once)
+        code, data, err = run(capsys, family, "compare", "good", "worse")
+    assert (code, data) == (1, None)
+    assert "error: RuntimeError: out of memory. What was finished is kept" in err
+    err = run(capsys, family, "compare", "good", "worse")[2]
+    assert "resuming: 1 of 2 parts are there" in err
 
 
 @pytest.mark.parametrize(
@@ -142,7 +181,6 @@ def test_bad_input_gets_one_clear_message(capsys, family, arguments, message):
         (("--heads", "1.2@last"), "is not like L4.0@last"),
         (("--heads", "L1.2@correct_object"), "is not like L4.0@last"),
         (("--part", "o"), "invalid choice"),
-        (("--save", "../x"), "cannot be used as a name"),
     ],
 )
 def test_a_wrong_option_is_explained(capsys, option, message):

@@ -90,16 +90,16 @@ def test_accuracy_is_what_the_model_answers(
         logits = loaded.model(torch.tensor(prompts.input_ids)).logits[:, -1]
     right = logits.argmax(-1).numpy() == prompts.answer_ids
     probability = logits.softmax(-1)[range(60), prompts.answer_ids].double()
-    figures = result["models"][folder]
+    (figures,) = result["parts"]
     assert code == 0
     assert figures["accuracy"]["value"] == pytest.approx(right.mean())
     assert figures["probability"]["value"] == pytest.approx(float(probability.mean()), abs=1e-6)
     assert figures["accuracy"]["n"] == 60
-    assert result["prompts"] == 60
+    assert result["header"]["request"]["prompts"]["n"] == 60
 
 
 def test_an_undefined_figure_is_null(capsys: pytest.CaptureFixture[str], folder: str) -> None:
-    whole = run(capsys, "accuracy", folder, "--prompts", "20")[1]["models"][folder]["accuracy"]
+    whole = run(capsys, "accuracy", folder, "--prompts", "20")[1]["parts"][0]["accuracy"]
     assert whole["value"] == 0, "this random model should answer nothing right"
     circuit = Path(folder) / "circuit.json"
     circuit.write_text(Circuit({Group.A: (Head(0, 0),)}).to_json())
@@ -107,7 +107,7 @@ def test_an_undefined_figure_is_null(capsys: pytest.CaptureFixture[str], folder:
         capsys, "faithfulness", folder, "--circuit", str(circuit), "--prompts", "20"
     )
     assert code == 0
-    assert result["models"][folder]["faithfulness"]["value"] is None
+    assert result["parts"][0]["faithfulness"]["value"] is None
 
 
 def test_discover_finds_and_saves_the_planted_circuit(
@@ -124,14 +124,15 @@ def test_discover_finds_and_saves_the_planted_circuit(
     assert code == 0
     found = catalogue.circuit("planted")
     assert dict(found.groups) == planted.CIRCUIT
-    assert result == found.as_data()
+    assert {name: result[name] for name in found.as_data()} == found.as_data()
+    assert [each["header"]["request"]["group"] for each in result["results"]] == [*"ABCD"]
     assert result["provenance"]["n_prompts"] == 20
-    assert "stage D" in err
+    assert "Stage D" in err
     code, result, _ = run(
         capsys, "faithfulness", str(tmp_path), "--circuit", "planted", "--prompts", "50",
         "--boxes", "2",
     )  # fmt: skip
-    assert result["models"][str(tmp_path)]["faithfulness"]["value"] > 0.9
+    assert result["parts"][0]["faithfulness"]["value"] > 0.9
 
 
 @pytest.mark.parametrize(
@@ -166,9 +167,9 @@ def test_bad_input_gets_one_clear_message(
     code, result, err = run(capsys, *(word.format(**places) for word in arguments))
     assert code == 1
     assert result is None
-    assert err.startswith("error: ")
-    assert message in err
-    assert err.count("\n") == 1
+    *_, last = err.splitlines()
+    assert last.startswith("error: ")
+    assert message in last
 
 
 @pytest.mark.parametrize("kept", ["E=3", "A", "A=0", "A=x", "A=-1"])

@@ -100,7 +100,7 @@ def test_a_model_does_not_differ_from_itself(subjects):
 
 
 def test_the_faithfulness_report_is_the_same_figure(subjects):
-    report = faithfulness_report(subjects[0].loaded, CIRCUIT, 40, 3, 0)
+    report = faithfulness_report(subjects[0], CIRCUIT)
     row = compare(subjects[:1], CIRCUIT, n_random=2).models[0]
     assert report.faithfulness == row.faithfulness
     assert (report.model, report.circuit) == (row.model, row.circuit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,20 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend import catalogue, jobs, saved
+from backend import catalogue, jobs, store
 from backend.circuit import Circuit, Group, Head, Position, Site
 from backend.cli import main
 from backend.cmap import cmap, group_sets
 from backend.compare import as_in_paper, compare, examine, overlap
 from backend.measures import Estimate
+from backend.methods import joined
+from backend.requests import CmapRequest, ComparisonRequest, Heads, Prompts
 from backend.results import Difference, Part
 from backend.shelf import load
+from backend.studies import run
 from circuitviz.tables import figures_table
 from shell import studies
 from shell.comparison import as_csv, difference_sentence
-from shell.studies import CmapRequest, ComparisonRequest, Heads, Prompts
 from tests import tiny
 
 APP = Path(__file__).parent.parent / "app.py"
@@ -57,12 +58,6 @@ def _forget_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_jobs", type(jobs._jobs)())
 
 
-@pytest.fixture(autouse=True)
-def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(saved, "RESULTS", tmp_path / "results")
-    return tmp_path / "results"
-
-
 @pytest.fixture(scope="module")
 def subjects() -> list[Any]:
     return [examine(load(name), SMALL.n, SMALL.boxes, SMALL.seed) for name in PAIR]
@@ -79,7 +74,7 @@ def test_a_comparison_shows_the_engines_numbers(subjects: list[Any]) -> None:
             assert f"{estimate.value:.3f}" in shown
             assert f"{estimate.low:.3f} to {estimate.high:.3f}, n = {SMALL.n}" in shown
     study = test.session_state["comparison"]
-    assert studies.joined(study.request, study.job.parts) == expected
+    assert joined(study.request, study.job.parts) == expected
     said = " ".join(element.value for element in test.markdown)
     for pair in expected.differences:
         assert difference_sentence(pair) in said
@@ -134,7 +129,7 @@ def test_an_unknown_model_gets_a_message_and_the_finished_ones_stay() -> None:
     request = ComparisonRequest(("base", "no such model"), HEADS, SMALL)
     test = page("compare")
     test.session_state["comparison"] = studies.Study(
-        request, jobs.job(request, lambda report: studies.compare_models(request, report))
+        request, jobs.job(request, lambda report: run(request, report))
     )
     test.session_state["comparison"].job.future.exception(120)
     test.run()
@@ -148,7 +143,7 @@ def test_a_cancelled_comparison_keeps_what_is_finished() -> None:
     test.multiselect(key="compared").set_value(list(PAIR)).run()
 
     running: Any = jobs.Job()
-    running.parts.append(next(studies.compare_models(request, running.report)))
+    running.parts.append(next(run(request, running.report)))
     running.future.set_exception(jobs.Cancelled())
     test.session_state["comparison"] = studies.Study(request, running)
     test.run()
@@ -175,59 +170,48 @@ def test_a_cmap_shows_the_engines_numbers(subjects: list[Any]) -> None:
     assert "your set" in html(test)
 
 
-def test_a_comparison_saved_by_the_command_line_opens(
+def test_what_the_command_line_measured_is_there_at_once(
     subjects: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.boxes), "--save", "family"]
+    asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.boxes)]
     assert main(["compare", *PAIR, *asked]) == 0
-    test = page("compare", n="200")
-    test.selectbox(key="kept_compare").select("family").run()
+    test = page("compare")
+    assert "comparison" not in test.session_state
+    test.multiselect(key="compared").set_value(list(PAIR)).run()
     shown = html(test)
     for row in compare(subjects, CIRCUIT).models:
         assert f"{row.faithfulness.low:.3f} to {row.faithfulness.high:.3f}, n = {SMALL.n}" in shown
-    assert "other choices than those made now" in test.info[0].value
-    assert any(str(SMALL) in caption.value for caption in test.caption)
-    assert test.session_state["kept_compare"] is None
+    assert any(caption.value.startswith("From 2") for caption in test.caption)
+    assert not test.info
 
 
-def test_a_saved_cmap_opens_with_its_maps(capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--prompts", "20", "--boxes", "2", "--part", "v", "--save"]
-    assert main(["cmap", *PAIR[::-1], *asked, "bare"]) == 0
-    assert main(["cmap", *PAIR[::-1], *asked, "mapped", "--map"]) == 0
-    test = page("cmap")
-    test.selectbox(key="kept_cmap").select("bare").run()
-    assert any("Not part of this run" in caption.value for caption in test.caption)
-    test.selectbox(key="kept_cmap").select("mapped").run()
-    assert test.session_state["transplants"].request.part is Part.v
-    maps = test.session_state["transplants"].job.parts[1:]
-    assert [token for found in maps for token in found.heads] == [
-        "prev_query_label", "query_label", "last",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        {},
-        {"result": 3},
-        {"circuit": {"groups": {"A": [[1]]}}},
-        {"prompts": "many"},
-        {"result": {"circuit": "base", "models": [{}], "differences": []}},
-    ],
-)
-def test_a_saved_run_that_is_damaged_gets_a_message(results: Path, broken: dict[str, Any]) -> None:
-    good = {
-        "circuit": CIRCUIT.as_data(), "prompts": 5, "boxes": 2, "seed": 0,
-        "result": {"circuit": "base", "models": [], "differences": []},
-    }  # fmt: skip
-    results.mkdir()
-    data = {"command": "compare", **good, **broken} if broken else {"command": "compare"}
-    (results / "bad.json").write_text(json.dumps(data))
-    (results / "worse.json").write_text("[")
+def test_pressing_run_computes_nothing_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.boxes)]
+    assert main(["compare", *PAIR, *asked]) == 0
+    monkeypatch.setattr("backend.bench.load", None)
+    monkeypatch.setattr(jobs, "job", None)
     test = page("compare")
-    test.selectbox(key="kept_compare").select("bad").run()
-    assert "The saved run “bad” cannot be shown" in test.error[0].value
-    assert "comparison" not in test.session_state
+    test.multiselect(key="compared").set_value(list(PAIR)).run()
+    test.session_state["comparison"] = None
+    press(test, "Run")
+    assert len(test.session_state["comparison"].job.parts) == len(PAIR)
+
+
+def test_an_unfinished_cmap_is_shown_and_run_does_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.boxes)]
+    assert main(["cmap", *PAIR[::-1], *asked]) == 0
+    test = page("cmap")
+    assert any("1 of 4 parts are there: press Run" in caption.value for caption in test.caption)
+    assert any("Not part of this run" in caption.value for caption in test.caption)
+    monkeypatch.setattr("backend.cmap.cmap", None)
+    test = finished(press(test, "Run"), "transplants")
+    assert len(test.session_state["transplants"].job.parts) == 4
+    (entry,) = store.entries()
+    assert entry.is_complete
 
 
 def test_swapping_turns_the_pair_round() -> None:
@@ -287,16 +271,19 @@ def test_requests_start_again_only_after_a_failure(monkeypatch: pytest.MonkeyPat
         yield 1
         raise ValueError
 
-    studies.start("x", request, fails)
+    monkeypatch.setattr("backend.studies.run", fails)
+    studies.start("x", request)
     first = studies.latest("x", request)
     assert first
     assert first.job.future.exception(5)
     assert first.job.parts == [1]
-    studies.start("x", request, lambda request, report: iter([2]))
+    monkeypatch.setattr("backend.studies.run", lambda request, report: iter([2]))
+    studies.start("x", request)
     second = studies.latest("x", request)
     assert second
     assert second.job.future.result(5) == [2]
-    studies.start("x", request, fails)
+    monkeypatch.setattr("backend.studies.run", fails)
+    studies.start("x", request)
     again = studies.latest("x", request)
     assert again
     assert again.job is second.job

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend import catalogue, jobs, saved
+from backend import catalogue, jobs
 from backend.bench import prepare
 from backend.circuit import Circuit, Group, Head
 from backend.cli import main
@@ -36,8 +36,7 @@ SETTING = Setting("base", N, 7, 0)
 @pytest.fixture(autouse=True)
 def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", tmp_path)
-    monkeypatch.setattr(saved, "RESULTS", tmp_path / "results")
-    jobs.forget(("discover", SETTING))
+    monkeypatch.setattr(discovery.jobs, "_jobs", type(jobs._jobs)())
 
 
 def page(**values: Any) -> AppTest:
@@ -149,10 +148,11 @@ def test_cancelling_keeps_the_finished_stages(monkeypatch: pytest.MonkeyPatch) -
                 go_on.wait(60)
                 report("Going on", 0.6)
 
-    monkeypatch.setattr("backend.stages.run_stages", slow)
     test = page()
-    press(test, "Run all four stages")
-    assert arrived.wait(60)
+    with monkeypatch.context() as patched:
+        patched.setattr(discovery, "run_stages", slow)
+        press(test, "Run all four stages")
+        assert arrived.wait(60)
     rerun(test)
     assert len(charts(test)) == 2
     press(test, "Cancel")
@@ -160,7 +160,6 @@ def test_cancelling_keeps_the_finished_stages(monkeypatch: pytest.MonkeyPatch) -
     finish(test)
     assert "Cancelled. What was finished is kept." in test.info[0].value
     assert len(charts(test)) == 2
-    monkeypatch.undo()
     finish(press(test, "Run the rest, from C"))
     assert len(charts(test)) == len(Group)
 
@@ -274,7 +273,7 @@ def test_a_circuit_of_the_sidebar_can_be_examined() -> None:
 def test_completeness_measured_on_the_command_line_is_found(
     capsys: pytest.CaptureFixture[str], seed: int
 ) -> None:
-    asked = ["--prompts", str(N), "--seed", str(seed), "--save", "mine"]
+    asked = ["--prompts", str(N), "--seed", str(seed)]
     assert main(["completeness", "base", *asked]) == 0
     test = page()
     is_found = not any(label.startswith("Measure completeness") for label in labels(test))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,18 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend import catalogue, jobs, published, saved
+from backend import catalogue, published, store, studies
 from backend.circuit import Group, Head
 from backend.cli import main
 from backend.measures import Estimate
+from backend.requests import (
+    CmapRequest,
+    ComparisonRequest,
+    CompletenessRequest,
+    MinimalityRequest,
+    Prompts,
+    heads_of,
+)
 from backend.results import (
     Cmap,
     Completeness,
@@ -27,13 +35,11 @@ from backend.results import (
     Removal,
     Transplanted,
 )
-from backend.setting import Setting
+from backend.saved import plain
 from circuitviz.paper_charts import knockout_lines, transplant_bars
-from shell import measured, studies
-from shell.examination import Question
+from shell import measured
 from shell.paper import published_scores
 from shell.paper_figures import published_contributions, published_removals
-from shell.studies import ComparisonRequest, Heads, Prompts, Study
 from tests.dashboard import ROOT
 
 APP = ROOT / "app.py"
@@ -42,13 +48,8 @@ SECTIONS = (
     "Attention knockout",
 )  # fmt: skip
 CIRCUIT = catalogue.circuit("base")
+HEADS, PROMPTS = heads_of(CIRCUIT), Prompts(40, 4, 3)
 FIGURE = Estimate(0.625, 0.511, 0.731, 40)
-
-
-@pytest.fixture(autouse=True)
-def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(saved, "RESULTS", tmp_path / "results")
-    return tmp_path / "results"
 
 
 def page(section: str = "Circuit", model: str = "llama-7b", **state: Any) -> AppTest:
@@ -64,9 +65,11 @@ def said(test: AppTest) -> str:
     return " ".join([*words, *(element.proto.body for element in test.get("html"))])
 
 
-def keep(name: str, command: str, result: Any, **more: Any) -> None:
-    asked = {"prompts": 40, "boxes": 4, "seed": 3, "circuit": CIRCUIT.as_data()}
-    saved.save(name, command, asked | {"result": result} | more)
+def keep(request: Any, *parts: Any, date: str = "2026-01-01T12:00:00+00:00") -> None:
+    """Store a result as if it had been measured on that day."""
+    header = studies._header(request, 1.0)
+    assert header
+    store.write(replace(header, date=date), plain(parts))
 
 
 @pytest.mark.parametrize("model", published.MODELS)
@@ -126,71 +129,67 @@ def test_the_papers_tables_are_on_the_page() -> None:
 def test_where_nothing_is_measured_the_page_says_how_to_measure(section: str, command: str) -> None:
     shown = said(page(section))
     assert "Nothing like it is measured here yet." in shown
-    assert f"`python -m backend {command} … --save NAME`" in shown
+    assert f"`python -m backend {command} …`" in shown
 
 
-def test_a_saved_comparison_stands_beside_the_papers() -> None:
-    asked = ["--prompts", "20", "--boxes", "2", "--seed", "5", "--save", "mine"]
+def test_a_stored_comparison_stands_beside_the_papers() -> None:
+    asked = ["--prompts", "20", "--boxes", "2", "--seed", "5"]
     assert main(["compare", "base", *asked]) == 0
-    test = page("Faithfulness")
-    shown = said(test)
+    shown = said(page("Faithfulness"))
     (found,) = measured.comparisons()
     row = found.result.models[0]
     for estimate in (row.model, row.circuit, row.random.mean, row.faithfulness):
         interval = f"{estimate.low:.2f} to {estimate.high:.2f}"
         assert f"<span>{estimate.value:.2f}</span><small>{interval}</small>" in shown
-    assert "mine: 20 prompts, seed 5, 2 boxes; circuit “base”" in shown
+    assert found.title.startswith("Base · 2")
+    assert f"{found.title}: 20 prompts, seed 5, 2 boxes; circuit “base”" in shown
     assert "Nothing like it" not in shown
 
 
-def test_saved_transplants_stand_beside_the_papers_and_one_can_choose() -> None:
+def test_stored_transplants_stand_beside_the_papers_and_one_can_choose() -> None:
     sets = {name: Transplanted(5, FIGURE, FIGURE, FIGURE) for name in ("none", *"DCBA", "all")}
-    names = ("chat", "base", Part.output.name)
-    keep("older", "cmap", Cmap(*names, FIGURE, FIGURE, FIGURE, sets), date="2026-01-01")
-    keep("newer", "cmap", Cmap(*names, FIGURE, FIGURE, FIGURE, sets), date="2026-02-01")
-    keys = Cmap("chat", "base", Part.k.name, FIGURE, FIGURE, FIGURE, sets)
-    keep("of-keys", "cmap", keys, date="2026-03-01")
+    result = Cmap("chat", "base", Part.output.name, FIGURE, FIGURE, FIGURE, sets)
+    older = CmapRequest("chat", "base", HEADS, Part.output, PROMPTS)
+    keep(older, result)
+    keep(replace(older, prompts=Prompts(41, 4, 3)), result, date="2026-02-01T12:00:00+00:00")
+    keys = replace(older, part=Part.k)
+    keep(keys, replace(result, part="k"), date="2026-03-01T12:00:00+00:00")
+    odd = replace(older, sets=(("A", CIRCUIT.sites),))
+    keep(odd, result, date="2026-03-01T12:00:00+00:00")
     test = page("CMAP")
-    assert "Chat into Base · newer: source 0.625, target 0.625. 40 prompts, seed 3" in said(test)
+    titles = [found.title for found in measured.transplants()]
+    assert [title.split(",")[0] for title in titles] == [
+        "Chat into Base · 2026-02-01", "Chat into Base · 2026-01-01",
+    ]  # fmt: skip
+    assert f"{titles[0]}: source 0.625, target 0.625. 41 prompts, seed 3" in said(test)
     assert "0.511 to 0.731, n = 40" in said(test)
     box = next(box for box in test.selectbox if box.label == "Measured here")
-    assert box.options == ["Chat into Base · newer", "Chat into Base · older"]
-    assert "Chat into Base · older: source" in said(box.select_index(1).run())
+    assert box.options == titles
+    assert f"{titles[1]}: source" in said(box.select_index(1).run())
 
 
-def test_saved_minimality_and_completeness_stand_beside_the_papers() -> None:
+def test_stored_minimality_and_completeness_stand_beside_the_papers() -> None:
     each = HeadContribution("A", CIRCUIT.heads(Group.A)[0], (), FIGURE, FIGURE, FIGURE)
-    keep("few", "minimality", Minimality("chat", "base", FIGURE, (each,)))
+    keep(MinimalityRequest("chat", HEADS, PROMPTS), Minimality("chat", "base", FIGURE, (each,)))
     groups = tuple(Removal(name, 2, FIGURE, FIGURE, FIGURE) for name in "ABCD")
     alike = Completeness("chat", "base", groups, groups[:3], 0.123)
-    keep("few-sets", "completeness", alike)
-    keep("odd", "completeness", alike, sets=3)
-    assert "Chat · few. 40 prompts, seed 3, 4 boxes" in said(page("Minimality"))
+    keep(CompletenessRequest("chat", HEADS, PROMPTS), alike)
+    keep(CompletenessRequest("chat", HEADS, PROMPTS, sets=3), alike)
+    (minimal,), (complete,) = measured.minimalities(), measured.completenesses()
+    assert f"{minimal.title}. 40 prompts, seed 3, 4 boxes" in said(page("Minimality"))
     shown = said(page("Completeness"))
-    assert "Chat · few-sets: mean |model − circuit| over 3 random sets 0.123" in shown
-    assert [found.title for found in measured.completenesses()] == ["Chat · few-sets"]
+    assert f"{complete.title}: mean |model − circuit| over 3 random sets 0.123" in shown
 
 
-def test_a_study_of_this_session_stands_beside_the_papers() -> None:
-    each = HeadContribution("A", CIRCUIT.heads(Group.A)[0], (), FIGURE, FIGURE, FIGURE)
-    heads = Heads("base", frozenset(CIRCUIT.members))
-    question = Question("minimality", Setting("chat", 50, 2, 7), heads)
-    found = Study(question, jobs.finished([Minimality("chat", "base", FIGURE, (each,))]))
-    shown = said(page("Minimality", minimality=found))
-    assert "Chat · this session. 50 prompts, seed 7, 2 boxes; circuit “base”" in shown
-    request = ComparisonRequest(("base",), heads, Prompts(50, 2, 7))
-    begun = said(page("Faithfulness", comparison=Study(request, jobs.Job())))
-    assert "Nothing like it is measured here yet." in begun
-    parts = [next(studies.compare_models(request, lambda stage, share: None))]
-    shown = said(page("Faithfulness", comparison=Study(request, jobs.finished(parts))))
-    assert "this session: 50 prompts, seed 7, 2 boxes; circuit “base”" in shown
-    assert f"<span>{parts[0].figures.circuit.value:.2f}</span>" in shown
-
-
-def test_a_damaged_saved_run_is_passed_over(results: Path) -> None:
-    results.mkdir()
-    for command in ("compare", "cmap", "minimality", "completeness"):
-        (results / f"{command}.json").write_text(json.dumps({"command": command, "result": 3}))
+def test_a_damaged_result_is_passed_over() -> None:
+    requests = (
+        ComparisonRequest(("base",), HEADS, PROMPTS),
+        CmapRequest("chat", "base", HEADS, Part.output, PROMPTS),
+        MinimalityRequest("chat", HEADS, PROMPTS),
+        CompletenessRequest("chat", HEADS, PROMPTS),
+    )
+    for request in requests:
+        keep(request, {"model": 3})
     for section in ("Faithfulness", "CMAP", "Completeness", "Minimality"):
         assert "Nothing like it is measured here yet." in said(page(section))
 

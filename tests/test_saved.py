@@ -1,43 +1,70 @@
-"""Results as files: they come back as they were, or are refused."""
+"""Results as JSON: they come back as they were, or are refused."""
 
 from __future__ import annotations
 
 import json
 import math
 
+import numpy as np
 import pytest
 
 from backend import saved
-from backend.circuit import Head
+from backend.circuit import Group, Head, Position, Site
 from backend.errors import UserError
 from backend.measures import Estimate
-from backend.results import Cmap, Edge, Edges, HeadContribution, HeadMap, Minimality, Transplanted
+from backend.requests import CmapRequest, Heads, MinimalityRequest, Prompts
+from backend.results import (
+    Cmap,
+    Edge,
+    Edges,
+    HeadContribution,
+    HeadMap,
+    Minimality,
+    Part,
+    Stage,
+    Transplanted,
+)
 
 HALF = Estimate(0.5, 0.4, 0.6, 100)
 UNDEFINED = Estimate(math.nan, math.nan, math.nan, 100)
 OUTCOME = Transplanted(2, HALF, HALF, HALF)
-RESULTS = [
+VALUES = [
     Cmap("a", "b", "output", HALF, HALF, HALF, {"none": OUTCOME, "D + A": OUTCOME}),
     HeadMap("a", "b", "q", HALF, {"last": ((OUTCOME, OUTCOME), (OUTCOME, OUTCOME))}),
     Edges("a", "c", (Edge("A", Head(3, 1), None, HALF), Edge("B", Head(2, 0), Head(3, 1), HALF))),
     Minimality(
         "a", "c", HALF, (HeadContribution("C", Head(1, 2), (Head(0, 0),), HALF, HALF, HALF),)
     ),
+    CmapRequest(
+        "a",
+        "b",
+        Heads("c", frozenset({(Group.A, Head(3, 1)), (Group.B, Head(2, 0))})),
+        Part.k,
+        Prompts(5, 3, 0),
+        (("mine", frozenset({Site(Head(3, 1), Position.last)})),),
+    ),
 ]
 
 
-@pytest.fixture(autouse=True)
-def folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(saved, "RESULTS", tmp_path / "results")
-    return tmp_path / "results"
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_a_value_comes_back_from_json(value):
+    data = json.loads(json.dumps(saved.plain(value), allow_nan=False))
+    assert saved.revived(type(value), data) == value
 
 
-@pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)
-def test_a_result_comes_back_from_its_file(result):
-    saved.save("mine", "command", {"seed": 3, "result": result})
-    (data,) = saved.saved("command").values()
-    assert data["seed"] == 3
-    assert saved.revived(type(result), data["result"]) == result
+def test_a_stage_comes_back_exactly():
+    scores = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32).astype(float)
+    stage = Stage(scores, abs(scores), (Head(1, 0),))
+    back = saved.revived(Stage, json.loads(json.dumps(saved.plain(stage))))
+    np.testing.assert_array_equal(back.mean, stage.mean)
+    np.testing.assert_array_equal(back.standard_error, stage.standard_error)
+    assert back.receivers == stage.receivers
+
+
+def test_sets_are_written_in_one_order():
+    sites = [Site(Head(layer, 0), Position.last) for layer in range(20)]
+    texts = {str(saved.plain(frozenset(order))) for order in (sites, sites[::-1])}
+    assert len(texts) == 1
 
 
 def test_undefined_figures_are_null_and_come_back():
@@ -64,24 +91,27 @@ def test_other_things_are_not_heads(head):
         saved.revived(Head, head)
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "a" * 65, "ä", "x.json"])
-def test_names_are_plain(name, folder):
-    with pytest.raises(UserError, match="cannot be used as a name"):
-        saved.save(name, "compare", {})
-    assert not folder.exists()
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (Part, "o"),
+        (Part, ["q"]),
+        (Site, [[1, 2]]),
+        (Site, [[1, 2], "nowhere"]),
+        (tuple[int, str], [1]),
+        (tuple[int, ...], [1, True]),
+        (int, 1.0),
+        (float, False),
+        (Stage, {"mean": [[0], [0, 1]], "standard_error": [[0]], "receivers": []}),
+        (Stage, {"mean": [], "standard_error": [[0]], "receivers": []}),
+    ],
+)
+def test_other_kinds_are_refused(kind, data):
+    with pytest.raises(UserError, match="Compute it again"):
+        saved.revived(kind, data)
 
 
-def test_only_results_of_the_command_are_listed(folder):
-    assert saved.saved("compare") == {}
-    saved.save("b", "compare", {})
-    saved.save("a", "compare", {})
-    saved.save("c", "cmap", {})
-    (folder / "broken.json").write_text("{")
-    (folder / "list.json").write_text("[]")
-    assert [*saved.saved("compare")] == ["a", "b"]
-
-
-def test_a_folder_that_cannot_be_written_to_is_named(folder):
-    folder.write_text("a file, not a folder")
-    with pytest.raises(UserError, match="cannot be written"):
-        saved.save("a", "compare", {})
+def test_what_an_earlier_version_did_not_know_has_its_default():
+    data = saved.plain(MinimalityRequest("a", Heads("c", frozenset()), Prompts(5, 3, 0)))
+    del data["removed"]
+    assert saved.revived(MinimalityRequest, data).removed == 0.3

@@ -13,10 +13,11 @@ import torch
 
 from backend.bundled.validation import VALIDATION_SEED
 from backend.circuit import Circuit, Group, Head, Site
-from backend.discovery import Discovery, discover, prune
+from backend.discovery import discover, prune
 from backend.faithfulness import prepare_backdrop
 from backend.loading import LoadedModel
 from backend.reports import correctly_answered, whole_answers
+from backend.results import Discovery
 from backend.run_pairs import RunPairs
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import mean_head_outputs
@@ -67,7 +68,7 @@ def _pool(found: Discovery, selection: Selection) -> Circuit:
     ranked = sorted(
         (float(stage.mean[head]), head, group.name)
         for group, stage in found.stages.items()
-        for head in stage.strongest(stage.mean.numel())
+        for head in stage.strongest(stage.mean.size)
     )
     best: dict[Site, tuple[Group, Head]] = {}
     for _, head, name in ranked:

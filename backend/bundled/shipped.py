@@ -1,0 +1,57 @@
+"""The results that come with this tool, so that a talk opens at once.
+
+`python -m backend.bundled.shipped` measures those that are missing into `cache/shipped`, which is
+all of them after a change of the bundled models or of `store.ENGINE`; delete the old ones then.
+"""
+
+from __future__ import annotations
+
+from backend import catalogue, store
+from backend.circuit import Group
+from backend.command_parts import measure, progress
+from backend.requests import (
+    CmapRequest,
+    ComparisonRequest,
+    CompletenessRequest,
+    EdgesRequest,
+    MinimalityRequest,
+    Prompts,
+    Request,
+    heads_of,
+)
+from backend.results import Part
+from backend.setting import Setting
+from backend.stages import DEFAULT_SIZES, run_stages
+
+USUAL, MANY, FEW = Prompts(200, 7, 0), Prompts(2000, 7, 0), Prompts(100, 7, 0)
+"""What pages ask unless told otherwise, what the README shows, and what Discover asks."""
+DISCOVERY = Setting("base", FEW.n, FEW.boxes, FEW.seed)
+
+
+def requests() -> list[Request]:
+    """What the README shows, and what the pages ask unless told otherwise, but for discovery."""
+    heads = heads_of(catalogue.circuit("base"))
+    lora, full = "arithmetic-lora", "arithmetic-full"
+    return [
+        ComparisonRequest(catalogue.bundled_models(), heads, USUAL),
+        ComparisonRequest(("base", lora, full, "chat"), heads, MANY),
+        CmapRequest(full, "base", heads, Part.output, USUAL),
+        CmapRequest(lora, "base", heads, Part.output, MANY),
+        CmapRequest(full, "base", heads, Part.output, MANY),
+        MinimalityRequest("base", heads, FEW),
+        CompletenessRequest("base", heads, FEW),
+        EdgesRequest("base", heads, FEW),
+    ]
+
+
+def main() -> None:
+    """Measure what is missing."""
+    store.RESULTS = store.SHIPPED
+    for request in requests():
+        measure(request)
+    for _ in run_stages(DISCOVERY, DEFAULT_SIZES, False, (), Group.D, progress()):
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Studies: what is asked yields its parts, each kept in the store once it is finished.
+
+What is stored already is not computed again, neither by a page nor by the command line, and a study
+that was cut off goes on after its last finished part. Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Any
+
+from backend import store
+from backend.errors import UserError
+from backend.jobs import Report
+from backend.keys import key_of, marks_of
+from backend.methods import METHODS, method_of, n_parts
+from backend.requests import Request, circuit_of, method_name, models_of
+from backend.results import Cmap, ComparedModel, Completeness, Edges, HeadMap, Minimality
+from backend.saved import plain, revived
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the store has of a request, in the request's own names for models and circuit."""
+
+    request: Request
+    parts: tuple[Any, ...]
+    entry: store.Entry
+
+
+def run(request: Request, report: Report) -> Iterator[Any]:
+    """Yield the parts of a study: those that are stored, then the rest, stored as they come.
+
+    Raises UserError for what cannot be measured; the parts before it are kept.
+    """
+    stored = find(request)
+    parts = stored.parts if stored else ()
+    yield from parts
+    if len(parts) == n_parts(request):
+        return
+    before = stored.entry.header.seconds if stored else 0.0
+    started = monotonic()
+    for part in method_of(request).work(request, parts, report):
+        parts = (*parts, part)
+        _keep(request, parts, before + monotonic() - started)
+        yield part
+
+
+def find(request: Request, patiently: bool = True) -> Stored | None:
+    """What the store has of this request; None as well while a model's files are not all here.
+
+    Unless asked `patiently`, None when gigabytes would have to be read to know.
+    """
+    marks = marks_of(request, patiently)
+    entry = store.find(key_of(request, marks)) if marks else None
+    if not entry:
+        return None
+    try:
+        return replace(read(entry), request=request, parts=_parts(entry, request))
+    except UserError as error:
+        store.distrust(entry, str(error))
+        return None
+
+
+def read(entry: store.Entry) -> Stored:
+    """What an entry is of, also of models that are not on this machine.
+
+    Raises UserError when it does not hold what its header says.
+    """
+    method = METHODS.get(entry.header.method)
+    if method is None:
+        raise UserError(f"There is no method “{entry.header.method}”. Update this tool.")
+    request: Request = revived(method.request, entry.header.request)
+    names = tuple(mark.name for mark in entry.header.models)
+    if names != models_of(request):
+        raise UserError("Its models are not those of its request. Compute it again.")
+    return Stored(request, _parts(entry, request), entry)
+
+
+def as_data(request: Request, parts: tuple[Any, ...]) -> dict[str, Any]:
+    """A result as its file in the store has it, be it stored or not."""
+    stored = find(request)
+    if stored and len(stored.parts) >= len(parts):
+        return store.as_data(stored.entry.header, stored.entry.parts)
+    header = _header(request, 0.0)
+    return store.as_data(header, plain(parts)) if header else {"parts": plain(parts)}
+
+
+def _keep(request: Request, parts: tuple[Any, ...], seconds: float) -> None:
+    """Store the parts; a result that cannot be written is still a result."""
+    header = _header(request, seconds)
+    if header:
+        try:
+            store.write(header, plain(parts))
+        except OSError as error:
+            _log.warning("The result cannot be kept in %s (%s).", store.RESULTS, error.strerror)
+        store.forget_unfinished(header.key)
+
+
+def _header(request: Request, seconds: float) -> store.Header | None:
+    marks = marks_of(request, patiently=True)
+    if not marks:
+        return None
+    key, name = key_of(request, marks), method_name(request)
+    return store.new_header(key, name, marks, plain(request), n_parts(request), seconds)
+
+
+def _parts(entry: store.Entry, request: Request) -> tuple[Any, ...]:
+    """The parts of an entry, checked, with the request's names in place of the entry's."""
+    kinds = METHODS[entry.header.method].parts(request)
+    if len(kinds) != entry.header.n_parts:
+        raise UserError("It has another number of parts than its request. Compute it again.")
+    names = dict(zip((m.name for m in entry.header.models), models_of(request), strict=True))
+    circuit = circuit_of(request)
+    try:
+        return tuple(
+            _named(revived(kind, data), names, circuit.name if circuit else "")
+            for kind, data in zip(kinds, entry.parts, strict=False)
+        )
+    except KeyError as error:
+        raise UserError(f"It is about another model, {error}. Compute it again.") from error
+
+
+def _named(part: Any, names: Mapping[str, str], circuit: str) -> Any:
+    match part:
+        case ComparedModel():
+            return replace(
+                part,
+                figures=replace(part.figures, name=names[part.figures.name]),
+                differences=tuple(
+                    replace(each, first=names[each.first], second=names[each.second])
+                    for each in part.differences
+                ),
+            )
+        case Cmap() | HeadMap():
+            return replace(part, source=names[part.source], target=names[part.target])
+        case Minimality() | Completeness() | Edges():
+            return replace(part, model=names[part.model], circuit=circuit)
+    return part

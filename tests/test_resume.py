@@ -1,0 +1,120 @@
+"""A run that was killed goes on after its last finished part, and ends as if nothing happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend import store, studies, vital
+from backend.circuit import Group
+from backend.jobs import Cancelled
+from backend.keys import identity
+from backend.methods import METHODS
+from backend.requests import Prompts, StageRequest
+from tests import planted
+from tests.dashboard import ROOT
+
+COMMANDS = {
+    "compare": ("compare", "base", "arithmetic-full", "chat"),
+    "cmap": ("cmap", "chat", "base", "--map"),
+}
+SMALL = ("--prompts", "60", "--boxes", "3")
+FIRST = {"compare": "Measuring Base", "cmap": "whole groups"}
+"""What is said only while the first part is computed."""
+SECOND = {"compare": "Measuring Arithmetic (full)", "cmap": "at the previous label"}
+
+
+def started(local: Path, *arguments: str) -> Any:
+    return subprocess.Popen(
+        [sys.executable, "-m", "backend", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"CIRCUIT_EXPLORER_LOCAL": str(local), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(local: Path, *arguments: str) -> tuple[Any, str]:
+    process = started(local, *arguments)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return json.loads(out), err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, command: str) -> None:
+    asked = (*COMMANDS[command], *SMALL)
+    process = started(tmp_path / "killed", *asked)
+    for line in process.stderr:
+        if SECOND[command] in line:
+            process.kill()
+            break
+    process.communicate()
+    assert process.returncode < 0
+    (half,) = (tmp_path / "killed" / "results").glob("*.json")
+    n_parts = json.loads(half.read_text())["header"]["n_parts"]
+
+    data, err = finished(tmp_path / "killed", *asked)
+    assert f"resuming: 1 of {n_parts} parts are there" in err
+    assert FIRST[command] not in err
+    assert SECOND[command] in err
+    whole, err = finished(tmp_path / "whole", *asked)
+    assert FIRST[command] in err
+    assert data["parts"] == whole["parts"]
+    assert data["header"]["key"] == whole["header"]["key"]
+
+
+def test_a_stage_goes_on_after_its_last_batch_of_prompts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(vital, "_LEAST_BATCH", 8)
+    monkeypatch.setattr(vital, "_NUMBERS_AT_ONCE", 1)
+    planted.model().save_pretrained(tmp_path)
+    planted.tokenizer().save_pretrained(tmp_path)
+    receivers = planted.CIRCUIT[Group.C]
+    request = StageRequest(str(tmp_path), Prompts(20, 2, 0), Group.D, receivers)
+    key = identity(request)
+    assert key
+
+    def stops_in_the_second_batch(stage: str, share: float) -> None:
+        if stage.startswith("Stage") and share > 0.35 + 0.65 * 8 / 20:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        [*studies.run(request, stops_in_the_second_batch)]
+    (kept,) = store.unfinished(key).iterdir()
+    assert kept.name == "0-8.safetensors"
+    before = kept.read_bytes()
+
+    calls: list[int] = []
+    from backend import stage_runs
+
+    scores_of = stage_runs.scores_of
+
+    def counted(pairs: Any, *arguments: Any) -> Any:
+        calls.append(pairs.n_prompts)
+        return scores_of(pairs, *arguments)
+
+    monkeypatch.setattr(stage_runs, "scores_of", counted)
+    (resumed,) = studies.run(request, lambda stage, share: None)
+    assert calls == [8, 4]
+    assert not store.unfinished(key).exists()
+    (whole,) = METHODS["stage"].work(request, (), lambda stage, share: None)
+    np.testing.assert_array_equal(resumed.mean, whole.mean)
+    np.testing.assert_array_equal(resumed.standard_error, whole.standard_error)
+    assert resumed.strongest(1) == planted.CIRCUIT[Group.D]
+
+    store.forget_unfinished(key)
+    calls.clear()
+    store.unfinished(key).mkdir(parents=True)
+    (store.unfinished(key) / "0-8.safetensors").write_bytes(before[:-7])
+    [*METHODS["stage"].work(request, (), lambda stage, share: None)]
+    assert calls == [8, 8, 4], "what is damaged is computed again"
