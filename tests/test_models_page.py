@@ -37,7 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def page() -> AppTest:
-    test = AppTest.from_file(str(APP), default_timeout=60).run()
+    test = AppTest.from_file(str(APP), default_timeout=60)
+    test.query_params["model"] = "none"  # or the first page would load a model meanwhile
+    test.run()
     test.switch_page("pages/models.py").run()
     assert not test.exception
     return test
@@ -157,13 +159,14 @@ def test_a_malformed_file_is_told_on_the_page() -> None:
     assert test.button(key="load_base")
 
 
-def test_unloading_frees_what_the_circuit_page_prepared() -> None:
-    setting = Setting("base", 50, 7, 0)
+def test_unloading_frees_what_the_circuit_page_prepared(folder: Path) -> None:
+    registry.add("mine", str(folder))
+    setting = Setting("mine", 50, 7, 0)
     job = jobs.job(setting, lambda report: iter([prepare(setting, report)]))
     job.future.result(120)
-    model = weakref.ref(shelf.loaded()["base"].model)
+    model = weakref.ref(shelf.loaded()["mine"].model)
     del job
     test = page()
-    press(test, "unload_base")
+    press(test, "unload_mine")
     assert model() is None
     assert jobs.known(setting) is None
