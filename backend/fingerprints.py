@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from backend import registry, shelf
+from backend import registry
 from backend.errors import UserError
 from backend.files import LOCAL, write_atomically
 from backend.weights import base_of, cached, is_adapter
@@ -49,6 +49,8 @@ def fingerprint(name: str, patiently: bool = True) -> Fingerprint | None:
     Unless asked `patiently`, None as well when gigabytes would have to be read first. Raises
     UserError for a name that cannot be a model's.
     """
+    from backend.shelf import precision_of  # which itself asks for fingerprints
+
     places = _places(name)
     if not places:
         return None
@@ -61,7 +63,7 @@ def fingerprint(name: str, patiently: bool = True) -> Fingerprint | None:
         _digest(weights),
         _digest(adapter) if adapter else None,
         _digest(tokenizer),
-        shelf.precision_of(name),
+        precision_of(name),
     )
 
 

@@ -16,11 +16,18 @@ from backend import catalogue, jobs
 from backend.circuit import Group
 from backend.errors import UserError
 from backend.jobs import Report, State
+from backend.methods import title_of
+from backend.requests import (
+    CmapRequest,
+    ComparisonRequest,
+    CompletenessRequest,
+    Heads,
+    MinimalityRequest,
+    Prompts,
+)
 from backend.results import Part
 from backend.setting import Setting
 from shell.discovery import DEFAULT_KEPT, Plan
-from shell.examination import Question
-from shell.studies import CmapRequest, ComparisonRequest, Heads, Prompts
 from shell.waiting import duration
 
 APP = Path(__file__).parent.parent / "app.py"
@@ -48,7 +55,7 @@ def running() -> Iterator[jobs.Job]:
         report("Measuring Base", 0.9)
         yield 1
 
-    job = jobs.job(COMPARISON, work, COMPARISON.title, COMPARISON)
+    job = jobs.job(COMPARISON, work, title_of(COMPARISON), COMPARISON)
     assert begun.wait(PATIENCE)
     yield job
     go_on.set()
@@ -62,7 +69,7 @@ def page() -> AppTest:
 
 
 def submitted(request: Any, work: Any = lambda report: iter([1])) -> jobs.Job:
-    return jobs.job(request, work, request.title, request)
+    return jobs.job(request, work, title_of(request), request)
 
 
 def said(test: AppTest) -> str:
@@ -80,11 +87,10 @@ def test_without_jobs_it_says_where_they_come_from() -> None:
 
 
 def test_running_queued_finished_and_failed_jobs_say_so(running: jobs.Job) -> None:
-    question = Question("minimality", Setting("base", 50, 3, 0), HEADS)
-    submitted(question)
+    submitted(MinimalityRequest("base", HEADS, Prompts(50, 3, 0)))
     text = said(page())
     assert "Compare: Chat, Base · circuit “base” · 500 prompts, seed 3, 4 boxes" in text
-    assert "Minimality: circuit “base” in Base · 50 prompts, seed 0, 3 boxes" in text
+    assert "Minimality, 30% of a group removed: Base · circuit “base” · 50 prompts" in text
     assert "Waiting for 1 job before it …" in text
 
 
@@ -160,7 +166,7 @@ def test_open_goes_to_a_question_about_a_circuit_that_is_chosen_again(
     half = CIRCUIT.keep(CIRCUIT.members[::2])
     (tmp_path / "half.json").write_text(half.to_json())
     heads = Heads("half", frozenset(half.members))
-    request = Question("completeness", Setting("chat", 30, 5, 7), heads)
+    request = CompletenessRequest("chat", heads, Prompts(30, 5, 7))
     job = submitted(request, lambda report: iter([]))
     job.future.result(PATIENCE)
     test = press(page(), f"open_{job.number}")
