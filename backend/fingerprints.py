@@ -67,6 +67,11 @@ def fingerprint(name: str, patiently: bool = True) -> Fingerprint | None:
     )
 
 
+def weights_hash(folder: Path) -> str:
+    """Of the weights in a folder, with their configuration."""
+    return _digest(_files(folder, _WEIGHTS))
+
+
 def _places(name: str) -> tuple[Path, Path | None] | None:
     """The folders of a model and of its adapter, if it has one; None if they are not here."""
     entry = registry.entry(name)

@@ -32,6 +32,7 @@ from backend.circuit import ModelShape
 from backend.decomposition import holds
 from backend.devices import decided, free_bytes
 from backend.errors import UserError
+from backend.fingerprints import weights_hash
 from backend.placement import SPREAD, Placement
 from backend.registry import Entry
 from backend.tasks import usable_vocabulary
@@ -61,8 +62,8 @@ class Base:
     tokenizer: Any
 
 
-Bases = MutableMapping[tuple[Path, str, str], Base]
-"""Bases by folder, device and dtype."""
+Bases = MutableMapping[tuple[Path, str, str, str], Base]
+"""Bases by folder, hash of the weights, device and dtype."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +177,7 @@ def _adapted_outputs(model: nn.Module) -> list[Any]:
 
 
 def _base(folder: Path, placement: Placement, told: Told, bases: Bases) -> Base:
-    key = folder, placement.device, placement.dtype.name
+    key = folder, weights_hash(folder), placement.device, placement.dtype.name
     if (known := bases.get(key)) is not None:
         return known
     needed = n_parameters(folder) * placement.dtype.n_bytes

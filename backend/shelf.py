@@ -29,7 +29,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _TINY = 10_000_000
 _shelf: dict[str, LoadedModel] = {}
-_bases: WeakValueDictionary[tuple[Path, str, str], Base] = WeakValueDictionary()
+_bases: WeakValueDictionary[tuple[Path, str, str, str], Base] = WeakValueDictionary()
 _caches: list[Any] = []
 _loading = threading.RLock()
 _usual = Placement()

@@ -54,7 +54,8 @@ def test_models_lists_what_is_known_and_what_is_added(
     assert listed["mine"] == new
     assert listed["goat-7b"]["adapter"] == "tiedong/goat-lora-7b"
     assert "base" in result["circuits"]
-    assert run(capsys, "accuracy", "mine", "--prompts", "5")[1]["models"].keys() == {"mine"}
+    measured = run(capsys, "accuracy", "mine", "--prompts", "5")[1]
+    assert measured["header"]["request"]["models"] == ["mine"]
     assert run(capsys, "remove", "mine")[0] == 0
     assert run(capsys, "remove", "mine")[0] == 1
     (tmp_path / "models.toml").write_text("[bad]")
@@ -66,9 +67,9 @@ def test_the_dtype_is_used_and_told(capsys: pytest.CaptureFixture[str], folder: 
     exact, rough = (
         run(capsys, *arguments, *more)[1] for more in ((), ("--dtype", "bfloat16", "--tf32"))
     )
-    assert (exact["dtype"], rough["dtype"]) == ("float32", "bfloat16")
-    assert (exact["tf32"], rough["tf32"]) == (False, True)
-    figures = [result["models"][folder]["probability"]["value"] for result in (exact, rough)]
+    marks = [result["header"]["models"][0]["fingerprint"] for result in (exact, rough)]
+    assert [mark["precision"] for mark in marks] == ["float32", "bfloat16+tf32"]
+    figures = [result["parts"][0]["probability"]["value"] for result in (exact, rough)]
     assert figures[0] != figures[1]
     assert figures[1] == pytest.approx(figures[0], abs=0.01)
 

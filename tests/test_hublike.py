@@ -19,7 +19,7 @@ from backend.cli import main
 from backend.cmap import cmap, group_sets
 from backend.compare import compare, examine
 from backend.loading import load_model
-from backend.results import Cmap, Comparison, Completeness, Edges, Minimality
+from backend.results import Cmap, ComparedModel, Completeness, Edges, Minimality
 from backend.tasks import sample_prompts
 from tests import hublike, planted, tiny, trained
 
@@ -40,8 +40,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(saved, "RESULTS", tmp_path / "results")
+def _own_circuits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", tmp_path / "circuits")
 
 
@@ -68,7 +67,7 @@ def test_its_files_are_read_as_transformers_of_the_time_wrote_them(family: dict[
 
 def test_accuracy(capsys: Any, family: dict[str, str]) -> None:
     data, err = run(capsys, "accuracy", family["base"], family["adapter"])
-    base, adapted = (data["models"][family[name]]["accuracy"] for name in ("base", "adapter"))
+    base, adapted = (part["accuracy"] for part in data["parts"])
     assert base["value"] > adapted["value"] > 0.3
     assert f"{family['base']}: {NOTE}" in err
 
@@ -77,7 +76,7 @@ def test_faithfulness(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(
         capsys, "faithfulness", family["base"], family["adapter"], "--circuit", family["circuit"]
     )
-    assert data["models"][family["base"]]["faithfulness"]["value"] == pytest.approx(1, abs=0.1)
+    assert data["parts"][0]["faithfulness"]["value"] == pytest.approx(1, abs=0.1)
 
 
 def test_discover(capsys: Any, family: dict[str, str]) -> None:
@@ -96,23 +95,23 @@ def test_compare(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(
         capsys, "compare", family["base"], family["adapter"], "--circuit", family["circuit"]
     )
-    result = saved.revived(Comparison, data["result"])
-    assert [model.name for model in result.models] == [family["base"], family["adapter"]]
-    assert all(model.faithfulness.value > 0.5 for model in result.models)
+    figures = [saved.revived(ComparedModel, part).figures for part in data["parts"]]
+    assert [each.name for each in figures] == [family["base"], family["adapter"]]
+    assert all(each.faithfulness.value > 0.5 for each in figures)
 
 
 def test_cmap(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(
         capsys, "cmap", family["base"], family["adapter"], "--circuit", family["circuit"], "--map"
     )
-    result = saved.revived(Cmap, data["result"])
+    result = saved.revived(Cmap, data["parts"][0])
     assert result.sets["none"].recovery.value == 0
     assert result.sets["all"].recovery.value > 0.5
 
 
 def test_minimality(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(capsys, "minimality", family["base"], "--circuit", family["circuit"])
-    found = saved.revived(Minimality, data["result"])
+    found = saved.revived(Minimality, data["parts"][0])
     assert len(found.heads) == 5
 
 
@@ -120,12 +119,12 @@ def test_completeness(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(
         capsys, "completeness", family["base"], "--circuit", family["circuit"], "--sets", "4"
     )
-    assert saved.revived(Completeness, data["result"]).mean_incompleteness < 0.2
+    assert saved.revived(Completeness, data["parts"][0]).mean_incompleteness < 0.2
 
 
 def test_edges(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(capsys, "edges", family["base"], "--circuit", family["circuit"])
-    found = saved.revived(Edges, data["result"])
+    found = saved.revived(Edges, data["parts"][0])
     assert all(edge.weight.value < 0 for edge in found.edges)
 
 

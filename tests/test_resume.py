@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend import store, studies, vital
+from backend import memory, store, studies
 from backend.circuit import Group
 from backend.jobs import Cancelled
 from backend.keys import identity
@@ -75,8 +75,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, command: str) -> None
 def test_a_stage_goes_on_after_its_last_batch_of_prompts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(vital, "_LEAST_BATCH", 8)
-    monkeypatch.setattr(vital, "_NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr(memory, "_LEAST_ON_CPU", 8)
+    monkeypatch.setattr(memory, "_NUMBERS_AT_ONCE", 1)
     planted.model().save_pretrained(tmp_path)
     planted.tokenizer().save_pretrained(tmp_path)
     receivers = planted.CIRCUIT[Group.C]

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from backend import catalogue, fingerprints, store, studies
+from backend import catalogue, fingerprints, shelf, store, studies
 from backend.circuit import Group, Head
 from backend.fingerprints import fingerprint
 from backend.keys import identity
@@ -113,7 +113,7 @@ def test_any_other_question_has_another_key(monkeypatch: pytest.MonkeyPatch) -> 
     assert None not in keys
     monkeypatch.setattr(store, "ENGINE", store.ENGINE + 1)
     keys += [identity(request) for request in (REQUEST, *ASKED)]
-    monkeypatch.setattr(fingerprints, "PRECISION", "bfloat16")
+    monkeypatch.setattr(shelf, "precision_of", lambda name: "bfloat16")
     keys.append(identity(REQUEST))
     assert len(set(keys)) == len(keys)
 

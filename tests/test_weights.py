@@ -153,7 +153,7 @@ def test_offline_with_a_cache_the_command_line_works_and_without_one_it_says_wha
     assert f"hf download {NAME}" in without.stderr
     assert "Traceback" not in without.stderr
     put_into_cache(tmp_path / "hub", folder)
-    assert NAME in json.loads(ask().stdout)["models"]
+    assert json.loads(ask().stdout)["header"]["request"]["models"] == [NAME]
 
 
 def pickled(folder: Path, place: Path) -> Path:
