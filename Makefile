@@ -7,7 +7,7 @@ run: .venv/run.ok  ## start the dashboard on the bundled models
 	$(BIN)/streamlit run app.py
 
 test: .venv/test.ok  ## run every test, the browser tests too when a Chromium is found
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/test.ok
 	$(BIN)/ruff format --check .

@@ -20,6 +20,7 @@ from backend.cmap import cmap, group_sets
 from backend.compare import compare, examine
 from backend.loading import load_model
 from backend.results import Cmap, ComparedModel, Completeness, Edges, Minimality
+from backend.shelf import load
 from backend.tasks import sample_prompts
 from tests import hublike, planted, tiny, trained
 
@@ -226,3 +227,19 @@ def test_the_discover_page(family: dict[str, str]) -> None:
 
 def test_the_paper_page(family: dict[str, str]) -> None:
     assert page("paper", model=family["base"]).tabs
+
+
+def test_the_results_page(capsys: Any, family: dict[str, str]) -> None:
+    run(capsys, "faithfulness", family["base"], "--circuit", family["circuit"])
+    (listed,) = page("results", model=family["base"]).dataframe
+    assert [*listed.value["method"]] == ["Faithfulness"]
+    assert [*listed.value["circuit"]] == ["planted (5)"]
+
+
+def test_the_models_page(family: dict[str, str]) -> None:
+    for folder in family["base"], family["adapter"]:
+        load(folder)
+    test = page("models", model=family["adapter"])
+    for folder in family["base"], family["adapter"]:
+        assert test.button(key=f"unload_{folder}")
+        assert Path(folder).name in html(test)
