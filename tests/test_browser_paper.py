@@ -56,7 +56,7 @@ def test_every_section_is_drawn(page: Any) -> None:
         "Faithfulness": 1,
         "CMAP": 1,
         "Completeness": 1,
-        "Minimality": 1,
+        "Minimality": 2,
         "DCM": 1,
         "Attention knockout": 1,
     }.items():

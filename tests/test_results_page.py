@@ -120,7 +120,7 @@ def test_a_model_that_is_not_here_is_shown_all_the_same(
     by_method = {entry.header.method: i for i, entry in enumerate(store.entries())}
     with monkeypatch.context() as patched:
         test = ticked(patched, by_method["stage"])
-        (opening,) = (button for button in test.button if button.label.startswith("Open"))
+        (opening,) = (button for button in test.button if button.label.startswith("Open on"))
         assert opening.disabled
         assert "their-model" in said(test)
         assert len(test.dataframe[1].value) == 5 * 8

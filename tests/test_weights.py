@@ -142,7 +142,8 @@ def test_offline_with_a_cache_the_command_line_works_and_without_one_it_says_wha
     tmp_path: Path, folder: Path
 ) -> None:
     def ask() -> subprocess.CompletedProcess[str]:
-        offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+        own = {"HF_HOME": str(tmp_path), "CIRCUIT_EXPLORER_LOCAL": str(tmp_path / "local")}
+        offline = os.environ | own | {"HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-m", "backend", "accuracy", NAME, "--prompts", "5"]
         return subprocess.run(
             command, cwd=ROOT, env=offline, capture_output=True, text=True, check=False
