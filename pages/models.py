@@ -16,7 +16,8 @@ with right:
     models.show_memory()
     models.offer_to_add()
 with left:
-    models.show_loading()
+    with st.container():  # a place of its own, as in `waiting.follow`
+        models.show_loading()
     models.show_models(placement)
     models.show_pairs()
 state.write_address()

@@ -53,9 +53,9 @@ def test_every_section_is_drawn(page: Any) -> None:
     charts = page.get_by_test_id("stVegaLiteChart").filter(has=page.locator("svg, canvas"))
     for section, n_charts in {
         "Scores": 4,
-        "Faithfulness": 1,
-        "CMAP": 1,
-        "Completeness": 1,
+        "Faithfulness": 2,
+        "CMAP": 2,
+        "Completeness": 2,
         "Minimality": 2,
         "DCM": 1,
         "Attention knockout": 1,
