@@ -226,14 +226,20 @@ def embed(model: nn.Module, input_ids: Tensor, tokens: Tensor) -> Tensor:
     return hidden + getattr(decoder(model), positions)(tokens) if positions else hidden
 
 
-def rotations(model: nn.Module, hidden: Tensor, tokens: Tensor, layer: int) -> Any:
-    """How a layer rotates queries and keys at `tokens` [n or 1, rows]; None if none does."""
+def kind_of_rotation(model: nn.Module, layer: int) -> str | None:
+    """The kind of layers that rotate like this one; None if all layers rotate alike."""
+    if not family_of(model).rotates_by_layer_type:
+        return None
+    kind: str = decoder(model).config.layer_types[layer]
+    return kind
+
+
+def rotations(model: nn.Module, hidden: Tensor, tokens: Tensor, kind: str | None) -> Any:
+    """How layers of a kind rotate queries and keys at `tokens` [n or 1, rows]; None if not."""
     stack = decoder(model)
     if not hasattr(stack, "rotary_emb"):
         return None
-    if family_of(model).rotates_by_layer_type:
-        return stack.rotary_emb(hidden, tokens, stack.config.layer_types[layer])
-    return stack.rotary_emb(hidden, tokens)
+    return stack.rotary_emb(hidden, tokens, *([] if kind is None else [kind]))
 
 
 def window(model: nn.Module, layer: int) -> int | None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backend.anatomy import embed, layers, rotations, shape_of, window
+from backend.anatomy import embed, kind_of_rotation, layers, rotations, shape_of, window
 from backend.hooks import at_tokens
 
 
@@ -151,11 +151,15 @@ def layer_inputs(
     def visibility(window: int | None) -> Tensor:
         return _visibility(tokens, context_tokens, variants, window, hidden.dtype)
 
+    @cache
+    def rotated(kind: str | None) -> Any:
+        return rotations(model, hidden, rows, kind)
+
     def inputs(layer: int) -> dict[str, Any]:
         # The mask is always given: left to itself, eager attention would see the future.
         given = {"attention_mask": visibility(window(model, layer))}
-        rotated = rotations(model, hidden, rows, layer)
-        return given if rotated is None else given | {"position_embeddings": rotated}
+        how = rotated(kind_of_rotation(model, layer))
+        return given if how is None else given | {"position_embeddings": how}
 
     return [inputs(layer) for layer in range(shape_of(model).n_layers)]
 
