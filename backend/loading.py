@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ class LoadedModel:
     adapter: Path | None = None
     is_taken_apart: bool = True
 
-    @property
+    @cached_property
     def notes(self) -> tuple[str, ...]:
         """What is to be known of it: words left out of its prompts, and whether it is run whole."""
         left_out = usable_vocabulary(self.tokenizer).note
