@@ -145,12 +145,14 @@ def _unreachable(name: str) -> str:
 
 
 def _pickled(place: Path | str) -> str:
-    folder = "converted" if isinstance(place, Path) else str(place).replace("/", "-")
-    command = f"python -m backend.convert {shlex.quote(str(place))} {folder}"
+    convert = (
+        "Have them saved as safetensors by whoever made them"
+        if isinstance(place, Path)
+        else "Have the hub convert them, at https://huggingface.co/spaces/safetensors/convert"
+    )
     return (
         f"The weights of “{place}” are in pickle files (.bin) only, which can run code, so they "
-        f"are not read here. If you trust their author, convert them once with `{command}`, and "
-        f"add the folder {folder} on the Models page."
+        f"are not read here. {convert}, then load it again."
     )
 
 
