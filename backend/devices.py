@@ -11,7 +11,10 @@ from backend.placement import CPU, SPREAD, Placement, check_device
 
 @dataclass(frozen=True)
 class Device:
-    """A processor: `cpu` or `cuda:N`, its name, and its memory in bytes."""
+    """A processor: `cpu` or `cuda:N`, its name, and its memory in bytes.
+
+    free: what nobody needs now, also if torch holds it for later.
+    """
 
     device: str
     name: str
@@ -31,7 +34,8 @@ def gpus() -> tuple[Device, ...]:
 
     def gpu(number: int) -> Device:
         free, total = torch.cuda.mem_get_info(number)
-        return Device(f"cuda:{number}", torch.cuda.get_device_name(number), free, total)
+        held = torch.cuda.memory_reserved(number) - torch.cuda.memory_allocated(number)
+        return Device(f"cuda:{number}", torch.cuda.get_device_name(number), free + held, total)
 
     return tuple(map(gpu, range(torch.cuda.device_count())))
 

@@ -36,7 +36,7 @@ from backend.errors import UserError
 from backend.fingerprints import weights_hash
 from backend.placement import SPREAD, Placement
 from backend.registry import Entry
-from backend.tasks import usable_vocabulary
+from backend.vocabulary import usable_vocabulary
 from backend.weights import base_of, folder_of, is_adapter, n_parameters
 
 transformers_logging.set_verbosity_error()

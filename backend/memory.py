@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from backend.anatomy import device_of, dtype_of, shape_of, widths
+from backend.devices import free_bytes
 from backend.errors import UserError, is_out_of_memory
+from backend.placement import CPU
 
 SHARE = 0.8
 """Of the free memory that may be filled."""
@@ -52,14 +53,14 @@ def chunks(model: nn.Module, n: int, length: int) -> Chunks:
     """
     device, (kept, passing) = device_of(model), bytes_of_prompt(model, length)
     on_cpu = device.type == "cpu"
-    budget = SHARE * free_bytes(device)
+    budget = SHARE * free_bytes(str(device))
     numbers = (kept + passing) // dtype_of(model).itemsize
     most = max(_LEAST_ON_CPU, _NUMBERS_AT_ONCE // numbers) if on_cpu else _MOST_ON_GPU
     # A clean run and one with everything knocked out are kept side by side.
     fitting = int(budget // (2 * kept + passing))
     size = _wanted() or max(1, min(n, most, fitting))
     n_kept = int((budget - size * passing) // (2 * kept * size))
-    n_waiting = 0 if on_cpu else int(SHARE * free_bytes(torch.device("cpu")) // (2 * kept * size))
+    n_waiting = 0 if on_cpu else int(SHARE * free_bytes(CPU) // (2 * kept * size))
     return Chunks(size, max(1, min(n_kept, _MOST_KEPT)), n_waiting)
 
 
@@ -81,7 +82,7 @@ def bytes_of_prompt(model: nn.Module, length: int) -> tuple[int, int]:
 def check_fits(model: nn.Module, n: int, length: int) -> None:
     """Raise UserError if `n` prompts that have to be kept at once do not fit into memory."""
     kept, passing = bytes_of_prompt(model, length)
-    needed, free = n * (2 * kept + passing), free_bytes(device_of(model))
+    needed, free = n * (2 * kept + passing), free_bytes(str(device_of(model)))
     if needed > SHARE * free:
         fitting = int(SHARE * free // (2 * kept + passing))
         raise UserError(
@@ -93,14 +94,6 @@ def check_fits(model: nn.Module, n: int, length: int) -> None:
                 else "Unload a model, or load this one in fewer bytes (bfloat16)."
             )
         )
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory of a device that nothing needs now."""
-    if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + held
 
 
 @contextmanager

@@ -34,11 +34,11 @@ _ROWS_AT_ONCE = 192
 
 
 def receivers_runs(
-    scene: Scene, layers: Collection[int], receivers: Collection[Head], projection: Projection
+    scene: Scene, sending: Collection[int], receivers: Collection[Head], projection: Projection
 ) -> Iterator[tuple[int, Tensor]]:
     """Each sending layer, and how the runs of its heads end: last residuals [n, n_heads, d_model].
 
-    `layers` are in order, each below some receiver.
+    `sending`, the layers of the senders, are in order, each below some receiver.
     """
 
     def first_receiver(layer: int) -> int:
@@ -49,7 +49,7 @@ def receivers_runs(
     context = scene.run.context.before(scene.token)
     n_heads = scene.clean.shape[2]
     variants = torch.arange(n_heads).chunk(ceil(n_heads * tokens.shape[1] / _ROWS_AT_ONCE))
-    for first, below in groupby(layers, first_receiver):
+    for first, below in groupby(sending, first_receiver):
         if projection == "q_proj":
             start, enter = first, _as_they_were(scene, first)
         else:
@@ -109,7 +109,7 @@ def _attention_to_first(
         ones[:, 0] = 1
         return ones
 
-    nothing = tuple(torch.zeros_like(values) for values in context.values)
+    nothing = tuple(values.new_zeros(()).expand_as(values) for values in context.values)
     with (
         edited_projections(scene.model, "v_proj", only_first),
         recorded_head_outputs(scene.model) as recorded,

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor
 
-from backend.anatomy import layers as layers_of
+from backend.anatomy import layers
 from backend.run_pairs import Scene
 
 
@@ -21,7 +21,7 @@ def sender_runs(scene: Scene, layer: int, top: int) -> Iterator[tuple[int, Tenso
     Gives, for each layer above the senders', the residuals [n, n_heads, d_model] that enter it at
     the group's token; for `n_layers`, those that leave the last layer.
     """
-    stack = layers_of(scene.model)
+    stack = layers(scene.model)
     senders = torch.arange(scene.clean.shape[2], device=scene.clean.device)
     sent = scene.clean[layer][:, None].repeat(1, len(senders), 1, 1)
     sent[:, senders, senders] = scene.counterfactual[layer]
@@ -32,8 +32,8 @@ def sender_runs(scene: Scene, layer: int, top: int) -> Iterator[tuple[int, Tenso
         yield above + 1, residual
 
 
-def sender_finals(scene: Scene, layers: Collection[int]) -> Iterator[tuple[int, Tensor]]:
+def sender_finals(scene: Scene, sending: Collection[int]) -> Iterator[tuple[int, Tensor]]:
     """Each sending layer, and how its heads' runs end: last residuals [n, n_heads, d_model]."""
-    for layer in layers:
+    for layer in sending:
         *_, (_, final) = sender_runs(scene, layer, len(scene.clean))
         yield layer, final

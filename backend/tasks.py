@@ -6,12 +6,9 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 
 from backend.circuit import Position
 from backend.errors import UserError
+from backend.vocabulary import Vocabulary, tokenized, usable_vocabulary
 
 MIN_BOXES, MAX_BOXES = 2, 10
 _PER_PROMPT = (
@@ -32,12 +30,6 @@ _PER_PROMPT = (
     "query_labels",
     "spans",
 )
-_OBJECT_CONTEXTS = (
-    ("The ", " is in Box"),
-    ("in Box F, the ", " is in Box"),
-    ("Box F contains the ", ""),
-)
-_LABEL_CONTEXTS = (("is in Box ", ", the"), ("is in Box ", ". Box"), (". Box ", " contains the"))
 Ints = NDArray[np.int64]
 Words = NDArray[np.str_]
 
@@ -52,42 +44,6 @@ class Role(Enum):
     prev_query_label = "label asked for, first time"
     query_label = "label asked for"
     last = "last token"
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The objects and labels that are one token each for a tokenizer, with their token ids."""
-
-    objects: Mapping[str, int]
-    labels: Mapping[str, int]
-
-    @property
-    def dropped_objects(self) -> tuple[str, ...]:
-        """The paper's objects that no prompt has."""
-        return tuple(word for word in object_words() if word not in self.objects)
-
-    @property
-    def dropped_labels(self) -> tuple[str, ...]:
-        """The letters that label no box."""
-        return tuple(letter for letter in string.ascii_uppercase if letter not in self.labels)
-
-    @property
-    def note(self) -> str:
-        """How many words the prompts leave out, in a sentence; empty when they have all."""
-        counts = [
-            f"{len(dropped)} of {len(dropped) + len(kept)} {kind}"
-            for kind, dropped, kept in (
-                ("objects", self.dropped_objects, self.objects),
-                ("labels", self.dropped_labels, self.labels),
-            )
-            if dropped
-        ]
-        return (
-            f"The prompts leave out {' and '.join(counts)}: this tokenizer does not write them as "
-            "one token each."
-            if counts
-            else ""
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,23 +149,6 @@ def reference_prompts(tokenizer: Any, n: int, n_boxes: int = 7, seed: int = 0) -
     return _encode(tokenizer, vocabulary, objects, labels, query, absent, query, seed)
 
 
-@cache
-def object_words() -> tuple[str, ...]:
-    """The paper's 85 object words."""
-    return tuple((Path(__file__).parent / "objects.txt").read_text().split())
-
-
-def usable_vocabulary(tokenizer: Any) -> Vocabulary:
-    """The paper's objects and labels that are the same one token wherever prompts have them.
-
-    An object also as the answer, after “contains the”.
-    """
-    return Vocabulary(
-        _single_tokens(tokenizer, object_words(), _OBJECT_CONTEXTS),
-        _single_tokens(tokenizer, string.ascii_uppercase, _LABEL_CONTEXTS),
-    )
-
-
 def select(prompts: PromptSet, keep: NDArray[np.bool_]) -> PromptSet:
     """The prompts for which `keep` [n] is true."""
     rows = np.flatnonzero(keep)
@@ -268,59 +207,6 @@ def _pick(table: Any, column: Ints) -> Any:
     return np.take_along_axis(table, column[:, None], axis=1)[:, 0]
 
 
-def _single_tokens(
-    tokenizer: Any, words: Sequence[str], contexts: Sequence[tuple[str, str]]
-) -> dict[str, int]:
-    """Token ids of those words that are the same one token in all contexts (before, after)."""
-    first, *others = (
-        _single_tokens_between(tokenizer, before, words, after) for before, after in contexts
-    )
-    return {
-        word: token
-        for word, token in first.items()
-        if all(found.get(word) == token for found in others)
-    }
-
-
-def _single_tokens_between(
-    tokenizer: Any, before: str, words: Sequence[str], after: str
-) -> dict[str, int]:
-    """Token ids of those words that are exactly one known token between these two texts."""
-    tokens, lengths = {}, {}
-    start = len(before)
-    for word, (ids, spans) in zip(
-        words, _tokenized(tokenizer, [before + word + after for word in words]), strict=True
-    ):
-        end = start + len(word)
-        touching = [
-            (token, before[a:].strip(), b)
-            for token, (a, b) in zip(ids, spans, strict=True)
-            if a < end and b > start
-        ]
-        # The word, maybe with the space before it, and nothing else.
-        whole = [rest for _, *rest in touching] == [["", end]]
-        if whole and touching[0][0] != tokenizer.unk_token_id:
-            tokens[word], lengths[word] = touching[0][0], len(ids)
-    # One token for the word but another for the space before it would move what follows.
-    shortest = min(lengths.values(), default=0)
-    return {word: token for word, token in tokens.items() if lengths[word] == shortest}
-
-
-def _tokenized(
-    tokenizer: Any, texts: Sequence[str]
-) -> list[tuple[list[int], list[tuple[int, int]]]]:
-    """Each text's token ids and their characters, unpadded, and up to its last character.
-
-    A start token belongs to the prompt; an end token would come between it and its answer.
-    """
-    encoded = tokenizer(list(texts), return_offsets_mapping=True, padding=False, truncation=False)
-    rows = []
-    for ids, spans in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        end = max((i for i, (a, b) in enumerate(spans) if b > a), default=-1) + 1
-        rows.append((ids[:end], spans[:end]))
-    return rows
-
-
 def _encode(
     tokenizer: Any,
     vocabulary: Vocabulary,
@@ -335,14 +221,14 @@ def _encode(
     texts = tuple(
         _text(*row) for row in zip(objects.tolist(), labels.tolist(), query_labels, strict=True)
     )
-    tokenized = _tokenized(tokenizer, texts)
-    if len({len(ids) for ids, _ in tokenized}) != 1:
+    rows = tokenized(tokenizer, texts)
+    if len({len(ids) for ids, _ in rows}) != 1:
         raise UserError(
             "This tokenizer gives prompts of different lengths, so their positions do not align. "
             "Choose a model whose tokenizer writes every object and label as one token."
         )
-    input_ids = np.array([ids for ids, _ in tokenized], dtype=np.int64)
-    spans = np.array([characters for _, characters in tokenized], dtype=np.int64)
+    input_ids = np.array([ids for ids, _ in rows], dtype=np.int64)
+    spans = np.array([characters for _, characters in rows], dtype=np.int64)
     object_positions, label_positions, query_label = _locate(
         texts[0], spans[0], objects[0], labels[0]
     )

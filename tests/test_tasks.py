@@ -15,15 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from backend.circuit import Position
 from backend.errors import UserError
-from backend.tasks import (
-    Role,
-    counterfactual_prompts,
-    object_words,
-    reference_prompts,
-    sample_prompts,
-    select,
-    usable_vocabulary,
-)
+from backend.tasks import Role, counterfactual_prompts, reference_prompts, sample_prompts, select
+from backend.vocabulary import object_words, usable_vocabulary
 from tests.tiny import word_tokenizer
 
 TOKENIZER = word_tokenizer()

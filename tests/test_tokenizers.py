@@ -11,14 +11,8 @@ from tokenizers import AddedToken, processors
 
 from backend.circuit import Position
 from backend.errors import UserError
-from backend.tasks import (
-    PromptSet,
-    counterfactual_prompts,
-    object_words,
-    reference_prompts,
-    sample_prompts,
-    usable_vocabulary,
-)
+from backend.tasks import PromptSet, counterfactual_prompts, reference_prompts, sample_prompts
+from backend.vocabulary import object_words, usable_vocabulary
 from tests import trained
 
 FEW_OBJECTS, FEW_LABELS = object_words()[::2], "BDFHJLNPRTVXZACEG"

@@ -31,7 +31,7 @@ from transformers import (
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from backend.anatomy import decoder, unwrapped
-from backend.tasks import object_words
+from backend.vocabulary import object_words
 
 SIZE: dict[str, Any] = {
     "vocab_size": 160,
