@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from backend.circuit import Circuit, Group, Site
-from backend.measures import mean_difference, wilson
+from backend.measures import mean_difference, mean_estimate, wilson
 from backend.path_patching import Progress
 from backend.results import Completeness, Removal
 from backend.subject import Subject, between, silent
@@ -49,11 +49,11 @@ def completeness(
         for (name, sites), alone, whole in zip(sets.items(), of_circuit, of_model, strict=True)
     ]
     groups, random = removals[: len(Group)], removals[len(Group) :]
-    gaps = [abs(removal.difference.value) for removal in random]
+    gaps = np.array([abs(removal.difference.value) for removal in random])
     return Completeness(
         subject.loaded.name,
         circuit.name,
         tuple(groups),
         tuple(random),
-        sum(gaps) / len(gaps) if gaps else float("nan"),
+        mean_estimate(gaps),
     )

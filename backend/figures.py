@@ -89,6 +89,7 @@ def _rows(part: Any, model: str, n: int) -> Iterator[tuple[str, str, Estimate]]:
             for each in part.heads:
                 yield f"{each.group} {each.head}", "adds", each.gain
         case Completeness():
+            yield "random sets", "mean |circuit − full model|", part.mean_incompleteness
             for removal in (*part.groups, *part.random):
                 yield f"without {removal.name}", "circuit", removal.circuit
                 yield f"without {removal.name}", "full model", removal.model

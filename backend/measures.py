@@ -89,7 +89,9 @@ def wilson(correct: NDArray[np.bool_]) -> Estimate:
 
 
 def mean_estimate(values: PerPrompt) -> Estimate:
-    """A mean over prompts with its 95 % percentile bootstrap interval."""
+    """A mean over prompts with its 95 % percentile bootstrap interval; undefined of none."""
+    if not len(values):
+        return _undefined(0)
     return _bootstrap(len(values), lambda weights: weights @ values)
 
 

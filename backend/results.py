@@ -302,14 +302,14 @@ class Removal:
 class Completeness:
     """How alike a circuit and its model lose heads.
 
-    mean_incompleteness: |circuit − model| averaged over the random removals.
+    mean_incompleteness: |circuit − model| averaged over the random removals, of which it has `n`.
     """
 
     model: str
     circuit: str
     groups: tuple[Removal, ...]
     random: tuple[Removal, ...]
-    mean_incompleteness: float
+    mean_incompleteness: Estimate
 
 
 @dataclass(frozen=True)

@@ -133,18 +133,20 @@ def _show_completeness(found: Completeness) -> None:
             completeness_scatter(removal_frame(found)), width="stretch", key="completeness"
         )
     with right:
-        if not isnan(found.mean_incompleteness):
+        mean = found.mean_incompleteness
+        if not isnan(mean.value):
             st.metric(
                 "Mean incompleteness",
-                f"{found.mean_incompleteness:.3f}",
+                f"{mean.value:.3f}",
                 help="|accuracy of the circuit − accuracy of the model|, averaged over the random "
-                "sets. 0 is complete.",
+                "sets; the interval is over these sets. 0 is complete.",
             )
+            st.caption(f"95 %: {mean.low:.3f} to {mean.high:.3f}, n = {mean.n} random sets")
         for removal in found.groups:
             gap = removal.difference
-            clear = "a clear difference" if gap.is_clear else "within its interval"
-            value = f"{gap.value:+.3f}".replace("-", "\N{MINUS SIGN}")
-            st.markdown(f"Without all of **{removal.name}**: {value}, {clear}.")
+            words = f"{gap.value:+.3f}, 95 %: {gap.low:+.3f} to {gap.high:+.3f}"
+            signed = words.replace("-", "\N{MINUS SIGN}")
+            st.markdown(f"Without all of **{removal.name}**: {signed}.")
         st.caption(f"Circuit − model, on {found.groups[0].difference.n} prompts.")
 
 

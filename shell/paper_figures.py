@@ -322,9 +322,10 @@ def _show_completeness(found: measured.Measured[Completeness]) -> None:
     st.altair_chart(
         completeness_scatter(removal_frame(found.result)), width="stretch", key="here_completeness"
     )
+    mean = found.result.mean_incompleteness
     st.caption(
-        f"{found.title}: mean |model − circuit| over {len(found.result.random)} random sets "
-        f"{found.result.mean_incompleteness:.3f}. {found.setting}."
+        f"{found.title}: mean |model − circuit| over {mean.n} random sets {mean.value:.3f} "
+        f"(95 %, over the sets: {mean.low:.3f} to {mean.high:.3f}). {found.setting}."
     )
 
 

@@ -99,7 +99,7 @@ def test_completeness(capsys, family):
     assert code == 0
     (found,) = parts(data)
     assert (len(found.groups), len(found.random)) == (4, 4)
-    assert found.mean_incompleteness < 0.3
+    assert found.mean_incompleteness.value < 0.3
 
 
 def test_edges(capsys, family):

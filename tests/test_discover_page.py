@@ -248,7 +248,7 @@ def test_completeness_is_the_engines() -> None:
     subject = examine(load("base"), N, 7, 0)
     circuit = found_circuit(SETTING, expected(), DEFAULT_KEPT, False, "found")
     assert found == completeness(subject, circuit)
-    assert f"{found.mean_incompleteness:.3f}" in [metric.value for metric in test.metric]
+    assert f"{found.mean_incompleteness.value:.3f}" in [metric.value for metric in test.metric]
 
 
 def test_edges_are_saved_with_the_circuit(tmp_path: Path) -> None:
@@ -280,4 +280,4 @@ def test_completeness_measured_on_the_command_line_is_found(
     assert is_found == (seed == SETTING.seed)
     if is_found:
         found = completeness(examine(load("base"), N, 7, 0), catalogue.circuit("base"), seed=0)
-        assert test.metric[0].value == f"{found.mean_incompleteness:.3f}"
+        assert test.metric[0].value == f"{found.mean_incompleteness.value:.3f}"

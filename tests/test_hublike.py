@@ -120,7 +120,7 @@ def test_completeness(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(
         capsys, "completeness", family["base"], "--circuit", family["circuit"], "--sets", "4"
     )
-    assert saved.revived(Completeness, data["parts"][0]).mean_incompleteness < 0.2
+    assert saved.revived(Completeness, data["parts"][0]).mean_incompleteness.value < 0.2
 
 
 def test_edges(capsys: Any, family: dict[str, str]) -> None:

@@ -96,7 +96,12 @@ def test_completeness_is_the_papers_procedure(examined):
         assert removal.difference.value == pytest.approx(of_circuit - of_model)
         assert removal.n_removed == len(sites)
     gaps = [abs(removal.circuit.value - removal.model.value) for removal in found.random]
-    assert found.mean_incompleteness == pytest.approx(sum(gaps) / 3)
+    mean = found.mean_incompleteness
+    assert mean.value == pytest.approx(sum(gaps) / 3)
+    # 1 in 27 resamples of three values holds only the least: more than the 2.5 % left out
+    assert mean.low == pytest.approx(min(gaps))
+    assert mean.high == pytest.approx(max(gaps))
+    assert mean.n == 3
 
 
 def test_random_sets_hold_half_of_the_circuit():
@@ -112,8 +117,8 @@ def test_random_sets_hold_half_of_the_circuit():
 def test_without_random_sets_there_is_no_mean():
     found = completeness(Examined("llama").subject, CIRCUIT, n_random=0)
     assert found.random == ()
-    assert isnan(found.mean_incompleteness)
-    assert json.loads(json.dumps(plain(found)))["mean_incompleteness"] is None
+    assert isnan(found.mean_incompleteness.value)
+    assert json.loads(json.dumps(plain(found)))["mean_incompleteness"]["value"] is None
 
 
 @pytest.mark.parametrize("method", [minimality, completeness])

@@ -172,13 +172,14 @@ def test_stored_minimality_and_completeness_stand_beside_the_papers() -> None:
     each = HeadContribution("A", CIRCUIT.heads(Group.A)[0], (), FIGURE, FIGURE, FIGURE)
     keep(MinimalityRequest("chat", HEADS, PROMPTS), Minimality("chat", "base", FIGURE, (each,)))
     groups = tuple(Removal(name, 2, FIGURE, FIGURE, FIGURE) for name in "ABCD")
-    alike = Completeness("chat", "base", groups, groups[:3], 0.123)
+    alike = Completeness("chat", "base", groups, groups[:3], Estimate(0.123, 0.1, 0.2, 3))
     keep(CompletenessRequest("chat", HEADS, PROMPTS), alike)
     keep(CompletenessRequest("chat", HEADS, PROMPTS, sets=3), alike)
     (minimal,), (complete,) = measured.minimalities(), measured.completenesses()
     assert f"{minimal.title}. 40 prompts, seed 3, 4 boxes" in said(page("Minimality"))
     shown = said(page("Completeness"))
     assert f"{complete.title}: mean |model − circuit| over 3 random sets 0.123" in shown
+    assert "(95 %, over the sets: 0.100 to 0.200)" in shown
 
 
 def test_a_damaged_result_is_passed_over() -> None:
