@@ -31,6 +31,7 @@ from backend.command_parts import (
 from backend.errors import UserError
 from backend.files import write_atomically
 from backend.fingerprints import fingerprint
+from backend.jobs import Cancelled
 from backend.placement import Dtype
 from backend.requests import AccuracyRequest, FaithfulnessRequest, heads_of
 from backend.saved import plain
@@ -74,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {error}. {_KEPT}")
     except (RuntimeError, MemoryError) as error:
         say(f"error: {type(error).__name__}: {error}. {_KEPT} Fewer prompts need less memory.")
+    except Cancelled:
+        say(f"stopped from the dashboard. {_KEPT}")
+        return 130
     except KeyboardInterrupt:
         say(f"\nstopped. {_KEPT}")
         return 130

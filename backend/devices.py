@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass, replace
 
 import psutil
@@ -43,6 +44,21 @@ def gpus() -> tuple[Device, ...]:
 def decided(placement: Placement) -> Placement:
     """The placement with the device that is meant; raises UserError when it is not there."""
     return replace(placement, device=check_device(placement.device, len(gpus())))
+
+
+def devices_meant(placement: Placement) -> tuple[str, ...]:
+    """The processors of a placement, each GPU by itself; raises UserError when one is not there."""
+    device = decided(placement).device
+    return tuple(one.device for one in gpus()) if device == SPREAD else (device,)
+
+
+def lasting_name(device: str) -> str:
+    """What a processor is called in every process, also on machines that share a folder."""
+    if device == CPU:
+        return f"{CPU}-{platform.node()}"
+    import torch
+
+    return f"gpu-{torch.cuda.get_device_properties(device).uuid}"
 
 
 def free_bytes(device: str) -> int:

@@ -1,8 +1,8 @@
 """Long work in the background: a page paints at once, asks how far it is, may cancel.
 
-Long jobs queue for their device, one at a time, in the order in which they were asked for. Urgent
-ones, which someone waits for on screen, start at once, each in a thread of its own; long ones hold
-meanwhile. Jobs belong to the server: they outlive pages and tabs, and every session sees them.
+Every job has a thread. Urgent ones, which someone waits for on screen, start at once; long ones
+hold meanwhile, and queue for their devices: one at a time on each, in the order in which they were
+asked for. Jobs belong to the server: they outlive pages and tabs, and every session sees them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cache
+from functools import partial
 from itertools import count
-from queue import SimpleQueue
 from time import monotonic
 from traceback import format_exception
 from typing import Any
 
 from backend.errors import UserError
+from backend.placement import CPU
 from backend.urgency import hold, look_again, urgent
 
 Report = Callable[[str, float], None]
@@ -35,7 +35,13 @@ Long work holds here while anything urgent runs.
 Work = Callable[[Report], Iterator[Any]]
 """Long work, which yields each part of its result as soon as that is finished."""
 
-DEFAULT_DEVICE = "default"
+Where = Callable[[], frozenset[str]]
+"""Says which devices long work needs for itself, in its own thread: to know may take a while."""
+
+
+def on_cpu() -> frozenset[str]:
+    """Where work is that says nothing else."""
+    return frozenset({CPU})
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class State(Enum):
 _log = logging.getLogger(__name__)
 _number = count()
 _jobs: OrderedDict[Hashable, Job] = OrderedDict()
-_lock = threading.Lock()
+_changed = threading.Condition()
 
 
 @dataclass(eq=False)
@@ -82,13 +88,13 @@ class Job:
 
     Parts stay when the work fails or is cancelled; the future holds all of them, or the error.
     title: what it is called in the list of jobs; without one it is not listed. request: what was
-    asked for, so that a page can show it again.
+    asked for, so that a page can show it again. devices: None while nobody knows.
     """
 
     title: str = ""
     request: Any = None
     kind: Kind = LONG
-    device: str = DEFAULT_DEVICE
+    devices: frozenset[str] | None = None
     stage: str = "Starting"
     share: float = 0.0
     parts: list[Any] = field(default_factory=list)
@@ -126,22 +132,21 @@ class Job:
     @property
     def seconds_left(self) -> float | None:
         """An estimate from the share that is done; None while that says too little."""
-        if self.share < 0.05:
-            return None
-        return self.seconds * (1 - self.share) / self.share
+        return seconds_left(self.seconds, self.share)
 
     def cancel(self) -> None:
         """End at once if it is queued, else at the next report."""
-        with _lock:
+        with _changed:
             self._is_cancelled = True
             self.stage = "Stopping after this step"
             if self.state is State.queued:
                 self.future.set_exception(Cancelled())
+                _changed.notify_all()
         look_again()
 
     def run(self, work: Work) -> None:
         """Do the work in this thread, unless it was cancelled before."""
-        with _lock:
+        with _changed:
             if self.future.done():
                 return
             self.future.set_running_or_notify_cancel()
@@ -174,22 +179,28 @@ class Job:
         return None
 
 
+def seconds_left(seconds: float, share: float) -> float | None:
+    """What is left of work that has done a share in some seconds; None while that says little."""
+    return None if share < 0.05 else seconds * (1 - share) / share
+
+
 def job(
     key: Hashable,
     work: Work,
     title: str = "",
     request: Any = None,
     kind: Kind = LONG,
-    device: str = DEFAULT_DEVICE,
+    where: Where = on_cpu,
 ) -> Job:
     """The job of this key: the one that waits, runs or is done, or else a new one.
 
     The last results of each kind are kept for every page and every browser tab.
     """
-    with _lock:
+    with _changed:
         if key not in _jobs:
-            _jobs[key] = new = Job(title, request, kind, device)
-            _start(new, work)
+            _jobs[key] = new = Job(title, request, kind)
+            begin = new.run if kind.is_urgent else partial(_run_in_turn, new, where)
+            threading.Thread(target=begin, args=(work,), daemon=True).start()
             _drop_the_oldest(kind)
         _jobs.move_to_end(key)
         return _jobs[key]
@@ -204,58 +215,55 @@ def finished(parts: Iterable[Any]) -> Job:
 
 def known(key: Hashable) -> Job | None:
     """The job of this key, if there is one."""
-    with _lock:
+    with _changed:
         return _jobs.get(key)
 
 
 def listed() -> list[Job]:
     """All jobs that have a title, the newest first."""
-    with _lock:
+    with _changed:
         titled = [each for each in _jobs.values() if each.title]
     return sorted(titled, key=lambda each: each.number, reverse=True)
 
 
 def n_before(waiting: Job) -> int:
     """How many jobs have to end before this one may run."""
-    with _lock:
-        return sum(
-            not each.future.done() and each.number < waiting.number
-            for each in _jobs.values()
-            if (each.device, each.kind.is_urgent) == (waiting.device, False)
-        )
+    with _changed:
+        return sum(_goes_before(each, waiting) for each in _jobs.values())
 
 
 def forget(key: Hashable) -> None:
     """Drop a job that has ended, so that asking for it again starts it anew."""
-    with _lock:
+    with _changed:
         if key in _jobs and _jobs[key].future.done():
             del _jobs[key]
 
 
 def forget_all(is_meant: Callable[[Hashable], bool]) -> None:
     """Drop the jobs that have ended and whose keys are meant, and what they hold."""
-    with _lock:
+    with _changed:
         for key in [key for key, each in _jobs.items() if each.future.done() and is_meant(key)]:
             del _jobs[key]
 
 
-def _start(new: Job, work: Work) -> None:
-    if new.kind.is_urgent:
-        threading.Thread(target=new.run, args=(work,), daemon=True).start()
-    else:
-        _queue(new.device).put((new, work))
+def _run_in_turn(new: Job, where: Where, work: Work) -> None:
+    devices: frozenset[str] = frozenset()
+    with suppress(Exception):  # the work meets it, too, and says so
+        devices = where()
+    with _changed:
+        new.devices = devices
+        _changed.notify_all()
+        _changed.wait_for(lambda: new.future.done() or not n_before(new))
+    new.run(work)
+    with _changed:
+        _changed.notify_all()
 
 
-@cache
-def _queue(device: str) -> SimpleQueue[tuple[Job, Work]]:
-    queue: SimpleQueue[tuple[Job, Work]] = SimpleQueue()
-    threading.Thread(target=_work_through, args=(queue,), daemon=True).start()
-    return queue
-
-
-def _work_through(queue: SimpleQueue[tuple[Job, Work]]) -> None:
-    while True:
-        Job.run(*queue.get())
+def _goes_before(other: Job, waiting: Job) -> bool:
+    if other.kind.is_urgent or other.future.done() or other.number >= waiting.number:
+        return False
+    theirs, ours = other.devices, waiting.devices
+    return theirs is None or ours is None or bool(theirs & ours)
 
 
 def _drop_the_oldest(kind: Kind) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from backend import registry
-from backend.devices import decided
+from backend.devices import decided, devices_meant
 from backend.fingerprints import Fingerprint, fingerprint
 from backend.placement import Placement
 from backend.urgency import unheld
@@ -74,6 +74,15 @@ def place_by_default(placement: Placement) -> None:
     for name, model in loaded().items():
         if model.placement != decided(placement):
             unload(name)
+
+
+def devices_of(names: Iterable[str]) -> frozenset[str]:
+    """The processors that models are on, or would be loaded on; imports torch.
+
+    Raises UserError when one is not there.
+    """
+    placements = [known.placement if (known := _shelf.get(name)) else _usual for name in names]
+    return frozenset(device for each in placements for device in devices_meant(each))
 
 
 def precision_of(name: str) -> str:

@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
-from backend import store
+from backend import shelf, store
 from backend.errors import UserError
 from backend.jobs import Report
 from backend.keys import key_of, marks_of
-from backend.methods import METHODS, method_of, n_parts
+from backend.methods import METHODS, method_of, n_parts, title_of
 from backend.requests import Request, circuit_of, method_name, models_of
 from backend.results import Cmap, ComparedModel, Completeness, Edges, HeadMap, Minimality
 from backend.saved import plain, revived
+from backend.turns import turn
 
 _log = logging.getLogger(__name__)
 
@@ -43,12 +44,22 @@ def run(request: Request, report: Report) -> Iterator[Any]:
     yield from parts
     if len(parts) == n_parts(request):
         return
+    with turn(shelf.devices_of(models_of(request)), title_of(request), report) as told:
+        yield from _rest(request, len(parts), told)
+
+
+def _rest(request: Request, n_yielded: int, report: Report) -> Iterator[Any]:
+    """The parts after the first few; others may have stored some more of them meanwhile."""
+    stored = find(request)
+    parts = stored.parts if stored else ()
+    yield from parts[n_yielded:]
     before = stored.entry.header.seconds if stored else 0.0
     started = monotonic()
-    for part in method_of(request).work(request, parts, report):
-        parts = (*parts, part)
-        _keep(request, parts, before + monotonic() - started)
-        yield part
+    if len(parts) < n_parts(request):
+        for part in method_of(request).work(request, parts, report):
+            parts = (*parts, part)
+            _keep(request, parts, before + monotonic() - started)
+            yield part
 
 
 def find(request: Request, patiently: bool = True) -> Stored | None:

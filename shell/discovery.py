@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from backend import catalogue, jobs
+from backend import catalogue, jobs, shelf
 from backend.circuit import Circuit, Group
 from backend.requests import prompts_of
 from backend.results import Stage
@@ -99,7 +99,11 @@ def run(now: Progress, until: Group) -> None:
     key, done = _key(now.plan.setting), now.stages[: now.valid]
     jobs.forget(key)
     job = jobs.job(
-        key, lambda report: _work(now.plan, done, until, report), now.plan.title, now.plan
+        key,
+        lambda report: _work(now.plan, done, until, report),
+        now.plan.title,
+        now.plan,
+        where=lambda: shelf.devices_of([now.plan.setting.model]),
     )
     _started()[now.plan.setting] = job, done
 

@@ -7,8 +7,9 @@ from collections import Counter
 
 import streamlit as st
 
-from backend import jobs
+from backend import jobs, turns
 from backend.jobs import Job, State
+from backend.turns import Notice
 from shell.waiting import how_it_ended, how_long, what_now
 
 _ACTIVE = (State.queued, State.running)
@@ -16,7 +17,7 @@ _ACTIVE = (State.queued, State.running)
 
 def show_jobs() -> None:
     """A button that says how many are running; behind it, all of them, the newest first."""
-    if any(each.state in _ACTIVE for each in jobs.listed()):
+    if turns.elsewhere() or any(each.state in _ACTIVE for each in jobs.listed()):
         st.fragment(_list, run_every=1.0)(is_live=True)
     else:
         st.fragment(_list)(is_live=False)
@@ -26,19 +27,23 @@ def _list(is_live: bool) -> None:
     gc.freeze()  # as in `waiting`
     if page := st.session_state.pop("page_to_open", None):
         st.switch_page(page)
-    listed = jobs.listed()
-    if is_live and not any(each.state in _ACTIVE for each in listed):
+    listed, elsewhere = jobs.listed(), turns.elsewhere()
+    if is_live and not elsewhere and not any(each.state in _ACTIVE for each in listed):
         st.rerun()
-    with st.popover(_label(listed), width="stretch", key=f"jobs_{_epoch()}"):
-        if not listed:
+    with st.popover(_label(listed, elsewhere), width="stretch", key=f"jobs_{_epoch()}"):
+        if not listed and not elsewhere:
             st.caption("What you run on Compare, CMAP and Discover is listed here.")
+        for notice in elsewhere:
+            with st.container(border=True, gap="xsmall", key=f"elsewhere_{notice.id}"):
+                _show_elsewhere(notice)
         for job in listed:
             with st.container(border=True, gap="xsmall", key=f"job_{job.number}"):
                 _show(job)
 
 
-def _label(listed: list[Job]) -> str:
+def _label(listed: list[Job], elsewhere: list[Notice]) -> str:
     counts = Counter(each.state for each in listed)
+    counts[State.running] += len(elsewhere)
     words = {State.running: "active", State.queued: "queued"}
     active = [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
     return f"Jobs · {', '.join(active)}" if active else "Jobs"
@@ -67,6 +72,22 @@ def _show(job: Job) -> None:
         )
         if state in _ACTIVE:
             st.button("Cancel", key=f"cancel_{job.number}", on_click=job.cancel, width="stretch")
+
+
+def _show_elsewhere(notice: Notice) -> None:
+    about, buttons = st.columns([3.4, 1], gap="small")
+    with about, st.container(gap="xxsmall"):
+        st.text(notice.title)
+        st.progress(notice.share, f"{notice.stage} … {how_long(notice)}")
+        st.caption(f"Outside this dashboard, process {notice.process}; its result goes to Results.")
+    with buttons:
+        st.button(
+            "Cancel",
+            key=f"stop_{notice.id}",
+            on_click=turns.stop,
+            args=(notice,),
+            width="stretch",
+        )
 
 
 def _choose_again(job: Job) -> None:

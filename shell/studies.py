@@ -8,10 +8,10 @@ from typing import Generic
 
 import streamlit as st
 
-from backend import jobs, studies
+from backend import jobs, shelf, studies
 from backend.keys import identity
 from backend.methods import n_parts, title_of
-from backend.requests import Request, SetRequest, SomeRequest
+from backend.requests import Request, SetRequest, SomeRequest, models_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,12 @@ def job_of(request: Request) -> jobs.Job:
     kind = jobs.SMALL if isinstance(request, SetRequest) else jobs.LONG
     title = "" if kind is jobs.SMALL else title_of(request)
     return jobs.job(
-        _key(request), lambda report: studies.run(request, report), title, request, kind
+        _key(request),
+        lambda report: studies.run(request, report),
+        title,
+        request,
+        kind,
+        lambda: shelf.devices_of(models_of(request)),
     )
 
 

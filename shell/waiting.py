@@ -14,6 +14,7 @@ import streamlit as st
 from backend import catalogue, jobs
 from backend.errors import explained
 from backend.setting import Setting
+from backend.turns import Notice
 
 if TYPE_CHECKING:
     from backend.bench import Bench
@@ -78,10 +79,12 @@ def what_now(running: jobs.Job) -> str:
     if running.state is not jobs.State.queued:
         return f"{running.stage} …"
     n_before = jobs.n_before(running)
+    if not n_before:
+        return "Starting …"
     return f"Waiting for {n_before} {'job' if n_before == 1 else 'jobs'} before it …"
 
 
-def how_long(running: jobs.Job) -> str:
+def how_long(running: jobs.Job | Notice) -> str:
     """How long it has been running, and an estimate of what is left."""
     left = running.seconds_left
     estimate = "" if left is None else f", about {duration(left)} to go"

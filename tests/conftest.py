@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from backend import fingerprints, store
+from backend import fingerprints, store, turns
 from tests.dashboard import ROOT, browsing, chromium, serving
 
 # Two threads on tensors this small, on shared cores, take ten times longer than one.
@@ -29,6 +29,7 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     for name in ("RESULTS", "SHIPPED", "DROPPED", "DAMAGED", "UNFINISHED"):
         monkeypatch.setattr(store, name, place / name.lower())
     monkeypatch.setattr(fingerprints, "HASHES", place / "hashes.json")
+    monkeypatch.setattr(turns, "TURNS", place / "turns")
     return place
 
 

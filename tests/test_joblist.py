@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
+from time import time
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend import catalogue, jobs
+from backend import catalogue, jobs, turns
 from backend.circuit import Group
 from backend.errors import UserError
 from backend.jobs import Report, State
@@ -27,6 +28,7 @@ from backend.requests import (
 )
 from backend.results import Part
 from backend.setting import Setting
+from backend.turns import Notice
 from shell.discovery import DEFAULT_KEPT, Plan
 from shell.waiting import duration
 
@@ -116,6 +118,19 @@ def test_a_queued_and_a_running_job_can_be_cancelled_in_the_list(running: jobs.J
     assert "Cancelled. Start again" in said(test.run())
     press(test, f"cancel_{running.number}")
     assert running.stage == "Stopping after this step"
+
+
+def test_what_a_command_does_is_listed_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    notice = Notice("1", 4711, "Minimality: Base", time(), "Removing heads", 0.25)
+    stopped: list[Notice] = []
+    monkeypatch.setattr(turns, "elsewhere", lambda: [] if stopped else [notice])
+    monkeypatch.setattr(turns, "stop", stopped.append)
+    test = page()
+    assert "Minimality: Base" in said(test)
+    assert "Outside this dashboard, process 4711; its result goes to Results." in said(test)
+    press(test, "stop_1")
+    assert stopped == [notice]
+    assert "Minimality: Base" not in said(test)
 
 
 def test_open_goes_to_a_comparison_with_its_choices() -> None:

@@ -114,12 +114,53 @@ def test_long_jobs_of_a_device_run_one_after_the_other_in_order(step: Step) -> N
     assert [job.state for job in (first, *rest)] == [State.running] + [State.queued] * 5
     assert [jobs.n_before(job) for job in rest] == [1, 2, 3, 4, 5]
     assert {job.seconds for job in rest} == {0.0}
-    elsewhere = jobs.job("elsewhere", works("done"), device="another")
+    elsewhere = jobs.job("elsewhere", works("done"), where=lambda: frozenset({"another"}))
     assert elsewhere.future.result(PATIENCE) == ["done"]
     assert not order
     step.go_on.set()
     rest[-1].future.result(PATIENCE)
     assert order == [*range(5)]
+
+
+def test_a_job_on_two_devices_waits_for_both(step: Step) -> None:
+    other_step = Step()
+    jobs.job("here", step)
+    jobs.job("there", other_step, where=lambda: frozenset({"there"}))
+    both = jobs.job("both", works("done"), where=lambda: jobs.on_cpu() | {"there"})
+    assert step.begun.wait(PATIENCE)
+    assert other_step.begun.wait(PATIENCE)
+    assert jobs.n_before(both) == 2
+    step.go_on.set()
+    assert not both.future.running()
+    other_step.go_on.set()
+    assert both.future.result(PATIENCE) == ["done"]
+
+
+def test_nobody_overtakes_a_job_before_it_is_known_where_it_works() -> None:
+    known, order = threading.Event(), []
+
+    def where() -> frozenset[str]:
+        assert known.wait(PATIENCE)
+        return jobs.on_cpu()
+
+    first = jobs.job("first", lambda report: iter([order.append(1)]), where=where)
+    second = jobs.job("second", lambda report: iter([order.append(2)]))
+    assert (first.state, second.state) == (State.queued, State.queued)
+    known.set()
+    second.future.result(PATIENCE)
+    assert order == [1, 2]
+
+
+def test_work_on_a_device_that_is_not_there_says_so_itself() -> None:
+    def fail(report: Report) -> Iterator[int]:
+        raise UserError("The device is not there.")
+        yield 1
+
+    def where() -> frozenset[str]:
+        raise UserError("The device is not there.")
+
+    error = jobs.job("fails", fail, where=where).future.exception(PATIENCE)
+    assert str(error) == "The device is not there."
 
 
 def test_a_queued_job_that_is_cancelled_ends_at_once_and_never_runs(step: Step) -> None:

@@ -1,0 +1,154 @@
+"""Turns of processes: the dashboard and commands on one machine work on a device one at a time.
+
+Whoever has a device's turn holds a lock, which ends with the process, however that ends. Beside the
+lock lies a notice of what is being done, for those who wait and for the dashboard, which can ask
+for it to stop. Only processes that share `cache/local` know of each other.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic, sleep, time
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from backend.devices import lasting_name
+from backend.errors import UserError
+from backend.files import LOCAL, write_atomically
+from backend.jobs import Cancelled, Report, seconds_left
+from backend.saved import plain, revived
+
+TURNS = LOCAL / "turns"
+_LOOK_S = 0.2
+_TELL_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What a process does in its turn, since when (seconds since 1970), and how far it is."""
+
+    id: str
+    process: int
+    title: str
+    since: float
+    stage: str = "Starting"
+    share: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return time() - self.since
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate from the share that is done; None while that says too little."""
+        return seconds_left(self.seconds, self.share)
+
+
+@contextmanager
+def turn(devices: Collection[str], title: str, report: Report) -> Iterator[Report]:
+    """Wait until no other process works on these devices, and keep others waiting in the block.
+
+    Gives the report to be used in the block: other processes see what it says, and it raises
+    Cancelled when one of them wants the work to stop. Where files cannot be locked, nobody waits.
+    """
+    notice = Notice(uuid4().hex, os.getpid(), title, time())
+    with ExitStack() as held:
+        places = sorted(_place(device) for device in devices)
+        for place in places:
+            try:
+                _take(place, report, held)
+            except (OSError, NotImplementedError) as error:
+                _log.warning("Other processes are not waited for: %s", error)
+        yield _told(replace(notice, since=time()), places, report)
+
+
+def elsewhere() -> list[Notice]:
+    """What other processes are doing in their turns, the latest first."""
+    found = {
+        notice.id: notice
+        for place in TURNS.glob("*.json")
+        if (notice := _read(place)) and notice.process != os.getpid() and _is_held(place)
+    }
+    return sorted(found.values(), key=lambda notice: notice.since, reverse=True)
+
+
+def stop(notice: Notice) -> None:
+    """Ask the process to end what it does; it will at its next step."""
+    with suppress(OSError):
+        write_atomically(_wish(notice), "")
+
+
+def _place(device: str) -> Path:
+    return TURNS / f"{re.sub(r'[^A-Za-z0-9-]', '_', lasting_name(device))}.json"
+
+
+def _wish(notice: Notice) -> Path:
+    return TURNS / f"{notice.id}.stop"
+
+
+def _lock(place: Path) -> FileLock:
+    # Whichever thread ends the work lets go of it.
+    return FileLock(place.with_suffix(".lock"), thread_local=False)
+
+
+def _take(place: Path, report: Report, held: ExitStack) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock(place)
+    while True:
+        try:
+            held.enter_context(lock.acquire(timeout=0))
+        except Timeout:
+            other = _read(place)
+            what = f"“{other.title}” (process {other.process})" if other else "another process"
+            report(f"Waiting for {what}", 0.0)
+            sleep(_LOOK_S)
+        else:
+            return
+
+
+def _told(notice: Notice, places: Collection[Path], report: Report) -> Report:
+    """The report, which keeps the notice up to date and hears when the work is to stop."""
+    last = float("-inf")
+
+    def tell(stage: str, share: float) -> None:
+        nonlocal last
+        report(stage, share)
+        if monotonic() - last < _TELL_S:
+            return
+        last = monotonic()
+        if _wish(notice).exists():
+            _wish(notice).unlink(missing_ok=True)
+            raise Cancelled
+        with suppress(OSError):
+            for place in places:
+                write_atomically(
+                    place, json.dumps(plain(replace(notice, stage=stage, share=share)))
+                )
+
+    return tell
+
+
+def _read(place: Path) -> Notice | None:
+    try:
+        notice: Notice = revived(Notice, json.loads(place.read_text("utf-8")))
+    except (OSError, ValueError, UserError):
+        return None
+    return notice
+
+
+def _is_held(place: Path) -> bool:
+    try:
+        with _lock(place).acquire(timeout=0):
+            return False
+    except (Timeout, OSError, NotImplementedError):
+        return True

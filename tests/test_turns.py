@@ -1,0 +1,196 @@
+"""Turns of processes: who has one is waited for, seen and stopped, and loses it with its end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+
+from backend import cli, studies, turns
+from backend.jobs import Cancelled, Report
+from backend.placement import CPU
+from backend.requests import AccuracyRequest, Prompts
+from tests.dashboard import ROOT
+
+PATIENCE = 60
+TITLE = "Minimality: Base"
+HOLDER = f"""
+import sys
+from backend.turns import turn
+with turn(["cpu"], {TITLE!r}, lambda stage, share: None) as report:
+    report("Removing heads", 0.25)
+    print("held", flush=True)
+    while sys.stdin.readline():
+        for step in range(10**9):
+            report("Removing heads", 0.5)
+"""
+
+
+class Enough(Exception):
+    """Told to who waits, so that the test goes on."""
+
+
+def unheard(stage: str, share: float) -> None:
+    pass
+
+
+@pytest.fixture
+def holder(empty_cache: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the CPU's turn until it reads a line."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER],
+        cwd=ROOT,
+        env=os.environ | {"CIRCUIT_EXPLORER_LOCAL": str(empty_cache)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def who_is_waited_for() -> str:
+    def report(stage: str, share: float) -> None:
+        raise Enough(stage)
+
+    with pytest.raises(Enough) as told, turns.turn([CPU], "Mine", report):
+        pass
+    return str(told.value)
+
+
+def test_who_has_a_turn_is_named_to_who_waits(holder: subprocess.Popen[str]) -> None:
+    assert who_is_waited_for() == f"Waiting for “{TITLE}” (process {holder.pid})"
+
+
+@pytest.mark.parametrize("end", [subprocess.Popen.kill, lambda process: process.communicate("")])
+def test_a_turn_ends_with_its_block_and_with_its_process(
+    holder: subprocess.Popen[str], end: Callable[[Any], Any]
+) -> None:
+    waits, has_it = Event(), Event()
+
+    def wait() -> None:
+        with turns.turn([CPU], "Mine", lambda stage, share: waits.set()):
+            has_it.set()
+
+    Thread(target=wait, daemon=True).start()
+    assert waits.wait(PATIENCE)
+    assert not has_it.is_set()
+    end(holder)
+    assert has_it.wait(PATIENCE)
+
+
+def test_other_devices_are_not_waited_for(
+    holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "lasting_name", lambda device: f"another {device}")
+    with turns.turn([CPU], "Mine", unheard) as report:
+        report("at once", 0.5)
+
+
+def test_what_another_process_does_is_seen_while_it_does_it(holder: subprocess.Popen[str]) -> None:
+    (notice,) = turns.elsewhere()
+    assert (notice.title, notice.process) == (TITLE, holder.pid)
+    assert (notice.stage, notice.share) == ("Removing heads", 0.25)
+    assert notice.seconds > 0
+    assert notice.seconds_left == pytest.approx(3 * notice.seconds, rel=0.5)
+    holder.kill()
+    holder.wait()
+    assert turns.elsewhere() == []
+
+
+def test_ones_own_turn_is_not_elsewhere() -> None:
+    with turns.turn([CPU], "Mine", unheard) as report:
+        report("now", 0.5)
+        assert turns.elsewhere() == []
+
+
+def test_another_process_stops_when_it_is_asked_to(holder: subprocess.Popen[str]) -> None:
+    (notice,) = turns.elsewhere()
+    turns.stop(notice)
+    _, err = holder.communicate("go on\n", PATIENCE)
+    assert holder.returncode == 1
+    assert err.strip().endswith("Cancelled")
+    assert not [*turns.TURNS.glob("*.stop")]
+
+
+def test_a_stop_is_for_the_work_it_was_meant_for() -> None:
+    with turns.turn([CPU], "First", unheard) as report:
+        report("now", 0.5)
+    turns.stop(turns.Notice("another", os.getpid(), "First", 0.0))
+    with turns.turn([CPU], "Second", unheard) as report:
+        report("now", 0.5)
+
+
+def test_where_nothing_can_be_locked_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(turns, "TURNS", tmp_path / "file" / "turns")
+    with turns.turn([CPU], "Mine", unheard) as report:
+        report("now", 0.5)
+    assert turns.elsewhere() == []
+
+
+def test_a_damaged_notice_is_passed_over(holder: subprocess.Popen[str]) -> None:
+    (place,) = turns.TURNS.glob("*.json")
+    place.write_text('{"id": 3}')
+    assert turns.elsewhere() == []
+    assert who_is_waited_for() == "Waiting for another process"
+
+
+def test_a_turn_of_two_devices_waits_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "lasting_name", lambda device: device)
+    with ExitStack() as held:
+        held.enter_context(turns.turn(["b"], "Theirs", unheard))
+        seen: list[str] = []
+
+        def report(stage: str, share: float) -> None:
+            seen.append(stage)
+            held.close()
+
+        with turns.turn(["a", "b"], "Mine", report):
+            assert seen == ["Waiting for another process"]
+
+
+def test_what_another_process_stored_meanwhile_is_not_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = AccuracyRequest(("base",), Prompts(20, 3, 0))
+    first = [*studies.run(request, unheard)]
+    (entry,) = (stored.entry for stored in [studies.find(request)] if stored)
+    text = entry.path.read_text()
+    entry.path.unlink()
+
+    @contextmanager
+    def late(devices: Any, title: str, report: Report) -> Iterator[Report]:
+        entry.path.write_text(text)
+        yield unexpected
+
+    def unexpected(stage: str, share: float) -> None:
+        raise AssertionError(stage)
+
+    monkeypatch.setattr(studies, "turn", late)
+    assert [*studies.run(request, unheard)] == first
+
+
+def test_a_command_that_is_stopped_says_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def stopped(*_: Any) -> Iterator[Report]:
+        raise Cancelled
+        yield
+
+    monkeypatch.setattr(studies, "turn", stopped)
+    assert cli.main(["accuracy", "base", "--prompts", "20"]) == 130
+    assert "stopped from the dashboard. What was finished is kept" in capsys.readouterr().err
