@@ -17,6 +17,7 @@ from backend.setting import Mode, intervention  # noqa: E402
 from backend.urgency import urgent  # noqa: E402
 from shell import picture, state, waiting  # noqa: E402
 from shell.example import chosen_prompt, show_example  # noqa: E402
+from shell.notes import show_notes  # noqa: E402
 from shell.numbers import announce, show_numbers  # noqa: E402
 from shell.switches import show_readings, show_switches  # noqa: E402
 
@@ -53,8 +54,7 @@ def explore(bench: Bench, circuit: Circuit) -> None:
             f"{catalogue.label(view.model)} · circuit “{view.circuit}” · {view.n} prompts, seed "
             f"{view.seed}, {view.boxes} boxes · means over {bench.n_reference} reference prompts"
         )
-        for note in bench.loaded.notes:
-            st.caption(note)
+        show_notes([view.model])
         announce(view.reading, bench.whole, after)
     state.write_address()
 

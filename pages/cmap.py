@@ -13,6 +13,7 @@ from backend.errors import UserError  # noqa: E402
 from backend.requests import CmapRequest  # noqa: E402
 from backend.results import Part  # noqa: E402
 from shell import choices, state, studies, transplant, waiting  # noqa: E402
+from shell.notes import show_notes  # noqa: E402
 
 _STUDY = "transplants"
 
@@ -58,6 +59,7 @@ try:
         waiting.follow(study.job)
         if study.job.parts:
             transplant.show(study)
+            show_notes([study.request.source, study.request.target])
     else:
         transplant.invite(request)
 except UserError as error:

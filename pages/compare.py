@@ -21,6 +21,7 @@ from shell.comparison import (  # noqa: E402
     show_knockouts,
     show_table,
 )
+from shell.notes import show_notes  # noqa: E402
 from shell.overlap import show_overlap  # noqa: E402
 
 _STUDY = "comparison"
@@ -73,6 +74,7 @@ try:
         waiting.follow(study.job)
         if study.job.parts:
             show(study.request, joined(study.request, study.job.parts))
+            show_notes(study.request.models)
     else:
         st.info(
             f"Press Run to measure the circuit “{request.heads.name}” "

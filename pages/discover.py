@@ -12,6 +12,7 @@ from backend.circuit import Group  # noqa: E402
 from backend.errors import UserError  # noqa: E402
 from shell import discovery, state, studies, waiting  # noqa: E402
 from shell.found import show_found  # noqa: E402
+from shell.notes import show_noise, show_notes  # noqa: E402
 from shell.stages import SCORE, show_controls, show_run_all, show_stages  # noqa: E402
 
 discovery.set_defaults()
@@ -26,6 +27,8 @@ if now.date:
     last = list(Group)[now.valid - 1].name
     st.caption(f"Stages up to {last}: from {studies.local_time(now.date)}.")
 show_stages(now)
+show_notes([now.plan.setting.model])
+show_noise(now.plan.setting.model)
 try:
     show_found(now)
 except UserError as error:

@@ -18,6 +18,7 @@ from backend.registry import BUNDLED, Entry, Kind
 from backend.setting import Setting
 from backend.weights import cached, n_parameters
 from shell import state, waiting
+from shell.notes import show_noise
 from shell.words import unmarked
 
 _TITLES = {
@@ -199,8 +200,7 @@ def _show_model(entry: Entry, placement: Placement) -> None:
                 on_click=_remove,
                 args=(name,),
             )
-    if is_loaded and shelf.loaded()[name].placement.dtype is not Dtype.float32:
-        _show_noise(name)
+    show_noise(name)
 
 
 def _row(cells: Iterable[tuple[str, str]], is_loaded: bool) -> str:
@@ -221,24 +221,6 @@ def _loaded_where(name: str) -> tuple[str, str]:
     shared = "" if own == size else f", {_size(size - own)} of it shared"
     about = f"{model.placement.device} · {model.placement.dtype.name} · {_size(size)}{shared}"
     return "● Loaded", about
-
-
-def _show_noise(name: str) -> None:
-    asked = jobs.job(
-        ("noise", shelf.loaded()[name]), lambda report: _noise(name, report), kind=jobs.SMALL
-    )
-    if not asked.parts:
-        waiting.follow(asked)
-        return
-    text, is_warning = asked.parts[0]
-    (st.warning if is_warning else st.caption)(text)
-
-
-def _noise(name: str, report: jobs.Report) -> Iterator[tuple[str, bool]]:
-    report("Measuring what rounding does to the scores", 0.1)
-    from backend.noise import said
-
-    yield said(shelf.load(name))
 
 
 def _on_disk(entry: Entry, placement: Placement) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from backend.loading import load_model
 from backend.results import Cmap, ComparedModel, Completeness, Edges, Minimality
 from backend.shelf import load
 from backend.tasks import sample_prompts
+from shell.words import unmarked
 from tests import hublike, planted, tiny, trained
 
 APP = Path(__file__).parent.parent / "app.py"
@@ -174,6 +175,12 @@ def press(test: AppTest, label: str) -> AppTest:
     return settled(rerun(test))
 
 
+def is_noted(test: AppTest, *names: str) -> bool:
+    """Whether it says which words the prompts of these models leave out."""
+    labels = ", ".join(unmarked(catalogue.label(name)) for name in names)
+    return any(caption.value.startswith(f"{labels}: {NOTE}") for caption in test.caption)
+
+
 def html(test: AppTest) -> str:
     return " ".join(element.proto.body for element in test.get("html"))
 
@@ -184,7 +191,7 @@ def test_the_circuit_page(name: str, family: dict[str, str]) -> None:
     figures = {metric.label: metric.value for metric in test.metric}
     whole = examine(load_model(family[name]), 50, 3, 0).whole
     assert figures["Whole model"] == f"{whole.mean():.3f}"
-    assert any(NOTE in caption.value for caption in test.caption)
+    assert is_noted(test, family[name])
 
 
 def test_the_circuit_page_patches_from_the_adapted_model(family: dict[str, str]) -> None:
@@ -201,6 +208,7 @@ def test_the_compare_page(family: dict[str, str]) -> None:
     subjects = [examine(load_model(name), 50, 3, 0) for name in names]
     for model in compare(subjects, Circuit(planted.CIRCUIT, "planted")).models:
         assert f"{model.faithfulness.value:.3f}" in html(test)
+    assert is_noted(test, *names)
 
 
 def test_the_cmap_page(family: dict[str, str]) -> None:
@@ -210,6 +218,7 @@ def test_the_cmap_page(family: dict[str, str]) -> None:
     circuit = Circuit(planted.CIRCUIT, "planted")
     for outcome in cmap(source, target, group_sets(circuit)).sets.values():
         assert f"{outcome.accuracy.value:.3f}" in html(test)
+    assert is_noted(test, *pair.values())
 
 
 def test_the_discover_page(family: dict[str, str]) -> None:
@@ -219,6 +228,7 @@ def test_the_discover_page(family: dict[str, str]) -> None:
     press(rerun(test), "Run all four stages")
     for what in ("minimality", "completeness", "edges"):
         press(test, f"Measure {what}")
+    assert is_noted(test, family["base"])
     said = " ".join(element.value for element in [*test.caption, *test.markdown])
     assert "Strongest: " in said
     for heads in planted.CIRCUIT.values():

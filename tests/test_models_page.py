@@ -119,8 +119,11 @@ def test_small_numbers_come_with_a_verdict_on_their_noise() -> None:
     assert asked
     asked.future.result(60)
     test.run()
-    said = [*test.warning, *test.caption]
-    assert any("ounding in bfloat16" in element.value for element in said)
+    test.session_state["model"] = "base"
+    for name in ("models", "discover"):
+        test.switch_page(f"pages/{name}.py").run()
+        said = [*test.warning, *test.caption]
+        assert any("ounding in bfloat16" in element.value for element in said)
 
 
 def test_a_model_that_cannot_be_had_says_what_to_do() -> None:

@@ -1,0 +1,48 @@
+"""What is to be known of a loaded model, beside what was measured in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import streamlit as st
+
+from backend import catalogue, jobs, shelf
+from backend.placement import Dtype
+from shell import waiting
+from shell.words import unmarked
+
+
+def show_notes(names: Iterable[str]) -> None:
+    """Which words the loaded ones of these models leave out, and whether they are run whole."""
+    about: dict[str, list[str]] = {}
+    for name in names:
+        if loaded := shelf.loaded().get(name):
+            for note in loaded.notes:
+                about.setdefault(note, []).append(unmarked(catalogue.label(name)))
+    for note, labels in about.items():
+        st.caption(f"{', '.join(labels)}: {note}")
+
+
+def show_noise(name: str) -> None:
+    """What rounding does to the scores of a loaded model in small numbers; nothing of others."""
+    loaded = shelf.loaded().get(name)
+    if not loaded or loaded.placement.dtype is Dtype.float32:
+        return
+    asked = jobs.job(
+        ("noise", loaded),
+        lambda report: _noise(name, report),
+        kind=jobs.SMALL,
+        where=lambda: shelf.devices_of([name]),
+    )
+    if not asked.parts:
+        waiting.follow(asked)
+        return
+    text, is_warning = asked.parts[0]
+    (st.warning if is_warning else st.caption)(text)
+
+
+def _noise(name: str, report: jobs.Report) -> Iterator[tuple[str, bool]]:
+    report("Measuring what rounding does to the scores", 0.1)
+    from backend.noise import said
+
+    yield said(shelf.load(name))
