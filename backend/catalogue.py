@@ -7,12 +7,13 @@ from pathlib import Path
 from backend import registry
 from backend.circuit import Circuit
 from backend.errors import UserError
+from backend.files import LOCAL, write_atomically
 from backend.names import plain_name as plain_name
 from backend.registry import BUNDLED as BUNDLED
 from backend.registry import Entry
 
 SHIPPED_CIRCUIT = BUNDLED / "circuit.json"
-ADDED_CIRCUITS = Path(__file__).parent.parent / "cache" / "local" / "circuits"
+ADDED_CIRCUITS = LOCAL / "circuits"
 
 
 def bundled_models() -> tuple[str, ...]:
@@ -83,8 +84,7 @@ def add_circuit(file_name: str, content: bytes) -> str:
     checked = Circuit.from_json(text)
     path = ADDED_CIRCUITS / f"{name}.json"
     try:
-        ADDED_CIRCUITS.mkdir(parents=True, exist_ok=True)
-        path.write_text(checked.to_json(), encoding="utf-8")
+        write_atomically(path, checked.to_json())
     except OSError as error:
         raise UserError(
             f"The circuit cannot be written to {path} ({error.strerror}). Make room or "

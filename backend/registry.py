@@ -7,7 +7,6 @@ wrong in it is told, and everything else in it still works.
 from __future__ import annotations
 
 import json
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -18,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import UserError
+from backend.files import LOCAL, write_atomically
 from backend.names import is_hub_name, plain_name
 
 BUNDLED = Path(__file__).parent / "models"
 PAPER = Path(__file__).parent / "registry.toml"
-ADDED = Path(__file__).parent.parent / "cache" / "local" / "models.toml"
+ADDED = LOCAL / "models.toml"
 _CONFIGS = ("config.json", "adapter_config.json")
 _FIELDS = ("source", "adapter", "label", "finetuned_on")
 _LONGEST = 500
@@ -240,11 +240,8 @@ def _text() -> str:
 
 
 def _write(text: str) -> None:
-    unfinished = ADDED.with_suffix(f".{os.getpid()}.tmp")
     try:
-        ADDED.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(ADDED)
+        write_atomically(ADDED, text)
     except OSError as error:
         raise UserError(
             f"{ADDED} cannot be written ({error.strerror}). Make room or rights there."

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from backend import fingerprints, store, turns
+from backend import catalogue, fingerprints, registry, store, turns
 from tests.dashboard import ROOT, browsing, chromium, serving
 
 # Two threads on tensors this small, on shared cores, take ten times longer than one.
@@ -30,6 +30,8 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
         monkeypatch.setattr(store, name, place / name.lower())
     monkeypatch.setattr(fingerprints, "HASHES", place / "hashes.json")
     monkeypatch.setattr(turns, "TURNS", place / "turns")
+    monkeypatch.setattr(registry, "ADDED", place / "models.toml")
+    monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", place / "circuits")
     return place
 
 
@@ -44,7 +46,13 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server keeps what is made in it."""
+    return tmp_path_factory.mktemp("local")
+
+
+@pytest.fixture(scope="module")
+def server(local: Path) -> Iterator[str]:
     """The address of a dashboard that nobody has used yet."""
-    with serving(ROOT / "app.py", local=tmp_path_factory.mktemp("local")) as address:
+    with serving(ROOT / "app.py", local=local) as address:
         yield address

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,6 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
-from backend import catalogue
 from tests.dashboard import watched_pages
 
 pytestmark = pytest.mark.browser
@@ -20,12 +20,6 @@ pytestmark = pytest.mark.browser
 START_MS = 60_000
 NAME = "discovered-by-test"
 Open = Callable[[], Any]
-
-
-@pytest.fixture(autouse=True)
-def _leave_no_circuit() -> Iterator[None]:
-    yield
-    (catalogue.ADDED_CIRCUITS / f"{NAME}.json").unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -51,7 +45,7 @@ def maps(page: Any) -> Any:
     return page.get_by_test_id("stVegaLiteChart")
 
 
-def test_discover_a_circuit_with_edges_and_open_it(open_page: Open) -> None:
+def test_discover_a_circuit_with_edges_and_open_it(open_page: Open, local: Path) -> None:
     page = open_page(10)
     button(page, "Run all four stages").click()
     expect(button(page, "All four stages are done")).to_be_visible(timeout=START_MS)
@@ -64,7 +58,7 @@ def test_discover_a_circuit_with_edges_and_open_it(open_page: Open) -> None:
     button(page, "Open in the Circuit page").click()
     expect(page.locator(".spoken")).to_be_attached(timeout=START_MS)
     expect(page.get_by_role("combobox", name="Circuit")).to_have_value(NAME)
-    saved = json.loads((catalogue.ADDED_CIRCUITS / f"{NAME}.json").read_text())
+    saved = json.loads((local / "circuits" / f"{NAME}.json").read_text())
     n_heads = sum(map(len, saved["groups"].values()))
     weights = [abs(edge["weight"]["value"]) for edge in saved["provenance"]["edges"]["edges"]]
     expect(page.locator("[role=switch][data-node]")).to_have_count(n_heads)

@@ -25,12 +25,9 @@ NAME = "added-by-test"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A model that nobody knows yet; afterwards nobody does any more."""
-    shutil.copytree(registry.BUNDLED / "chat", tmp_path / "mine")
-    yield tmp_path / "mine"
-    if NAME in registry.added().entries:
-        registry.remove(NAME)
+def folder(tmp_path: Path) -> Path:
+    """A model that nobody knows yet."""
+    return Path(shutil.copytree(registry.BUNDLED / "chat", tmp_path / "mine"))
 
 
 @pytest.fixture
@@ -50,7 +47,9 @@ def row(page: Any) -> Any:
     return page.locator(".model").filter(has_text=NAME)
 
 
-def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(page: Any, folder: Path) -> None:
+def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(
+    page: Any, folder: Path, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page.get_by_label("Name", exact=True).fill(NAME)
     page.get_by_label("Hub name or folder", exact=True).fill(str(folder))
     page.get_by_label("Fine-tuned on (optional)").fill("what a test wants")
@@ -67,6 +66,7 @@ def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(page: Any, fold
     page.get_by_role("combobox", name="Model").click()
     page.get_by_role("option", name=NAME).click()
     expect(page.get_by_text("Fine-tuned on: what a test wants.")).to_be_visible()
+    monkeypatch.setattr(registry, "ADDED", local / "models.toml")
     bench = prepare(Setting(NAME, 200, 7, 0), lambda stage, share: None)
     whole = page.get_by_test_id("stMetric").filter(has_text="Whole model")
     expect(whole).to_contain_text(f"{bench.whole.correct.mean():.3f}", timeout=START_MS)
