@@ -109,8 +109,8 @@ def _take(place: Path, report: Report, held: ExitStack) -> None:
             held.enter_context(lock.acquire(timeout=0))
         except Timeout:
             other = _read(place)
-            what = f"“{other.title}” (process {other.process})" if other else "another process"
-            report(f"Waiting for {what}", 0.0)
+            who = f"process {other.process}" if other else "another process"
+            report(f"Waiting for {who} on the same device", 0.0)
             sleep(_LOOK_S)
         else:
             return

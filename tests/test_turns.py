@@ -69,7 +69,7 @@ def who_is_waited_for() -> str:
 
 
 def test_who_has_a_turn_is_named_to_who_waits(holder: subprocess.Popen[str]) -> None:
-    assert who_is_waited_for() == f"Waiting for “{TITLE}” (process {holder.pid})"
+    assert who_is_waited_for() == f"Waiting for process {holder.pid} on the same device"
 
 
 @pytest.mark.parametrize("end", [subprocess.Popen.kill, lambda process: process.communicate("")])
@@ -145,7 +145,7 @@ def test_a_damaged_notice_is_passed_over(holder: subprocess.Popen[str]) -> None:
     (place,) = turns.TURNS.glob("*.json")
     place.write_text('{"id": 3}')
     assert turns.elsewhere() == []
-    assert who_is_waited_for() == "Waiting for another process"
+    assert who_is_waited_for() == "Waiting for another process on the same device"
 
 
 def test_a_turn_of_two_devices_waits_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_a_turn_of_two_devices_waits_for_both(monkeypatch: pytest.MonkeyPatch) -
             held.close()
 
         with turns.turn(["a", "b"], "Mine", report):
-            assert seen == ["Waiting for another process"]
+            assert seen == ["Waiting for another process on the same device"]
 
 
 def test_what_another_process_stored_meanwhile_is_not_computed(
