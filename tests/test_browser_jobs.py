@@ -23,6 +23,7 @@ from shell.history import NodeKey
 from tests.dashboard import watched_pages
 from tests.test_browser import expect_numbers, head
 from tests.test_browser_compare import expect_row
+from tests.test_resume import started
 
 pytestmark = pytest.mark.browser
 
@@ -134,6 +135,27 @@ def test_queued_and_running_jobs_can_be_cancelled(open_page: Open) -> None:
     expect(running).to_contain_text("Cancelled", timeout=START_MS)
     expect(jobs.get_by_role("button", name="Cancel")).to_have_count(0)
     expect(jobs_button(page)).not_to_have_text(re.compile("active|queued"))
+
+
+def test_a_command_and_the_dashboard_take_turns(open_page: Open, local: Path) -> None:
+    page = open_page("Compare", "n=50&boxes=4&seed=8")
+    command = started(local, "minimality", "chat", "--prompts", "500")
+    try:
+        next(line for line in command.stderr if "Removing heads" in line)
+        run(page)
+        expect(page.get_by_text(f"Waiting for process {command.pid} on")).to_be_visible()
+        jobs = open_list(page)
+        theirs = jobs.locator("[class*=st-key-elsewhere_]")
+        expect(theirs).to_contain_text("Minimality, 30% of a group removed: Chat")
+        expect(theirs.get_by_role("progressbar")).to_be_visible()
+        theirs.get_by_role("button", name="Cancel").click()
+        assert command.wait(START_MS / 1000) == 130
+        expect(theirs).to_have_count(0)
+        ours = listed(jobs, "50 prompts, seed 8, 4 boxes")
+        expect(ours).to_contain_text("Finished in", timeout=LONG_MS)
+    finally:
+        command.kill()
+        command.communicate()
 
 
 def test_a_job_outlives_its_tab_and_another_opens_its_result(
