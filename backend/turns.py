@@ -20,13 +20,13 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from backend import urgency
 from backend.devices import lasting_name
 from backend.errors import UserError
-from backend.files import LOCAL, write_atomically
+from backend.files import write_atomically
 from backend.jobs import Cancelled, Report, seconds_left
 from backend.saved import plain, revived
 
-TURNS = LOCAL / "turns"
 _LOOK_S = 0.2
 _TELL_S = 1.0
 _log = logging.getLogger(__name__)
@@ -58,8 +58,9 @@ class Notice:
 def turn(devices: Collection[str], title: str, report: Report) -> Iterator[Report]:
     """Wait until no other process works on these devices, and keep others waiting in the block.
 
-    Gives the report to be used in the block: other processes see what it says, and it raises
-    Cancelled when one of them wants the work to stop. Where files cannot be locked, nobody waits.
+    Gives the report to be used in the block: other processes see what it says, it holds while
+    someone clicks in one of them, and raises Cancelled when one wants the work to stop. Where files
+    cannot be locked, nobody waits.
     """
     notice = Notice(uuid4().hex, os.getpid(), title, time())
     with ExitStack() as held:
@@ -76,7 +77,7 @@ def elsewhere() -> list[Notice]:
     """What other processes are doing in their turns, the latest first."""
     found = {
         notice.id: notice
-        for place in TURNS.glob("*.json")
+        for place in urgency.TURNS.glob("*.json")
         if (notice := _read(place)) and notice.process != os.getpid() and _is_held(place)
     }
     return sorted(found.values(), key=lambda notice: notice.since, reverse=True)
@@ -89,11 +90,11 @@ def stop(notice: Notice) -> None:
 
 
 def _place(device: str) -> Path:
-    return TURNS / f"{re.sub(r'[^A-Za-z0-9-]', '_', lasting_name(device))}.json"
+    return urgency.TURNS / f"{re.sub(r'[^A-Za-z0-9-]', '_', lasting_name(device))}.json"
 
 
 def _wish(notice: Notice) -> Path:
-    return TURNS / f"{notice.id}.stop"
+    return urgency.TURNS / f"{notice.id}.stop"
 
 
 def _lock(place: Path) -> FileLock:
@@ -123,6 +124,7 @@ def _told(notice: Notice, places: Collection[Path], report: Report) -> Report:
     def tell(stage: str, share: float) -> None:
         nonlocal last
         report(stage, share)
+        urgency.hold_for_others()
         if monotonic() - last < _TELL_S:
             return
         last = monotonic()

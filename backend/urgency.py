@@ -1,14 +1,28 @@
-"""What someone waits for goes first: long work holds at its next step while it runs."""
+"""What someone waits for goes first: long work holds at its next step while it runs.
+
+Other processes that share `cache/local`, as commands, hold a moment at each click, too: a mark in
+their common folder is touched whenever something urgent begins or ends.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from time import monotonic, sleep, time
+
+from backend.files import LOCAL
+
+TURNS = LOCAL / "turns"
+"""Where processes that share devices tell each other what they do."""
 
 _MOST_HELD_S = 30.0
 """Then long work takes one step all the same: it gets on, however busy the pages are, and urgent
 work that waits for something which the long work has is not stuck for ever."""
+
+_MOMENT_S = 0.5
+"""How long a mark holds others: clicks in a talk come one after the other."""
 
 _n_urgent = 0
 _changed = threading.Condition()
@@ -21,9 +35,11 @@ def urgent() -> Iterator[None]:
     global _n_urgent
     with _changed:
         _n_urgent += 1
+    _mark()
     try:
         yield
     finally:
+        _mark()
         with _changed:
             _n_urgent -= 1
             _changed.notify_all()
@@ -49,7 +65,28 @@ def hold(is_over: Callable[[], bool]) -> None:
         _changed.wait_for(lambda: not _n_urgent or is_over(), _MOST_HELD_S)
 
 
+def hold_for_others() -> None:
+    """Come back once no other process has done anything urgent for a moment."""
+    until = monotonic() + _MOST_HELD_S
+    while _is_marked_by_others() and monotonic() < until:
+        sleep(_MOMENT_S / 10)
+
+
 def look_again() -> None:
     """Make held work ask once more whether it is over."""
     with _changed:
         _changed.notify_all()
+
+
+def _mark() -> None:
+    with suppress(OSError):  # without the folder, nobody else has ever been there
+        (TURNS / "urgent").write_text(str(os.getpid()))
+
+
+def _is_marked_by_others() -> bool:
+    mark = TURNS / "urgent"
+    try:
+        is_fresh = abs(time() - mark.stat().st_mtime) < _MOMENT_S
+        return is_fresh and mark.read_text() != str(os.getpid())
+    except OSError:
+        return False

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from backend import cli, studies, turns
+from backend import cli, studies, turns, urgency
 from backend.jobs import Cancelled, Report
 from backend.placement import CPU
 from backend.requests import AccuracyRequest, Prompts
@@ -120,7 +120,7 @@ def test_another_process_stops_when_it_is_asked_to(holder: subprocess.Popen[str]
     _, err = holder.communicate("go on\n", PATIENCE)
     assert holder.returncode == 1
     assert err.strip().endswith("Cancelled")
-    assert not [*turns.TURNS.glob("*.stop")]
+    assert not [*urgency.TURNS.glob("*.stop")]
 
 
 def test_a_stop_is_for_the_work_it_was_meant_for() -> None:
@@ -135,14 +135,14 @@ def test_where_nothing_can_be_locked_work_goes_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(turns, "TURNS", tmp_path / "file" / "turns")
+    monkeypatch.setattr(urgency, "TURNS", tmp_path / "file" / "turns")
     with turns.turn([CPU], "Mine", unheard) as report:
         report("now", 0.5)
     assert turns.elsewhere() == []
 
 
 def test_a_damaged_notice_is_passed_over(holder: subprocess.Popen[str]) -> None:
-    (place,) = turns.TURNS.glob("*.json")
+    (place,) = urgency.TURNS.glob("*.json")
     place.write_text('{"id": 3}')
     assert turns.elsewhere() == []
     assert who_is_waited_for() == "Waiting for another process on the same device"
@@ -194,3 +194,31 @@ def test_a_command_that_is_stopped_says_what_is_kept(
     monkeypatch.setattr(studies, "turn", stopped)
     assert cli.main(["accuracy", "base", "--prompts", "20"]) == 130
     assert "stopped from the dashboard. What was finished is kept" in capsys.readouterr().err
+
+
+def test_work_holds_while_someone_clicks_in_another_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    held: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        held.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(urgency, "monotonic", lambda: now[0])
+    monkeypatch.setattr(urgency, "time", lambda: now[0])
+    monkeypatch.setattr(urgency, "sleep", sleep)
+    mark = urgency.TURNS / "urgent"
+    with turns.turn([CPU], "Mine", unheard) as report:
+        report("without a mark", 0.1)
+        with urgency.urgent():
+            report("marked by this process", 0.2)
+        assert mark.read_text() == str(os.getpid())
+        assert not held
+        mark.write_text("another")
+        os.utime(mark, (now[0], now[0]))
+        report("marked by another", 0.3)
+        assert sum(held) == pytest.approx(0.5, abs=0.06)
+        report("long ago", 0.4)
+        assert sum(held) == pytest.approx(0.5, abs=0.06)
