@@ -26,6 +26,7 @@ from backend.command_parts import (
     prompts_of,
     read_circuit,
     say,
+    say_what_is_begun,
     say_what_is_to_be_known,
 )
 from backend.errors import UserError
@@ -171,8 +172,11 @@ def _discover(options: argparse.Namespace) -> Any:
     setting = Setting(options.model, options.prompts, options.boxes, options.seed)
     fingerprint(options.model)  # a name that is no model's is told before anything is computed
     asked = setting, sizes, options.centred
-    if n_stored := len(stored_stages(*asked)):
-        say(f"resuming: {n_stored} of {len(Group)} stages are there")
+    stored = [found.parts[0] for found in stored_stages(*asked)]
+    if stored:
+        say(f"resuming: {len(stored)} of {len(Group)} stages are there")
+    if len(stored) < len(Group):
+        say_what_is_begun(stage_request(setting, stored, sizes, options.centred))
     stages = [*run_stages(*asked, (), Group.D, progress())]
     say_what_is_to_be_known([options.model])
     _say_how_noisy(options.model)

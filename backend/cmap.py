@@ -14,6 +14,7 @@ of its output, a head's queries, keys or values can be transplanted: see `backen
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from backend.loading import LoadedModel
 from backend.measures import mean_difference, recovery, wilson
 from backend.path_patching import Progress
 from backend.results import Cmap, HeadMap, Part, Transplanted
-from backend.subject import Batch, Right, Subject, silent
+from backend.subject import Batch, Questions, Right, Subject, silent
 from backend.transplants import foreign, transplanted_logits
 from backend.vital import VITAL, vital_head_outputs
 
@@ -75,12 +76,14 @@ def cmap(
     sets: Mapping[str, Collection[Site]],
     part: Part = Part.output,
     progress: Progress = silent,
+    kept_in: Path | None = None,
 ) -> Cmap:
     """Accuracy and recovery for each set of sites transplanted from the source into the target.
 
-    Raises UserError when the two do not fit together or are not asked the same prompts.
+    What is finished is kept in a folder, if there is one, and taken from there. Raises UserError
+    when the two do not fit together or are not asked the same prompts.
     """
-    patched = transplanted(source, target, [*sets.values()], part, progress)
+    patched = transplanted(source, target, [*sets.values()], part, progress, kept_in)
     return Cmap(
         source.loaded.name,
         target.loaded.name,
@@ -101,8 +104,12 @@ def head_map(
     positions: Collection[Position] = VITAL,
     part: Part = Part.output,
     progress: Progress = silent,
+    kept_in: Path | None = None,
 ) -> HeadMap:
-    """Accuracy and recovery for every single head transplanted, at each of these tokens."""
+    """Accuracy and recovery for every single head transplanted, at each of these tokens.
+
+    What is finished is kept in a folder, if there is one, and taken from there.
+    """
     n_layers, n_heads, *_ = target.loaded.shape
     sites = [
         Site(Head(layer, index), position)
@@ -110,7 +117,7 @@ def head_map(
         for layer in range(n_layers)
         for index in range(n_heads)
     ]
-    patched = transplanted(source, target, [{site} for site in sites], part, progress)
+    patched = transplanted(source, target, [{site} for site in sites], part, progress, kept_in)
     outcomes = iter([_outcome(1, right, source, target) for right in patched])
     return HeadMap(
         source.loaded.name,
@@ -129,9 +136,10 @@ def head_map(
 def transplanted(
     source: Subject,
     target: Subject,
-    sets: Collection[Collection[Site]],
+    sets: Questions,
     part: Part,
     progress: Progress = silent,
+    kept_in: Path | None = None,
 ) -> Right:
     """What the target answers right with each set of sites out of the source: [n_sets, n]."""
     reason = compatible(source.loaded, target.loaded, part)
@@ -141,12 +149,12 @@ def transplanted(
         )
     same_prompts([source, target])
 
-    def ask(batch: Batch) -> Iterator[Tensor]:
+    def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
         transplant = _transplant(source, batch, part)
-        for sites in sets:
+        for sites in some:
             yield batch.right(transplant(sites))
 
-    return target.answered(len(sets), ask, progress)
+    return target.answered(sets, ask, progress, kept_in)
 
 
 def _transplant(source: Subject, batch: Batch, part: Part) -> Callable[[Collection[Site]], Tensor]:

@@ -136,13 +136,21 @@ def say_what_is_stored(request: Request, n_parts: int | None = None) -> None:
     """Say on standard error what need not be computed."""
     stored = studies.find(request)
     if not stored:
+        say_what_is_begun(request)
         return
     wanted, there = n_parts or stored.entry.header.n_parts, len(stored.parts)
     date = datetime.fromisoformat(stored.entry.header.date).astimezone()
     if there < wanted:
         say(f"resuming: {there} of {wanted} parts are there, from {date:%Y-%m-%d, %H:%M}")
+        say_what_is_begun(request)
     else:
         say(f"stored: measured on {date:%Y-%m-%d, %H:%M}, {stored.entry.path}")
+
+
+def say_what_is_begun(request: Request) -> None:
+    """Say on standard error if not all of the next part need be computed."""
+    if studies.is_begun(request):
+        say("resuming: an unfinished part is there")
 
 
 def summarise(request: Request, parts: tuple[Any, ...]) -> None:

@@ -17,6 +17,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
@@ -159,13 +160,18 @@ def answers_of(
     seed: int = 0,
     n_random: int = N_RANDOM,
     progress: Progress = silent,
+    kept_in: Path | None = None,
 ) -> ModelAnswers:
-    """Everything that a model is asked for the comparison."""
+    """Everything that a model is asked for the comparison.
+
+    What is finished is kept in a folder, if there is one, and taken from there.
+    """
     groups = [circuit.sites_of([group]) for group in Group]
     drawn = random_circuits(circuit, subject.loaded.shape, n_random, seed)
     without = [circuit.sites - group for group in groups]
-    alone = subject.alone([circuit.sites, *without, *drawn], between(progress, 0, 0.7))
-    model_without = subject.without(groups, between(progress, 0.7, 1))
+    circuits = [circuit.sites, *without, *drawn]
+    alone = subject.alone(circuits, between(progress, 0, 0.7), kept_in)
+    model_without = subject.without(groups, between(progress, 0.7, 1), kept_in)
     return ModelAnswers(
         subject.whole, alone[0], alone[1 + len(groups) :], model_without, alone[1 : 1 + len(groups)]
     )

@@ -8,6 +8,8 @@ every head in or out at even odds (Prakash et al., circuit completeness).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from backend.circuit import Circuit, Group, Site
@@ -32,18 +34,20 @@ def completeness(
     n_random: int = N_RANDOM_SETS,
     seed: int = 0,
     progress: Progress = silent,
+    kept_in: Path | None = None,
 ) -> Completeness:
     """Circuit and model without each group, and without each random set.
 
-    Raises UserError when the circuit has heads that the model does not have.
+    What is finished is kept in a folder, if there is one, and taken from there. Raises UserError
+    when the circuit has heads that the model does not have.
     """
     circuit.check(subject.loaded.shape, subject.loaded.name)
     sets = {group.name: circuit.sites_of([group]) for group in Group}
     drawn = random_sets(circuit, n_random, seed)
     sets |= {f"random {number}": sites for number, sites in enumerate(drawn, 1)}
     rest = [circuit.sites - sites for sites in sets.values()]
-    of_circuit = subject.alone(rest, between(progress, 0, 0.3))
-    of_model = subject.without([*sets.values()], between(progress, 0.3, 1))
+    of_circuit = subject.alone(rest, between(progress, 0, 0.3), kept_in)
+    of_model = subject.without([*sets.values()], between(progress, 0.3, 1), kept_in)
     removals = [
         Removal(name, len(sites), wilson(alone), wilson(whole), mean_difference(alone, whole))
         for (name, sites), alone, whole in zip(sets.items(), of_circuit, of_model, strict=True)

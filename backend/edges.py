@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
+from backend import kept
 from backend.circuit import READING_ORDER, Circuit, Group, Head
 from backend.measures import mean_estimate
 from backend.path_patching import Progress, scores_of
@@ -22,8 +24,18 @@ from backend.subject import between, silent
 _NEXT = dict(pairwise(READING_ORDER))
 
 
-def edges(pairs: RunPairs, circuit: Circuit, model: str, progress: Progress = silent) -> Edges:
-    """The weight of every edge of the circuit; of A, one edge a head, to the logits."""
+def edges(
+    pairs: RunPairs,
+    circuit: Circuit,
+    model: str,
+    progress: Progress = silent,
+    kept_in: Path | None = None,
+) -> Edges:
+    """The weight of every edge of the circuit; of A, one edge a head, to the logits.
+
+    Scores of finished batches of prompts, receiver by receiver, are kept in a folder, if there is
+    one, and taken from there.
+    """
     runs = [
         (group, receiver, senders)
         for group in READING_ORDER
@@ -33,7 +45,8 @@ def edges(pairs: RunPairs, circuit: Circuit, model: str, progress: Progress = si
     found: list[Edge] = []
     for done, (group, receiver, senders) in enumerate(runs):
         step = between(progress, done / len(runs), (done + 1) / len(runs))
-        found += _into(pairs, group, receiver, senders, step)
+        folder = kept.inside(kept_in, f"{group.name}-{receiver or 'logits'}")
+        found += _into(pairs, group, receiver, senders, step, folder)
     return Edges(model, circuit.name, tuple(found))
 
 
@@ -43,10 +56,15 @@ def _senders(circuit: Circuit, group: Group, receiver: Head | None) -> list[Head
 
 
 def _into(
-    pairs: RunPairs, group: Group, receiver: Head | None, senders: list[Head], progress: Progress
+    pairs: RunPairs,
+    group: Group,
+    receiver: Head | None,
+    senders: list[Head],
+    progress: Progress,
+    kept_in: Path | None,
 ) -> Iterator[Edge]:
     receivers = [] if receiver is None else [receiver]
-    scores = scores_of(pairs, group, receivers, progress, senders).double().numpy()
+    scores = scores_of(pairs, group, receivers, progress, senders, kept_in).double().numpy()
     for head in senders:
         weight = mean_estimate(scores[:, head.layer, head.index])
         yield Edge(group.name, head, receiver, weight)

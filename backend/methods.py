@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend import catalogue, shelf, store
@@ -135,7 +136,7 @@ def _each_model(
 def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> Iterator[Any]:
     circuit = request.heads.circuit
     earlier: dict[str, Any] = {}
-    for name, start, end in _each_model(request, done, report):
+    for place, (name, start, end) in enumerate(_each_model(request, done, report), len(done)):
         from backend import compare
 
         if not earlier:
@@ -152,6 +153,7 @@ def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> I
             circuit,
             request.prompts.seed,
             progress=_told(report, f"Measuring {catalogue.label(name)}", start, end),
+            kept_in=_unfinished(request, place),
         )
         yield ComparedModel(
             compare.figures(subject, answers, compare.as_in_paper(subject, circuit, answers.whole)),
@@ -175,6 +177,7 @@ def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterat
             dict(request.sets) or cmap.group_sets(request.heads.circuit),
             request.part,
             _told(report, "Transplanting whole groups", 0.05, 1 / total),
+            _unfinished(request, 0),
         )
     for place, position in enumerate(_TOKENS, 1):
         if place >= len(done):
@@ -189,6 +192,7 @@ def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterat
                     place / total,
                     (place + 1) / total,
                 ),
+                _unfinished(request, place),
             )
 
 
@@ -204,8 +208,7 @@ def _stage(request: StageRequest, _: Finished, report: Report) -> Iterator[Any]:
     report("Starting the engine", 0.02)
     from backend.stage_runs import stage
 
-    key = identity(request)
-    yield stage(request, report, store.unfinished(key) if key else None)
+    yield stage(request, report, _unfinished(request))
 
 
 def _minimality(request: MinimalityRequest, _: Finished, report: Report) -> Iterator[Any]:
@@ -214,7 +217,8 @@ def _minimality(request: MinimalityRequest, _: Finished, report: Report) -> Iter
 
     told = _told(report, "Removing heads", 0.1, 1)
     subject = _subject(request.model, request.prompts)
-    yield minimality(subject, request.heads.circuit, request.removed, told)
+    kept_in = _unfinished(request)
+    yield minimality(subject, request.heads.circuit, request.removed, told, kept_in)
 
 
 def _completeness(request: CompletenessRequest, _: Finished, report: Report) -> Iterator[Any]:
@@ -223,8 +227,8 @@ def _completeness(request: CompletenessRequest, _: Finished, report: Report) -> 
 
     told = _told(report, "Removing sets of heads", 0.1, 1)
     subject = _subject(request.model, request.prompts)
-    seed = request.prompts.seed
-    yield completeness(subject, request.heads.circuit, request.sets, seed, told)
+    seed, kept_in = request.prompts.seed, _unfinished(request)
+    yield completeness(subject, request.heads.circuit, request.sets, seed, told, kept_in)
 
 
 def _edges(request: EdgesRequest, _: Finished, report: Report) -> Iterator[Any]:
@@ -237,7 +241,13 @@ def _edges(request: EdgesRequest, _: Finished, report: Report) -> Iterator[Any]:
     circuit.check(load(request.model).shape, catalogue.label(request.model))
     told = _told(report, "Patching one edge after the other", 0.35, 1)
     pairs = run_pairs(request.model, request.prompts, report)
-    yield edges(pairs, circuit, request.model, told)
+    yield edges(pairs, circuit, request.model, told, _unfinished(request))
+
+
+def _unfinished(request: Request, part: int = 0) -> Path | None:
+    """Where a part keeps what is finished of it; None while it is not known what the models are."""
+    key = identity(request)
+    return store.unfinished(key) / str(part) if key else None
 
 
 def _pair(

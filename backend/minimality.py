@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import combinations
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 
@@ -39,10 +40,12 @@ def minimality(
     circuit: Circuit,
     removed_share: float = REMOVED_SHARE,
     progress: Progress = silent,
+    kept_in: Path | None = None,
 ) -> Minimality:
     """What each head adds; a head in A and in B is one site, and gone from both when removed.
 
-    Raises UserError when the circuit has heads that the model does not have.
+    What is finished is kept in a folder, if there is one, and taken from there. Raises UserError
+    when the circuit has heads that the model does not have.
     """
     circuit.check(subject.loaded.shape, subject.loaded.name)
     pairs = [
@@ -53,13 +56,14 @@ def minimality(
     ]
     questions = [frozenset(), *pairs]
     split = len(questions) / (len(questions) + 2 * len(circuit.members))
-    answers = _without(subject, circuit, questions, between(progress, 0, split))
+    answers = _without(subject, circuit, questions, between(progress, 0, split), kept_in)
     accuracies = dict(zip(questions, answers.sum(1).tolist(), strict=True))
 
     removed = {v: _most_redundant(v, circuit, accuracies, removed_share) for v in circuit.members}
     before = [frozenset((v[0], u) for u in heads) for v, heads in removed.items()]
     after = [others | {v} for others, v in zip(before, removed, strict=True)]
-    answers_after_k = _without(subject, circuit, [*before, *after], between(progress, split, 1))
+    told = between(progress, split, 1)
+    answers_after_k = _without(subject, circuit, [*before, *after], told, kept_in)
     rows = zip(removed.items(), *np.split(answers_after_k, 2), strict=True)
     return Minimality(
         subject.loaded.name,
@@ -105,10 +109,14 @@ def _contribution(
 
 
 def _without(
-    subject: Subject, circuit: Circuit, removals: list[frozenset[_Member]], progress: Progress
+    subject: Subject,
+    circuit: Circuit,
+    removals: list[frozenset[_Member]],
+    progress: Progress,
+    kept_in: Path | None,
 ) -> Right:
     """What the circuit without these members answers right: [n_removals, n]."""
     removed_sites = [
         {Site(head, group.position) for group, head in members} for members in removals
     ]
-    return subject.alone([circuit.sites - sites for sites in removed_sites], progress)
+    return subject.alone([circuit.sites - sites for sites in removed_sites], progress, kept_in)

@@ -27,10 +27,12 @@ taken apart like that is run whole (`backend.plain_patching`).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from backend import kept
 from backend.anatomy import Projection, dtype_of, logits_of, shape_of
 from backend.circuit import Group, Head
 from backend.clicks import clean_logits
@@ -71,35 +73,58 @@ def scores_of(
     receivers: Collection[Head] = (),
     progress: Progress = lambda done, total: None,
     senders: Collection[Head] | None = None,
+    kept_in: Path | None = None,
 ) -> Tensor:
     """`path_patching_scores`, when several stages or receivers share the same runs.
 
-    If there are `senders`, layers without any of them are left at zero.
+    If there are `senders`, layers without any of them are left at zero. Scores of finished batches
+    of prompts are kept in a folder, if there is one, and taken from there.
     """
     shape = shape_of(pairs.model)
     below = max((head.layer for head in receivers), default=0)
     n_sending_layers = shape.n_layers if group is Group.A else below
     dtype = torch.promote_types(dtype_of(pairs.model), torch.float32)
-    scores = torch.zeros(pairs.n_prompts, shape.n_layers, shape.n_heads, dtype=dtype)
     layers = [
         layer
         for layer in range(n_sending_layers)
         if senders is None or layer in {head.layer for head in senders}
     ]
     if not layers:
-        return scores
-    done, total = 0, pairs.n_prompts * len(layers)
-    progress(done, total)
-    with memory_errors_explained(pairs.model, pairs.n_at_once):
-        for batch, pair in pairs:
-            for rows, patched in _patched_runs(pair, group, layers, receivers):
-                answers = pair.answers[rows]
-                before = _log_probability(clean_logits(pair.clean)[rows, None], answers)
-                for layer, logits in patched:
-                    after = _log_probability(logits, answers)
-                    scores[batch[rows.cpu()], layer] = torch.expm1(after - before).to(scores)
-                    done += len(rows)
-                    progress(done, total)
+        return torch.zeros(pairs.n_prompts, *shape[:2], dtype=dtype)
+
+    def of_batch(batch: slice) -> Tensor:
+        def told(done: int) -> None:
+            progress(batch.start * len(layers) + done, pairs.n_prompts * len(layers))
+
+        def compute() -> Tensor:
+            return _of_pair(pairs.of(batch), group, layers, receivers, dtype, told)
+
+        told(0)
+        return kept.tensor(kept_in, batch, (batch.stop - batch.start, *shape[:2]), dtype, compute)
+
+    with memory_errors_explained(pairs.model, pairs.batches[0].stop):
+        return torch.cat([of_batch(batch) for batch in pairs.batches])
+
+
+def _of_pair(
+    pair: RunPair,
+    group: Group,
+    layers: Collection[int],
+    receivers: Collection[Head],
+    dtype: torch.dtype,
+    told: Callable[[int], None],
+) -> Tensor:
+    """The scores of a batch's prompts: [n, n_layers, n_heads]; `told` prompts times layers done."""
+    scores = torch.zeros(len(pair.answers), *shape_of(pair.clean.model)[:2], dtype=dtype)
+    done = 0
+    for rows, patched in _patched_runs(pair, group, layers, receivers):
+        answers = pair.answers[rows]
+        before = _log_probability(clean_logits(pair.clean)[rows, None], answers)
+        for layer, logits in patched:
+            after = _log_probability(logits, answers)
+            scores[rows.cpu(), layer] = torch.expm1(after - before).to(scores)
+            done += len(rows)
+            told(done)
     return scores
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -44,23 +43,12 @@ class RunPairs:
     def __init__(self, model: nn.Module, prompts: PromptSet, counterfactual: PromptSet) -> None:
         self.model = model
         self.n_prompts = len(prompts)
-        self._batches = prompt_batches(model, *prompts.input_ids.shape)
-        self.n_at_once = self._batches[0].stop
+        self.batches = prompt_batches(model, *prompts.input_ids.shape)
         self._pair = lru_cache(maxsize=1)(partial(_run_pair, model, prompts, counterfactual))
 
-    def __iter__(self) -> Iterator[tuple[Tensor, RunPair]]:
-        """Row numbers of the prompts, and their runs."""
-        first = self._batches[0].start
-        for batch in self._batches:
-            rows = torch.arange(batch.start - first, batch.stop - first)
-            yield rows, self._pair(batch.start, batch.stop)
-
-    def batches(self) -> Iterator[tuple[slice, RunPairs]]:
-        """Each batch, and the pairs of its prompts alone, which are run only when asked for."""
-        for batch in self._batches:
-            alone = copy(self)
-            alone.n_prompts, alone._batches = batch.stop - batch.start, [batch]
-            yield batch, alone
+    def of(self, batch: slice) -> RunPair:
+        """The runs of a batch, made when they are asked for."""
+        return self._pair(batch.start, batch.stop)
 
 
 def _run_pair(

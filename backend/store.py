@@ -193,6 +193,11 @@ def unfinished(key: str) -> Path:
     return UNFINISHED / key
 
 
+def has_unfinished(key: str) -> bool:
+    """Whether anything is kept in that folder."""
+    return any(unfinished(key).rglob("*.safetensors"))
+
+
 def forget_unfinished(key: str) -> None:
     """Delete that folder; the part is finished."""
     shutil.rmtree(unfinished(key), ignore_errors=True)

@@ -1,7 +1,8 @@
 """Studies: what is asked yields its parts, each kept in the store once it is finished.
 
 What is stored already is not computed again, neither by a page nor by the command line, and a study
-that was cut off goes on after its last finished part. Importing this module imports no torch.
+that was cut off goes on after its last finished part, from what the next one kept (`backend.kept`).
+Importing this module imports no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from backend import shelf, store
 from backend.errors import UserError
 from backend.jobs import Report
-from backend.keys import key_of, marks_of
+from backend.keys import identity, key_of, marks_of
 from backend.methods import METHODS, method_of, n_parts, title_of
 from backend.requests import Request, circuit_of, method_name, models_of
 from backend.results import Cmap, ComparedModel, Completeness, Edges, HeadMap, Minimality
@@ -76,6 +77,12 @@ def find(request: Request, patiently: bool = True) -> Stored | None:
     except UserError as error:
         store.distrust(entry, str(error))
         return None
+
+
+def is_begun(request: Request) -> bool:
+    """Whether something is kept of a part that is not finished."""
+    key = identity(request)
+    return key is not None and store.has_unfinished(key)
 
 
 def read(entry: store.Entry) -> Stored:

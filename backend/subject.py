@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from backend import kept
 from backend.anatomy import device_of
 from backend.circuit import Site
 from backend.clicks import CleanRun, patched_logits, prepare_clean
@@ -23,6 +26,8 @@ from backend.vital import mean_head_outputs, vital_means
 
 Right = NDArray[np.bool_]
 """Whether prompts are answered right: [n], or [k, n] for k interventions."""
+Questions = Sequence[Collection[Site]]
+"""Interventions, each by its sites."""
 
 
 def silent(done: int, total: int) -> None:
@@ -104,44 +109,54 @@ class Subject:
         """What the untouched model answers right: [n]."""
         return self.without([()])[0]
 
-    def alone(self, circuits: Sequence[Collection[Site]], progress: Progress = silent) -> Right:
+    def alone(
+        self, circuits: Questions, progress: Progress = silent, kept_in: Path | None = None
+    ) -> Right:
         """What each circuit answers right with all other heads knocked out: [n_circuits, n]."""
-        return self.answered(
-            len(circuits),
-            lambda batch: circuits_right(batch.backdrop, circuits, batch.answer_ids),
-            progress,
-        )
 
-    def without(self, parts: Sequence[Collection[Site]], progress: Progress = silent) -> Right:
+        def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
+            return circuits_right(batch.backdrop, some, batch.answer_ids)
+
+        return self.answered(circuits, ask, progress, kept.inside(kept_in, "alone"))
+
+    def without(
+        self, parts: Questions, progress: Progress = silent, kept_in: Path | None = None
+    ) -> Right:
         """What the whole model answers right with each of these parts knocked out: [n_parts, n]."""
 
-        def ask(batch: Batch) -> Iterator[Tensor]:
-            for sites in parts:
+        def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
+            for sites in some:
                 yield batch.right(patched_logits(batch.clean, sites, batch.means))
 
-        return self.answered(len(parts), ask, progress)
+        return self.answered(parts, ask, progress, kept.inside(kept_in, "without"))
 
     def answered(
-        self, n_questions: int, ask: Callable[[Batch], Iterator[Tensor]], progress: Progress
+        self,
+        questions: Questions,
+        ask: Callable[[Batch, Questions], Iterator[Tensor]],
+        progress: Progress = silent,
+        kept_in: Path | None = None,
     ) -> Right:
         """Rows of right answers [k, n of the batch] that `ask` gives, put together: [questions, n].
 
-        `progress` counts questions times batches, between which it may raise to cancel.
+        `progress` counts questions times batches, between which it may raise to cancel. What is
+        finished is kept in a folder, if there is one, and only what is not there is asked.
         """
-        size = self._chunks.size
-        starts = range(0, len(self.prompts), size)
-        done, total = 0, n_questions * len(starts)
-        columns = []
-        for start in starts:
+        size, n = self._chunks.size, len(self.prompts)
+        batches = [slice(start, min(n, start + size)) for start in range(0, n, size)]
+        folder = kept.inside(kept_in, _name_of(questions))
+
+        def column(number: int, batch: slice) -> Tensor:
+            def told(done: int) -> None:
+                progress(number * len(questions) + done, len(batches) * len(questions))
+
+            def rest(done: int) -> Iterator[Tensor]:
+                return ask(self._batch(batch.start), questions[done:])
+
             with memory_errors_explained(self.loaded.model, size):
-                batch = self._batch(start)
-                rows = [np.zeros((0, len(batch.prompts)), dtype=bool)]
-                for some in ask(batch):
-                    rows.append(some.numpy())
-                    done += len(some)
-                    progress(done, total)
-            columns.append(np.concatenate(rows))
-        return np.concatenate(columns, 1)
+                return kept.rows(folder, batch, len(questions), rest, told)
+
+        return torch.cat([column(*each) for each in enumerate(batches)], 1).numpy()
 
     def _batch(self, start: int) -> Batch:
         """The batch that begins with this prompt, beside the model; the oldest make room for it."""
@@ -156,3 +171,9 @@ class Subject:
             self._batches[old].move(torch.device("cpu"))
         batch.move(device_of(self.loaded.model))
         return batch
+
+
+def _name_of(questions: Questions) -> str:
+    """The same in every process, and of no other questions: an answer is never to another one."""
+    named = [sorted((*head, position.name) for head, position in sites) for sites in questions]
+    return sha256(str(named).encode()).hexdigest()[:24]

@@ -105,7 +105,7 @@ def how_it_ended(ended: jobs.Job) -> str:
     if error is None:
         return f"Finished in {duration(ended.seconds)}."
     if isinstance(error, jobs.Cancelled):
-        kept = " What was finished is kept." if ended.parts else ""
+        kept = " What was finished is kept." if ended.kind is jobs.LONG and ended.seconds else ""
         return f"Cancelled.{kept} Start again, or change the settings."
     return explained(error)
 

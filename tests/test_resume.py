@@ -1,4 +1,4 @@
-"""A run that was killed goes on after its last finished part, and ends as if nothing happened."""
+"""A run that was killed goes on from what was finished, and ends as if nothing happened."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend import memory, store, studies
+from backend import memory, path_patching, store, studies
 from backend.circuit import Group
+from backend.cli import main
 from backend.jobs import Cancelled
 from backend.keys import identity
 from backend.methods import METHODS
@@ -31,19 +32,20 @@ FIRST = {"compare": "Measuring Base", "cmap": "whole groups"}
 SECOND = {"compare": "Measuring Arithmetic (full)", "cmap": "at the previous label"}
 
 
-def started(local: Path, *arguments: str) -> Any:
+def started(local: Path, *arguments: str, **variables: str) -> Any:
+    places = {"CIRCUIT_EXPLORER_LOCAL": str(local), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "backend", *arguments],
         cwd=ROOT,
-        env=os.environ | {"CIRCUIT_EXPLORER_LOCAL": str(local), "OMP_NUM_THREADS": "1"},
+        env=os.environ | places | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def finished(local: Path, *arguments: str) -> tuple[Any, str]:
-    process = started(local, *arguments)
+def finished(local: Path, *arguments: str, **variables: str) -> tuple[Any, str]:
+    process = started(local, *arguments, **variables)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return json.loads(out), err
@@ -72,6 +74,53 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, command: str) -> None
     assert data["header"]["key"] == whole["header"]["key"]
 
 
+def test_a_killed_part_goes_on_within_itself(tmp_path: Path) -> None:
+    asked, small_chunks = ("minimality", "base", *SMALL), {"CIRCUIT_EXPLORER_CHUNK": "8"}
+    place = tmp_path / "killed"
+    process = started(place, *asked, **small_chunks, PYTHONHASHSEED="1")
+    for _ in process.stderr:
+        if any(place.rglob("*.safetensors")):
+            process.kill()
+            break
+    process.communicate()
+    assert process.returncode < 0
+    assert not (place / "results").exists()
+
+    data, err = finished(place, *asked, **small_chunks, PYTHONHASHSEED="2")
+    assert "resuming: an unfinished part is there" in err
+    assert not [*(place / "unfinished").iterdir()]
+    whole, told = finished(tmp_path / "whole", *asked, **small_chunks)
+    assert "resuming" not in told
+    assert data["parts"] == whole["parts"]
+    assert data["header"]["key"] == whole["header"]["key"]
+
+
+def test_discover_says_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CIRCUIT_EXPLORER_CHUNK", "8")
+    planted.model().save_pretrained(tmp_path)
+    planted.tokenizer().save_pretrained(tmp_path)
+    kept_sizes = ("--keep", "A=2", "B=1", "C=1", "D=1")
+    asked = ["discover", str(tmp_path), "--prompts", "20", "--boxes", "2", *kept_sizes]
+    of_pair, n_batches = path_patching._of_pair, 0
+
+    def stopped_in_the_second_stage(*arguments: Any) -> Any:
+        nonlocal n_batches
+        n_batches += 1
+        if n_batches == 5:
+            raise KeyboardInterrupt
+        return of_pair(*arguments)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(path_patching, "_of_pair", stopped_in_the_second_stage)
+        assert main(asked) == 130
+    assert "resuming" not in capsys.readouterr().err
+    assert main(asked) == 0
+    err = capsys.readouterr().err
+    assert "resuming: 1 of 4 stages are there\nresuming: an unfinished part is there\n" in err
+
+
 def test_a_stage_goes_on_after_its_last_batch_of_prompts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -90,20 +139,18 @@ def test_a_stage_goes_on_after_its_last_batch_of_prompts(
 
     with pytest.raises(Cancelled):
         [*studies.run(request, stops_in_the_second_batch)]
-    (kept,) = store.unfinished(key).iterdir()
+    (kept,) = store.unfinished(key).rglob("*.*")
     assert kept.name == "0-8.safetensors"
     before = kept.read_bytes()
 
     calls: list[int] = []
-    from backend import stage_runs
+    of_pair = path_patching._of_pair
 
-    scores_of = stage_runs.scores_of
+    def counted(pair: Any, *arguments: Any) -> Any:
+        calls.append(len(pair.answers))
+        return of_pair(pair, *arguments)
 
-    def counted(pairs: Any, *arguments: Any) -> Any:
-        calls.append(pairs.n_prompts)
-        return scores_of(pairs, *arguments)
-
-    monkeypatch.setattr(stage_runs, "scores_of", counted)
+    monkeypatch.setattr(path_patching, "_of_pair", counted)
     (resumed,) = studies.run(request, lambda stage, share: None)
     assert calls == [8, 4]
     assert not store.unfinished(key).exists()
@@ -114,7 +161,7 @@ def test_a_stage_goes_on_after_its_last_batch_of_prompts(
 
     store.forget_unfinished(key)
     calls.clear()
-    store.unfinished(key).mkdir(parents=True)
-    (store.unfinished(key) / "0-8.safetensors").write_bytes(before[:-7])
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(before[:-7])
     [*METHODS["stage"].work(request, (), lambda stage, share: None)]
     assert calls == [8, 8, 4], "what is damaged is computed again"
