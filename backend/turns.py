@@ -27,6 +27,7 @@ from backend.files import write_atomically
 from backend.jobs import Cancelled, Report, seconds_left
 from backend.saved import plain, revived
 
+_ID = re.compile("[0-9a-f]{32}")
 _LOOK_S = 0.2
 _TELL_S = 1.0
 _log = logging.getLogger(__name__)
@@ -62,7 +63,6 @@ def turn(devices: Collection[str], title: str, report: Report) -> Iterator[Repor
     someone clicks in one of them, and raises Cancelled when one wants the work to stop. Where files
     cannot be locked, nobody waits.
     """
-    notice = Notice(uuid4().hex, os.getpid(), title, time())
     with ExitStack() as held:
         places = sorted(_place(device) for device in devices)
         for place in places:
@@ -70,7 +70,7 @@ def turn(devices: Collection[str], title: str, report: Report) -> Iterator[Repor
                 _take(place, report, held)
             except (OSError, NotImplementedError) as error:
                 _log.warning("Other processes are not waited for: %s", error)
-        yield _told(replace(notice, since=time()), places, report)
+        yield _told(Notice(uuid4().hex, os.getpid(), title, time()), places, report)
 
 
 def elsewhere() -> list[Notice]:
@@ -145,7 +145,7 @@ def _read(place: Path) -> Notice | None:
         notice: Notice = revived(Notice, json.loads(place.read_text("utf-8")))
     except (OSError, ValueError, UserError):
         return None
-    return notice
+    return notice if _ID.fullmatch(notice.id) else None
 
 
 def _is_held(place: Path) -> bool:

@@ -141,9 +141,12 @@ def test_where_nothing_can_be_locked_work_goes_on(
     assert turns.elsewhere() == []
 
 
-def test_a_damaged_notice_is_passed_over(holder: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize(
+    "text", ["{", '{"id": 3}', '{"id": "../x", "process": 1, "title": "", "since": 0}']
+)
+def test_a_damaged_notice_is_passed_over(holder: subprocess.Popen[str], text: str) -> None:
     (place,) = urgency.TURNS.glob("*.json")
-    place.write_text('{"id": 3}')
+    place.write_text(text)
     assert turns.elsewhere() == []
     assert who_is_waited_for() == "Waiting for another process on the same device"
 
