@@ -142,10 +142,13 @@ def test_a_cancelled_comparison_keeps_what_is_finished() -> None:
     test = page("compare")
     test.multiselect(key="compared").set_value(list(PAIR)).run()
 
-    running: Any = jobs.Job()
-    running.parts.append(next(run(request, running.report)))
-    running.future.set_exception(jobs.Cancelled())
-    test.session_state["comparison"] = studies.Study(request, running)
+    def work(report: jobs.Report) -> Iterator[Any]:
+        yield next(run(request, report))
+        raise jobs.Cancelled
+
+    cancelled = jobs.Job()
+    cancelled.run(work)
+    test.session_state["comparison"] = studies.Study(request, cancelled)
     test.run()
     assert "What was finished is kept" in test.info[0].value
     assert catalogue.label(PAIR[0]) in html(test)
