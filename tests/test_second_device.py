@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend import devices
+from backend import bench, catalogue, devices
 from backend.anatomy import shape_of
 from backend.attention import attention_mass
 from backend.circuit import Circuit, Group, Head
@@ -22,12 +22,14 @@ from backend.compare import compare
 from backend.completeness import completeness
 from backend.devices import Device
 from backend.edges import edges
-from backend.loading import LoadedModel
+from backend.loading import LoadedModel, load_model
 from backend.minimality import minimality
 from backend.path_patching import scores_of
+from backend.placement import Placement
 from backend.results import Part
 from backend.run_pairs import RunPairs
 from backend.saved import plain
+from backend.setting import Mode, Reading, Setting, intervention
 from backend.subject import Subject
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import vital_head_outputs
@@ -116,6 +118,28 @@ def test_every_method_is_the_same_on_another_device(
 def test_batches_wait_on_the_cpu_while_the_device_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     memory(monkeypatch, 10**4, chunk="4")
     compare_devices("llama")
+
+
+def test_clicks_are_the_same_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory(monkeypatch, 10**9, chunk="")
+    models = {name: load_model(name, Placement("cpu")) for name in ("base", "chat")}
+    monkeypatch.setattr(bench, "load", models.__getitem__)
+    circuit = catalogue.circuit("base")
+    clicks = [
+        intervention(circuit, reading, mode, frozenset(circuit.members[::5]), source=source)
+        for reading in Reading
+        for mode, source in ((Mode.mean, None), (Mode.counterfactual, None), (Mode.other, "chat"))
+    ]
+
+    def probabilities() -> list[np.ndarray]:
+        ready = bench.prepare(Setting("base", 10, 3, 0), lambda stage, share: None)
+        return [bench.answers(ready, click).probability for click in clicks]
+
+    here = probabilities()
+    with second_device():
+        for loaded in models.values():
+            moved_there(loaded.model)
+        np.testing.assert_allclose(probabilities(), here, atol=1e-5)
 
 
 def test_attention_is_the_same_on_another_device() -> None:
