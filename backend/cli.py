@@ -31,7 +31,6 @@ from backend.command_parts import (
 )
 from backend.errors import UserError
 from backend.files import write_atomically
-from backend.fingerprints import fingerprint
 from backend.jobs import Cancelled
 from backend.placement import Dtype
 from backend.requests import AccuracyRequest, FaithfulnessRequest, heads_of
@@ -170,7 +169,7 @@ def _faithfulness(options: argparse.Namespace) -> Any:
 def _discover(options: argparse.Namespace) -> Any:
     sizes = {**DEFAULT_SIZES, **dict(options.keep)}
     setting = Setting(options.model, options.prompts, options.boxes, options.seed)
-    fingerprint(options.model)  # a name that is no model's is told before anything is computed
+    shelf.fingerprint_of(options.model)  # an odd name is told before anything is computed
     asked = setting, sizes, options.centred
     stored = [found.parts[0] for found in stored_stages(*asked)]
     if stored:

@@ -15,7 +15,6 @@ from backend import catalogue, shelf, studies
 from backend.circuit import Circuit
 from backend.errors import UserError
 from backend.figures import figures
-from backend.fingerprints import fingerprint
 from backend.jobs import Report
 from backend.placement import AUTO, Dtype, Placement
 from backend.requests import Prompts, Request, models_of
@@ -124,7 +123,7 @@ def measure(request: Request, n_parts: int | None = None) -> tuple[Any, ...]:
     What is stored is not computed again. Raises UserError for what cannot be measured.
     """
     for name in models_of(request):
-        fingerprint(name)  # a name that is no model's is told before anything is computed
+        shelf.fingerprint_of(name)  # an odd name is told before anything is computed
     say_what_is_stored(request, n_parts)
     parts = tuple(islice(studies.run(request, progress()), n_parts))
     say_what_is_to_be_known(models_of(request))

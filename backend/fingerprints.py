@@ -43,14 +43,12 @@ class Fingerprint:
         return _short(f"{self.weights}/{self.adapter}/{self.tokenizer}/{self.precision}")
 
 
-def fingerprint(name: str, patiently: bool = True) -> Fingerprint | None:
-    """Of the model of this name; None for one that is not on this machine.
+def fingerprint(name: str, precision: str, patiently: bool = True) -> Fingerprint | None:
+    """Of the model of this name, in this precision; None for one that is not on this machine.
 
     Unless asked `patiently`, None as well when gigabytes would have to be read first. Raises
     UserError for a name that cannot be a model's.
     """
-    from backend.shelf import precision_of  # which itself asks for fingerprints
-
     places = _places(name)
     if not places:
         return None
@@ -63,7 +61,7 @@ def fingerprint(name: str, patiently: bool = True) -> Fingerprint | None:
         _digest(weights),
         _digest(adapter) if adapter else None,
         _digest(tokenizer),
-        precision_of(name),
+        precision,
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from backend import catalogue, store
 from backend.errors import UserError
-from backend.fingerprints import fingerprint
 from backend.requests import Request, method_name, models_of, renamed
 from backend.saved import plain
+from backend.shelf import fingerprint_of
 
 
 def identity(request: Request) -> str | None:
@@ -25,7 +25,7 @@ def marks_of(request: Request, patiently: bool) -> tuple[store.ModelMark, ...] |
     marks = []
     for name in models_of(request):
         try:
-            found = fingerprint(name, patiently)
+            found = fingerprint_of(name, patiently)
         except (UserError, OSError):
             return None  # loading says what is wrong with it
         if found is None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from backend import catalogue, shelf, store
 from backend.circuit import Position
-from backend.fingerprints import fingerprint
 from backend.jobs import Report
 from backend.keys import identity
 from backend.requests import (
@@ -265,7 +264,7 @@ def _subject(model: str, prompts: Prompts) -> Subject:
 
 
 def _share_tokenizer(*models: str) -> bool:
-    found = [fingerprint(name) for name in models]
+    found = [shelf.fingerprint_of(name) for name in models]
     return None not in found and len({each.tokenizer for each in found if each}) == 1
 
 

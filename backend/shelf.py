@@ -9,6 +9,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,12 +29,19 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _TINY = 10_000_000
-_shelf: dict[str, LoadedModel] = {}
+_shelf: dict[str, _Held] = {}
 _bases: WeakValueDictionary[tuple[Path, str, str, str], Base] = WeakValueDictionary()
 _caches: list[Any] = []
 _loading = threading.RLock()
 _usual = Placement()
-_fingerprints: dict[str, Fingerprint | None] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A model, and what its files were when it was loaded."""
+
+    model: LoadedModel
+    files: Fingerprint | None
 
 
 def load(name: str, placement: Placement | None = None, told: Told | None = None) -> LoadedModel:
@@ -42,18 +50,20 @@ def load(name: str, placement: Placement | None = None, told: Told | None = None
     Without a placement, it is taken as it is, or loaded with the default one. A model whose files
     have changed is loaded again. Raises UserError like `load_model`.
     """
-    entry, files = registry.entry(name), fingerprint(name)
+    entry = registry.entry(name)
 
-    def fits(known: LoadedModel) -> bool:
+    def fitting() -> LoadedModel | None:
+        if not (held := _shelf.get(name)) or held.files not in (fingerprint_of(name), None):
+            return None
+        known = held.model
         wanted = known.placement if placement is None else decided(placement)
-        as_asked = known.entry == entry and known.placement == wanted
-        return as_asked and _fingerprints.get(name) in (files, None)
+        return known if (known.entry, known.placement) == (entry, wanted) else None
 
-    if (known := _shelf.get(name)) and fits(known):
+    if known := fitting():
         return known
     # Whoever waits here for a model must not be waited for: loading goes on beside urgent work.
     with _loading, unheld():
-        if (known := _shelf.get(name)) and fits(known):
+        if known := fitting():
             return known
         unload(name)
         import torch
@@ -62,8 +72,7 @@ def load(name: str, placement: Placement | None = None, told: Told | None = None
 
         loaded = load_model(name, placement or _usual, told or untold, _bases)
         torch.set_num_threads(_threads(loaded.model))
-        _shelf[name] = loaded
-        _fingerprints[name] = fingerprint(name)
+        _shelf[name] = _Held(loaded, fingerprint(name, _precision(loaded.placement)))
         return loaded
 
 
@@ -81,15 +90,21 @@ def devices_of(names: Iterable[str]) -> frozenset[str]:
 
     Raises UserError when one is not there.
     """
-    placements = [known.placement if (known := _shelf.get(name)) else _usual for name in names]
-    return frozenset(device for each in placements for device in devices_meant(each))
+    return frozenset(device for name in names for device in devices_meant(_placement(name)))
 
 
 def precision_of(name: str) -> str:
     """The numbers that a model runs in, or would if it were loaded; they determine results."""
-    known = _shelf.get(name)
-    placement = known.placement if known else _usual
-    return placement.dtype.name + ("+tf32" if placement.tf32 else "")
+    return _precision(_placement(name))
+
+
+def fingerprint_of(name: str, patiently: bool = True) -> Fingerprint | None:
+    """What a model is, in the numbers that it runs in; None for one that is not on this machine.
+
+    Unless asked `patiently`, None as well when gigabytes would have to be read first. Raises
+    UserError for a name that cannot be a model's.
+    """
+    return fingerprint(name, precision_of(name), patiently)
 
 
 def unload(name: str) -> None:
@@ -109,7 +124,7 @@ def unload(name: str) -> None:
 
 def loaded() -> dict[str, LoadedModel]:
     """The models that are loaded, by name."""
-    return dict(_shelf)
+    return {name: held.model for name, held in dict(_shelf).items()}
 
 
 def bytes_of(name: str) -> tuple[int, int]:
@@ -131,6 +146,15 @@ def until_unload(maxsize: int) -> Callable[[Function], Function]:
         return cached
 
     return decorate
+
+
+def _placement(name: str) -> Placement:
+    held = _shelf.get(name)
+    return held.model.placement if held else _usual
+
+
+def _precision(placement: Placement) -> str:
+    return placement.dtype.name + ("+tf32" if placement.tf32 else "")
 
 
 def _threads(model: nn.Module) -> int:

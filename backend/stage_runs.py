@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.discovery import summarised
-from backend.fingerprints import Fingerprint, fingerprint
+from backend.fingerprints import Fingerprint
 from backend.jobs import Report
 from backend.path_patching import scores_of
 from backend.reports import correctly_answered
 from backend.requests import Prompts, StageRequest
 from backend.results import Stage
 from backend.run_pairs import RunPairs
-from backend.shelf import load, until_unload
+from backend.shelf import fingerprint_of, load, until_unload
 from backend.tasks import counterfactual_prompts
 
 _PREPARED = 0.35
@@ -40,7 +40,7 @@ def stage(request: StageRequest, report: Report, kept_in: Path | None) -> Stage:
 
 def run_pairs(model: str, prompts: Prompts, report: Report) -> RunPairs:
     """The runs that path patching compares, on prompts that the model answers right."""
-    return _run_pairs(_Wanted(model, prompts, fingerprint(model), report))
+    return _run_pairs(_Wanted(model, prompts, fingerprint_of(model), report))
 
 
 @dataclass(frozen=True)

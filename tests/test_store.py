@@ -14,7 +14,6 @@ import pytest
 
 from backend import catalogue, fingerprints, shelf, store, studies
 from backend.circuit import Group, Head
-from backend.fingerprints import fingerprint
 from backend.keys import identity
 from backend.methods import METHODS
 from backend.requests import (
@@ -29,6 +28,7 @@ from backend.requests import (
 )
 from backend.results import Part
 from backend.saved import plain
+from backend.shelf import fingerprint_of
 from tests import planted
 
 PROMPTS = Prompts(20, 3, 0)
@@ -130,10 +130,10 @@ def test_names_and_places_do_not_count(parts: tuple[Any, ...], copied: str) -> N
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_another_file_is_another_model(copied: str, file: str) -> None:
-    before = fingerprint(copied)
+    before = fingerprint_of(copied)
     path = Path(copied) / file
     path.write_bytes(path.read_bytes() + b" ")
-    assert fingerprint(copied) != before
+    assert fingerprint_of(copied) != before
     assert identity(ComparisonRequest((copied,), HEADS, PROMPTS)) != identity(
         ComparisonRequest(("base",), HEADS, PROMPTS)
     )
@@ -143,19 +143,19 @@ def test_an_adapter_and_its_base_both_count(tmp_path: Path) -> None:
     for name in ("base", "arithmetic-lora"):
         shutil.copytree(catalogue.BUNDLED / name, tmp_path / name)
     lora = str(tmp_path / "arithmetic-lora")
-    first = fingerprint(lora)
-    assert first == fingerprint("arithmetic-lora")
+    first = fingerprint_of(lora)
+    assert first == fingerprint_of("arithmetic-lora")
     assert first
     assert first.adapter
     config = tmp_path / "arithmetic-lora" / "adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": ', '"lora_alpha": 1'))
-    changed = fingerprint(lora)
+    changed = fingerprint_of(lora)
     assert changed
     assert changed.adapter != first.adapter
     assert changed.weights == first.weights
     weights = tmp_path / "base" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
-    again = fingerprint(lora)
+    again = fingerprint_of(lora)
     assert again
     assert again.weights != first.weights
 
@@ -179,20 +179,20 @@ def test_weights_that_changed_on_disk_are_loaded_and_measured_anew(tmp_path: Pat
 
 
 def test_a_file_is_hashed_once(monkeypatch: pytest.MonkeyPatch, copied: str) -> None:
-    before = fingerprint(copied)
+    before = fingerprint_of(copied)
     fingerprints._hashes.cache_clear()
     monkeypatch.setattr(fingerprints.hashlib, "file_digest", None)
-    assert fingerprint(copied) == before
+    assert fingerprint_of(copied) == before
 
 
 def test_large_weights_are_not_read_while_someone_waits(
     monkeypatch: pytest.MonkeyPatch, copied: str
 ) -> None:
     monkeypatch.setattr(fingerprints, "_AT_ONCE", 1000)
-    assert fingerprint(copied, patiently=False) is None
-    patient = fingerprint(copied)
+    assert fingerprint_of(copied, patiently=False) is None
+    patient = fingerprint_of(copied)
     assert patient
-    assert fingerprint(copied, patiently=False) == patient
+    assert fingerprint_of(copied, patiently=False) == patient
 
 
 DAMAGE: list[tuple[str, Any]] = [
