@@ -84,9 +84,17 @@ def elsewhere() -> list[Notice]:
 
 
 def stop(notice: Notice) -> None:
-    """Ask the process to end what it does; it will at its next step."""
-    with suppress(OSError):
+    """Ask the process to end what it does; it will at its next step.
+
+    Raises UserError when it cannot be asked.
+    """
+    try:
         write_atomically(_wish(notice), "")
+    except OSError as error:
+        raise UserError(
+            f"Process {notice.process} cannot be asked to stop ({error.strerror}). End it there "
+            "where it was started."
+        ) from error
 
 
 def _place(device: str) -> Path:
@@ -131,7 +139,7 @@ def _told(notice: Notice, places: Collection[Path], report: Report) -> Report:
         if _wish(notice).exists():
             _wish(notice).unlink(missing_ok=True)
             raise Cancelled
-        with suppress(OSError):
+        with suppress(OSError):  # others then see an older notice
             for place in places:
                 write_atomically(
                     place, json.dumps(plain(replace(notice, stage=stage, share=share)))

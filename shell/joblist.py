@@ -8,6 +8,7 @@ from collections import Counter
 import streamlit as st
 
 from backend import jobs, turns
+from backend.errors import UserError
 from backend.jobs import Job, State
 from backend.turns import Notice
 from shell.waiting import how_it_ended, how_long, what_now
@@ -84,10 +85,17 @@ def _show_elsewhere(notice: Notice) -> None:
         st.button(
             "Cancel",
             key=f"stop_{notice.id}",
-            on_click=turns.stop,
+            on_click=_stop,
             args=(notice,),
             width="stretch",
         )
+
+
+def _stop(notice: Notice) -> None:
+    try:
+        turns.stop(notice)
+    except UserError as error:
+        st.toast(str(error))
 
 
 def _choose_again(job: Job) -> None:

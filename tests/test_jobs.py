@@ -124,14 +124,15 @@ def test_long_jobs_of_a_device_run_one_after_the_other_in_order(step: Step) -> N
 
 def test_a_job_on_two_devices_waits_for_both(step: Step) -> None:
     other_step = Step()
-    jobs.job("here", step)
+    here = jobs.job("here", step)
     jobs.job("there", other_step, where=lambda: frozenset({"there"}))
     both = jobs.job("both", works("done"), where=lambda: jobs.on_cpu() | {"there"})
     assert step.begun.wait(PATIENCE)
     assert other_step.begun.wait(PATIENCE)
     assert jobs.n_before(both) == 2
     step.go_on.set()
-    assert not both.future.running()
+    here.future.result(PATIENCE)
+    assert (jobs.n_before(both), both.state) == (1, State.queued)
     other_step.go_on.set()
     assert both.future.result(PATIENCE) == ["done"]
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from backend import cli, studies, turns, urgency
+from backend.errors import UserError
 from backend.jobs import Cancelled, Report
 from backend.placement import CPU
 from backend.requests import AccuracyRequest, Prompts
@@ -93,8 +94,15 @@ def test_other_devices_are_not_waited_for(
     holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "lasting_name", lambda device: f"another {device}")
-    with turns.turn([CPU], "Mine", unheard) as report:
-        report("at once", 0.5)
+    seen: list[str] = []
+
+    def report(stage: str, share: float) -> None:
+        assert "Waiting" not in stage
+        seen.append(stage)
+
+    with turns.turn([CPU], "Mine", report) as told:
+        told("at once", 0.5)
+    assert seen == ["at once"]
 
 
 def test_what_another_process_does_is_seen_while_it_does_it(holder: subprocess.Popen[str]) -> None:
@@ -121,6 +129,15 @@ def test_another_process_stops_when_it_is_asked_to(holder: subprocess.Popen[str]
     assert holder.returncode == 1
     assert err.strip().endswith("Cancelled")
     assert not [*urgency.TURNS.glob("*.stop")]
+
+
+def test_a_stop_that_cannot_be_asked_for_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(urgency, "TURNS", tmp_path / "file" / "turns")
+    with pytest.raises(UserError, match=r"Process 7 cannot be asked to stop .* End it there"):
+        turns.stop(turns.Notice("0" * 32, 7, "Theirs", 0.0))
 
 
 def test_a_stop_is_for_the_work_it_was_meant_for() -> None:
