@@ -16,6 +16,7 @@ from backend.loading import LoadedModel, in_float32
 from backend.path_patching import Progress
 from backend.placement import Dtype
 from backend.reports import correctly_answered
+from backend.requests import Prompts
 from backend.results import Stage
 from backend.run_pairs import RunPairs
 from backend.shelf import until_unload
@@ -38,7 +39,7 @@ class Noise:
     noise: float
     largest: float
     weakest: float
-    n: int
+    prompts: Prompts
 
     @property
     def drowns(self) -> bool:
@@ -75,7 +76,8 @@ def probe(
         stage, rough = (find_stage(each, group, receivers, told[i]) for i, each in enumerate(pairs))
         kept = [abs(float(stage.mean[head])) for head in stage.strongest(SIZES[group])]
         noise = float(abs(stage.mean - rough.mean).max())
-        found.append(Noise(group.name, noise, max(kept, default=0.0), min(kept, default=0.0), n))
+        largest, weakest = max(kept, default=0.0), min(kept, default=0.0)
+        found.append(Noise(group.name, noise, largest, weakest, Prompts(n, boxes, seed)))
     return tuple(found)
 
 
@@ -110,7 +112,7 @@ def verdict(found: tuple[Noise, ...], dtype: Dtype) -> str:
         )
     if not said:
         said.append(f"Rounding in {dtype.name} is smaller than the scores in every group.")
-    return f"{' '.join(said)} Largest rounding error: {numbers}; {found[0].n} prompts."
+    return f"{' '.join(said)} Largest rounding error: {numbers}; {found[0].prompts}."
 
 
 def _list(groups: list[str]) -> str:

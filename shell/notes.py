@@ -38,7 +38,7 @@ def show_noise(name: str) -> None:
         waiting.follow(asked)
         return
     text, is_warning = asked.parts[0]
-    (st.warning if is_warning else st.caption)(text)
+    (st.warning if is_warning else st.caption)(f"{unmarked(catalogue.label(name))}: {text}")
 
 
 def _noise(name: str, report: jobs.Report) -> Iterator[tuple[str, bool]]:

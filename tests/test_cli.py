@@ -78,7 +78,7 @@ def test_discover_in_small_numbers_tells_the_noise(capsys: pytest.CaptureFixture
     code, _, err = run(capsys, "discover", "base", "--prompts", "5", "--dtype", "bfloat16")
     assert code == 0
     assert "ounding in bfloat16" in err
-    assert "8 prompts." in err
+    assert "8 prompts, seed 0, 7 boxes." in err
 
 
 def test_accuracy_is_what_the_model_answers(

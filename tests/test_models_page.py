@@ -123,7 +123,9 @@ def test_small_numbers_come_with_a_verdict_on_their_noise() -> None:
     for name in ("models", "discover"):
         test.switch_page(f"pages/{name}.py").run()
         said = [*test.warning, *test.caption]
-        assert any("ounding in bfloat16" in element.value for element in said)
+        told = [element.value for element in said if "ounding in bfloat16" in element.value]
+        assert [text.startswith("Base: ") for text in told] == [True]
+        assert told[0].endswith("8 prompts, seed 0, 7 boxes.")
 
 
 def test_a_model_that_cannot_be_had_says_what_to_do() -> None:
