@@ -1,1 +1,1 @@
-"""The engine: tasks, models, patching and measures. Importing it does not import torch."""
+"""The engine: tasks, models, patching and statistics. Importing it does not import torch."""

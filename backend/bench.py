@@ -10,6 +10,7 @@ from weakref import ref
 
 from torch import Tensor
 
+from backend.answers import Answers, read_answers
 from backend.attention import AttentionMass, attention_mass
 from backend.clicks import CleanRun, clean_logits, patched_logits, prepare_clean
 from backend.cmap import compatible
@@ -18,7 +19,6 @@ from backend.errors import UserError
 from backend.faithfulness import Backdrop, circuit_logits, prepare_backdrop, with_values
 from backend.jobs import Report
 from backend.loading import LoadedModel
-from backend.measures import Answers, read_answers
 from backend.memory import check_fits
 from backend.setting import Intervention, Mode, Reading, Setting
 from backend.shelf import load, until_unload

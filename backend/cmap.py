@@ -25,9 +25,9 @@ from backend.clicks import patched_logits
 from backend.compare import same_prompts
 from backend.errors import UserError
 from backend.loading import LoadedModel
-from backend.measures import mean_difference, recovery, wilson
 from backend.path_patching import Progress
 from backend.results import Cmap, HeadMap, Part, Transplanted
+from backend.statistics import mean_difference, recovery, wilson
 from backend.subject import Batch, Questions, Right, Subject, silent
 from backend.transplants import foreign, transplanted_logits
 from backend.vital import VITAL, vital_head_outputs

@@ -24,7 +24,6 @@ import numpy as np
 from backend.circuit import Circuit, Group, Head, ModelShape, Site
 from backend.errors import UserError
 from backend.loading import LoadedModel, has_output_adapter, without_output_adapter
-from backend.measures import mean_difference, mean_estimate, ratio, ratio_difference, wilson
 from backend.path_patching import Progress
 from backend.results import (
     AsInPaper,
@@ -35,6 +34,7 @@ from backend.results import (
     ModelFigures,
     RandomCircuits,
 )
+from backend.statistics import mean_difference, mean_estimate, ratio, ratio_difference, wilson
 from backend.subject import Right, Subject, between, silent
 from backend.tasks import reference_prompts, sample_prompts
 from backend.vital import VITAL

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from backend.circuit import Circuit, Group, Site
-from backend.measures import mean_difference, mean_estimate, wilson
 from backend.path_patching import Progress
 from backend.results import Completeness, Removal
+from backend.statistics import mean_difference, mean_estimate, wilson
 from backend.subject import Subject, between, silent
 
 N_RANDOM_SETS = 20

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from backend import kept
 from backend.circuit import READING_ORDER, Circuit, Group, Head
-from backend.measures import mean_estimate
 from backend.path_patching import Progress, scores_of
 from backend.results import Edge, Edges
 from backend.run_pairs import RunPairs
+from backend.statistics import mean_estimate
 from backend.subject import between, silent
 
 _NEXT = dict(pairwise(READING_ORDER))

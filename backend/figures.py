@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from backend import catalogue
 from backend.circuit import Head
-from backend.measures import Z_95, Estimate
 from backend.methods import TOKEN_WORDS
 from backend.requests import Request, models_of
 from backend.results import (
@@ -22,6 +21,7 @@ from backend.results import (
     Stage,
     Transplanted,
 )
+from backend.statistics import Z_95, Estimate
 
 
 class Figure(NamedTuple):

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from backend.circuit import Circuit, Group, Head, Site
-from backend.measures import ratio, wilson
 from backend.path_patching import Progress
 from backend.results import HeadContribution, Minimality
+from backend.statistics import ratio, wilson
 from backend.subject import Right, Subject, between, silent
 
 REMOVED_SHARE = 0.3

@@ -20,8 +20,8 @@ import numpy as np
 
 from backend.circuit import Circuit, Group, Head, ModelShape
 from backend.errors import UserError
-from backend.measures import Estimate, wilson
 from backend.saved import revived
+from backend.statistics import Estimate, wilson
 
 FOLDER = Path(__file__).parent.parent / "cache" / "published"
 CITATION = (

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 
 from backend.anatomy import last_logits
+from backend.answers import Answers, read_answers
 from backend.circuit import Circuit
 from backend.errors import UserError
 from backend.loading import LoadedModel
-from backend.measures import Answers, mean_estimate, ratio, read_answers, wilson
 from backend.memory import memory_errors_explained, prompt_batches
 from backend.path_patching import Progress
 from backend.results import AccuracyReport, FaithfulnessReport
+from backend.statistics import mean_estimate, ratio, wilson
 from backend.subject import Subject, silent
 from backend.tasks import PromptSet, sample_prompts, select
 from backend.vital import input_ids

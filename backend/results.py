@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.circuit import Circuit, Group, Head
-from backend.measures import Estimate
+from backend.statistics import Estimate
 
 _ROUNDING = 1e-12
 

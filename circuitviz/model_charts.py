@@ -13,8 +13,8 @@ import altair as alt
 import pandas as pd
 
 from backend.circuit import READING_ORDER, Group, Head
-from backend.measures import Estimate
 from backend.results import ModelFigures, Transplanted
+from backend.statistics import Estimate
 from circuitviz.bare import bare
 from circuitviz.palette import COLOURS, INK
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from math import isnan
 
-from backend.measures import Estimate
+from backend.statistics import Estimate
 
 Cell = Estimate | str
 MINUS = "\N{MINUS SIGN}"

@@ -11,10 +11,10 @@ import pandas as pd
 import streamlit as st
 
 from backend import catalogue
-from backend.measures import Estimate
 from backend.requests import ComparisonRequest
 from backend.results import Comparison, Difference, ModelFigures, RandomCircuits
 from backend.saved import plain
+from backend.statistics import Estimate
 from circuitviz.model_charts import accuracy_chart, knockout_chart
 from circuitviz.tables import Cell, figures_table, signed
 from shell.choices import sizes

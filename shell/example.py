@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from backend.measures import Answers
+from backend.answers import Answers
 from circuitviz.charts import answer_bars
 from circuitviz.prompt import prompt_html
 

@@ -6,15 +6,9 @@ from math import isnan
 
 import streamlit as st
 
-from backend.measures import (
-    Answers,
-    Estimate,
-    mean_difference,
-    mean_estimate,
-    ratio,
-    wilson,
-)
+from backend.answers import Answers
 from backend.setting import Reading
+from backend.statistics import Estimate, mean_difference, mean_estimate, ratio, wilson
 
 _RATIO_HELP = {
     Reading.circuit: "Accuracy of the circuit as it stands, divided by the accuracy of the whole "

@@ -11,9 +11,9 @@ from streamlit.delta_generator import DeltaGenerator
 
 from backend import catalogue, published
 from backend.circuit import READING_ORDER, Group
-from backend.measures import Estimate
 from backend.published import LABELS, Flaw
 from backend.results import Cmap, Comparison, Completeness
+from backend.statistics import Estimate
 from circuitviz.palette import COLOURS
 from circuitviz.paper_charts import accuracy_bars, transplant_bars
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars

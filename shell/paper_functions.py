@@ -8,8 +8,8 @@ import streamlit as st
 
 from backend import published
 from backend.circuit import READING_ORDER, Group
-from backend.measures import Estimate
 from backend.published import LABELS, Desideratum, Flaw
+from backend.statistics import Estimate
 from circuitviz.paper_charts import desiderata_bars, knockout_lines
 from circuitviz.tables import figures_table
 from shell.paper import show_flaws

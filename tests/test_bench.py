@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.answers import read_answers
 from backend.bench import Bench, answers, prepare, source_values
 from backend.circuit import Circuit, Group, Head
 from backend.clicks import patched_logits_plainly
 from backend.errors import UserError
 from backend.faithfulness import circuit_logits_plainly
-from backend.measures import read_answers
 from backend.setting import Intervention, Mode, Reading, Setting, intervention
 from backend.tasks import reference_prompts
 from backend.vital import mean_head_outputs, vital_head_outputs

@@ -15,8 +15,8 @@ from backend import catalogue
 from backend.circuit import Circuit
 from backend.cmap import cmap, group_sets
 from backend.compare import compare, examine
-from backend.measures import Estimate
 from backend.shelf import load
+from backend.statistics import Estimate
 from backend.subject import Subject
 from tests.dashboard import watched_pages
 

@@ -17,9 +17,9 @@ from backend.cmap import cmap, compatible, group_sets, head_map
 from backend.compare import examine
 from backend.errors import UserError
 from backend.loading import LoadedModel
-from backend.measures import recovery
 from backend.placement import Dtype, Placement
 from backend.results import Part
+from backend.statistics import recovery
 from backend.tasks import sample_prompts
 from backend.transplants import foreign, transplanted_logits
 from backend.vital import all_sites, vital_head_outputs

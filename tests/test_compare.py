@@ -18,9 +18,9 @@ from backend.compare import compare, examine, overlap, random_circuits
 from backend.errors import UserError
 from backend.faithfulness import circuit_logits_plainly
 from backend.loading import LoadedModel
-from backend.measures import wilson
 from backend.memory import chunks
 from backend.reports import faithfulness_report
+from backend.statistics import wilson
 from backend.vital import vital_means
 from tests import planted, tiny
 

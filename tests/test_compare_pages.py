@@ -14,11 +14,11 @@ from backend.circuit import Circuit, Group, Head, Position, Site
 from backend.cli import main
 from backend.cmap import cmap, group_sets
 from backend.compare import as_in_paper, compare, examine, overlap
-from backend.measures import Estimate
 from backend.methods import joined
 from backend.requests import CmapRequest, ComparisonRequest, Heads, Prompts
 from backend.results import Difference, Part
 from backend.shelf import load
+from backend.statistics import Estimate
 from backend.studies import run
 from circuitviz.tables import figures_table
 from shell import studies

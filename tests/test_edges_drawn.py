@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from backend.circuit import Circuit, Group, Head
-from backend.measures import Estimate
 from backend.results import Edge, Edges
 from backend.saved import plain
+from backend.statistics import Estimate
 from circuitviz.graph import LOGITS, circuit_graph
 from circuitviz.layout import circuit_layout
 from circuitviz.picture import circuit_picture

@@ -10,10 +10,10 @@ import pytest
 from backend.circuit import Circuit, Group, Head, Site
 from backend.completeness import completeness, random_sets
 from backend.errors import UserError
-from backend.measures import Estimate
 from backend.minimality import minimal_circuit, minimality
 from backend.results import HeadContribution
 from backend.saved import plain
+from backend.statistics import Estimate
 from tests import oracles, tiny
 from tests.circuits import CIRCUIT, Examined
 

@@ -10,9 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend import catalogue, jobs
+from backend.answers import Answers
 from backend.bench import Bench, answers, load, prepare
 from backend.circuit import Circuit, Group, Head
-from backend.measures import Answers
 from backend.setting import Intervention, Mode, Reading, Setting, intervention
 from shell.history import History, Switches
 from shell.view import View

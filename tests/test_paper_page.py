@@ -17,7 +17,6 @@ from streamlit.testing.v1 import AppTest
 from backend import catalogue, published, store, studies
 from backend.circuit import Group, Head
 from backend.cli import main
-from backend.measures import Estimate
 from backend.requests import (
     CmapRequest,
     ComparisonRequest,
@@ -36,6 +35,7 @@ from backend.results import (
     Transplanted,
 )
 from backend.saved import plain
+from backend.statistics import Estimate
 from circuitviz.paper_charts import knockout_lines, transplant_bars
 from shell import measured
 from shell.paper import published_scores

@@ -11,7 +11,6 @@ import pytest
 from backend import saved
 from backend.circuit import Group, Head, Position, Site
 from backend.errors import UserError
-from backend.measures import Estimate
 from backend.requests import CmapRequest, Heads, MinimalityRequest, Prompts
 from backend.results import (
     Cmap,
@@ -24,6 +23,7 @@ from backend.results import (
     Stage,
     Transplanted,
 )
+from backend.statistics import Estimate
 
 HALF = Estimate(0.5, 0.4, 0.6, 100)
 UNDEFINED = Estimate(math.nan, math.nan, math.nan, 100)

@@ -14,7 +14,9 @@ from backend.circuit import Circuit, Group
 from backend.cmap import transplanted
 from backend.compare import random_circuits
 from backend.loading import LoadedModel
-from backend.measures import (
+from backend.reports import correctly_answered
+from backend.results import Part
+from backend.statistics import (
     Z_95,
     Estimate,
     mean_difference,
@@ -23,8 +25,6 @@ from backend.measures import (
     recovery,
     wilson,
 )
-from backend.reports import correctly_answered
-from backend.results import Part
 from backend.subject import Subject
 from backend.tasks import reference_prompts, sample_prompts
 from backend.vital import all_sites

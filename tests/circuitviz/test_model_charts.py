@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from backend.circuit import Circuit, Group, Head
-from backend.measures import Estimate
 from backend.results import Knockout, ModelFigures, RandomCircuits, Transplanted
+from backend.statistics import Estimate
 from circuitviz.model_charts import accuracy_chart, head_chart, knockout_chart, transplant_chart
 from circuitviz.overlap import overlap_picture
 
