@@ -36,7 +36,15 @@ _KINDS = {
 }
 
 
-class Absent(UserError):
+class Unreadable(UserError):
+    """A file that is not read; `reason` is a clause about it."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{shown(path)} cannot be read: {reason}. Mend it or choose another.")
+        self.reason = reason
+
+
+class Absent(Unreadable):
     """There is no such file."""
 
 
@@ -51,45 +59,38 @@ def is_file(path: Path) -> bool:
 def read(path: Path, at_most: int) -> bytes:
     """What is in an ordinary file of at most so many bytes, or in one that a link leads to.
 
-    Raises Absent when there is none, and UserError that says why it is not read otherwise.
+    Raises Absent when there is none, and Unreadable when it is something else.
     """
     try:
         # Some devices do something when they are opened; what comes in between is seen below.
-        _refuse_odd(path, path.stat())
+        _refuse_odd(path, path.stat(), at_most)
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
-            _refuse_odd(path, os.fstat(handle))
-            data = file.read(at_most + 1)
+            state = os.fstat(handle)
+            _refuse_odd(path, state, at_most)
+            return file.read(state.st_size)
     except ValueError as error:  # a NUL is in its name
-        raise Absent(f"There is no file {shown(path)}. Choose another.") from error
+        raise Absent(path, "there is no such file") from error
     except OSError as error:
         if error.errno in _NOWHERE:
-            raise Absent(f"There is no file {shown(path)}. Choose another.") from error
-        raise UserError(
-            f"{shown(path)} cannot be read ({error.strerror}). Mend its rights, or delete it."
-        ) from error
-    if len(data) > at_most:
-        raise UserError(
-            f"{shown(path)} has more than {at_most / MB:.0f} MB, too much for what it should hold. "
-            "Choose another file, or delete it."
-        )
-    return data
+            raise Absent(path, "there is no such file") from error
+        raise Unreadable(path, str(error.strerror)) from error
 
 
 def read_text(path: Path, at_most: int) -> str:
-    """The text of a file; raises as `read` does, and UserError for what is not UTF-8."""
+    """The text of a file; raises as `read` does, and Unreadable for what is not UTF-8."""
     try:
         return read(path, at_most).decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{shown(path)} is not text in UTF-8. Mend it or delete it.") from error
+        raise Unreadable(path, "it is not text in UTF-8") from error
 
 
 def read_json(path: Path, at_most: int) -> Any:
-    """The JSON in a file; raises as `read` does, and UserError for what `json_of` refuses."""
+    """The JSON in a file; raises as `read` does, and Unreadable for what `json_of` refuses."""
     try:
         return json_of(read(path, at_most))
     except ValueError as error:
-        raise UserError(f"{shown(path)} cannot be used: {error}. Mend it or delete it.") from error
+        raise Unreadable(path, str(error)) from error
 
 
 def json_of(content: str | bytes) -> Any:
@@ -159,12 +160,12 @@ def obstacle(path: Path) -> str | None:
 _TOO_DEEP = f"it is nested more than {_DEEPEST} deep"
 
 
-def _refuse_odd(path: Path, state: os.stat_result) -> None:
+def _refuse_odd(path: Path, state: os.stat_result, at_most: int) -> None:
     if not stat.S_ISREG(state.st_mode):
         kind = _KINDS.get(stat.S_IFMT(state.st_mode), "something else")
-        raise UserError(
-            f"{shown(path)} is {kind}, not an ordinary file. Choose another, or take it away."
-        )
+        raise Unreadable(path, f"it is {kind}, not an ordinary file")
+    if state.st_size > at_most:
+        raise Unreadable(path, f"it has more than {at_most / MB:.0f} MB")
 
 
 def _whole_number(digits: str) -> int:
