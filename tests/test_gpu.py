@@ -68,7 +68,8 @@ def test_the_bundled_scores_are_the_same_on_a_gpu() -> None:
         pairs = RunPairs(base.model, prompts, counterfactual_prompts(base.tokenizer, prompts))
         receivers = catalogue.circuit("base").heads(Group.A)
         scores.append(scores_of(pairs, Group.B, receivers).numpy())
-    np.testing.assert_allclose(*scores, atol=1e-4)
+    # A relative change is huge where the clean run hardly says the answer at all.
+    np.testing.assert_allclose(*scores, atol=1e-4, rtol=1e-3)
 
 
 def test_a_full_memory_is_explained_and_leaves_the_model_usable(
