@@ -75,7 +75,8 @@ def add_to(commands: Any) -> None:
         "--part",
         choices=Part.__members__,
         default="output",
-        help="what of a head: its output, q, k or v (default: output)",
+        help="what of a head: its output, q, k or v (default: output); k and v are those of all "
+        "tokens that it sees, its own included, which the authors’ code leaves as it is",
     )
     _add_rest(cmap, 500)
 

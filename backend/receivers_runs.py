@@ -1,4 +1,4 @@
-"""Receivers' runs of path patching: queries or values come from sender runs, all else follows.
+"""Receivers' runs of path patching: what they receive comes from sender runs, all else follows.
 
 A run starts at the first receiver above the sender and at the group's token, over cached keys and
 values of the tokens before it. In the first layer that receives values, attention is as it was: a
@@ -50,10 +50,10 @@ def receivers_runs(
     n_heads = scene.clean.shape[2]
     variants = torch.arange(n_heads).chunk(ceil(n_heads * tokens.shape[1] / _ROWS_AT_ONCE))
     for first, below in groupby(sending, first_receiver):
-        if projection == "q_proj":
-            start, enter = first, _as_they_were(scene, first)
-        else:
+        if projection == "v_proj":
             start, enter = first + 1, _moved_by_values(scene, first, tokens, context)
+        else:
+            start, enter = first, _as_they_were(scene, first)
         for layer in below:
             received = _received(scene, layer, receivers, projection)
             finals = []

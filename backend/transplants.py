@@ -10,7 +10,9 @@ Every prompt uses its own tokens. Held fixed: nobody else reads what is transpla
 the same head at other tokens, and of other heads at the site's token, come from the target's own
 queries, keys and values, computed in this run; downstream of the site everything is recomputed.
 (The authors' code sets head outputs at all tokens but the last back to the untouched target's. For
-sites at the last token that is the same; of sites before it, it would leave nothing.)
+sites at the last token that is the same; of sites before it, it would leave nothing. And of keys
+and values, it takes the source's at the tokens before the site only: what the site has to itself
+stays the target's there, and is the source's here.)
 
 Queries, keys and values are what leaves the projections of the source; the target norms and rotates
 them. Under grouped-query attention keys and values belong to a key-value head that several query

@@ -69,7 +69,8 @@ def choose_part() -> None:
         required=True,
         persist_state="session",
         help="The head output is the paper’s main result; queries, keys and values say through "
-        "which of its inputs a head got better.",
+        "which of its inputs a head got better. Keys and values are those of all tokens that a "
+        "head sees, its own included, which the authors’ code leaves as it is.",
     )
 
 

@@ -7,9 +7,12 @@ from functools import cache
 import pytest
 import torch
 
-from backend.anatomy import decoder
+from backend.anatomy import decoder, logits_of
 from backend.circuit import Group, Head
 from backend.path_patching import path_patching_scores
+from backend.plain_patching import patched_plainly
+from backend.receivers_runs import receivers_runs
+from backend.run_pairs import RunPairs, scenes
 from backend.tasks import counterfactual_prompts, sample_prompts
 from tests import oracles, tiny
 
@@ -53,6 +56,21 @@ def test_scores_equal_two_plain_runs_per_sender(maker, group):
     )
     # A score is p_patched / p_clean - 1: where the ratio is large, so is its rounding.
     torch.testing.assert_close(in_float32.double() + 1, expected + 1, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("projection", ["q_proj", "k_proj", "v_proj"])
+@pytest.mark.parametrize("maker", ["grouped", "gpt2"])
+def test_receivers_receive_what_they_are_said_to(maker, projection):
+    model = float64_model(maker)
+    pair = RunPairs(model, PROMPTS, COUNTERFACTUAL).of(slice(0, len(PROMPTS)))
+    plainly = dict(patched_plainly(pair, Group.C, range(3), RECEIVERS, projection))
+    for rows, scene in scenes(pair, pair.clean.run, Group.C):
+        for layer, final in receivers_runs(scene, range(3), RECEIVERS, projection):
+            torch.testing.assert_close(
+                logits_of(model, final), plainly[layer][rows], rtol=0, atol=1e-12
+            )
+    untouched = logits_of(model, pair.clean.run.residuals[-1][:, -1])
+    assert (plainly[0] - untouched[:, None]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("group", Group)
