@@ -20,6 +20,7 @@ from backend.faithfulness import Backdrop, circuit_logits, prepare_backdrop, wit
 from backend.jobs import Report
 from backend.loading import LoadedModel
 from backend.memory import check_fits
+from backend.runtime import at_work
 from backend.setting import Intervention, Mode, Reading, Setting
 from backend.shelf import load, until_unload
 from backend.subject import Subject
@@ -55,6 +56,11 @@ def prepare(setting: Setting, report: Report) -> Bench:
     """
     report("Loading the model", 0.1)
     loaded = load(setting.model)
+    with at_work(loaded.runtime):
+        return _prepared(setting, loaded, report)
+
+
+def _prepared(setting: Setting, loaded: LoadedModel, report: Report) -> Bench:
     model, tokenizer = loaded.model, loaded.tokenizer
     report("Writing the prompts", 0.4)
     prompts = sample_prompts(tokenizer, setting.n, setting.boxes, setting.seed)
@@ -91,7 +97,8 @@ def _source_values(of: ref[Bench], source: str) -> Tensor:
     other = load(source)
     if reason := compatible(other, bench.loaded):
         raise UserError(f"{reason} Choose a source of the same shape and tokenizer, loaded alike.")
-    return vital_head_outputs(other.model, bench.prompts)
+    with at_work(other.runtime):
+        return vital_head_outputs(other.model, bench.prompts)
 
 
 def answers(bench: Bench, intervention: Intervention) -> Answers:
@@ -106,12 +113,17 @@ def _answers(of: ref[Bench], intervention: Intervention) -> Answers:
         values = bench.values[intervention.mode]
     else:
         values = source_values(bench, intervention.source)
+    with at_work(bench.loaded.runtime):
+        return _read(_logits(bench, intervention, values), bench.prompts)
+
+
+def _logits(bench: Bench, intervention: Intervention, values: Tensor) -> Tensor:
     if intervention.reading is Reading.model:
-        return _read(patched_logits(bench.clean, intervention.off, values), bench.prompts)
+        return patched_logits(bench.clean, intervention.off, values)
     backdrop = bench.backdrop
     if intervention.mode is not Mode.mean:
         backdrop = with_values(backdrop, intervention.off, values)
-    return _read(circuit_logits(backdrop, intervention.on), bench.prompts)
+    return circuit_logits(backdrop, intervention.on)
 
 
 @until_unload(maxsize=2)

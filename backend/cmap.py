@@ -54,7 +54,8 @@ def compatible(source: LoadedModel, target: LoadedModel, part: Part = Part.outpu
 
 
 def _where(loaded: LoadedModel) -> str:
-    return f"on {loaded.placement.device} in {loaded.placement.dtype.name}"
+    tf32 = " with TF32" if loaded.placement.tf32 else ""
+    return f"on {loaded.placement.device} in {loaded.placement.dtype.name}{tf32}"
 
 
 def group_sets(

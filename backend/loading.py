@@ -36,6 +36,7 @@ from backend.errors import UserError
 from backend.fingerprints import weights_hash
 from backend.placement import SPREAD, Placement
 from backend.registry import Entry
+from backend.runtime import Runtime, at_work, runtime_for
 from backend.vocabulary import usable_vocabulary
 from backend.weights import base_of, folder_of, is_adapter, n_parameters
 
@@ -73,7 +74,8 @@ class LoadedModel:
 
     placement: where it is, its device decided; entry: what the registry said of it; base: what it
     shares with models of the same base; adapter: the folder of its PEFT adapter; is_taken_apart:
-    whether methods run only what can change (see `backend.decomposition`), or all of the model.
+    whether methods run only what can change (see `backend.decomposition`), or all of the model;
+    runtime: torch's switches while it works, None to leave them as they are.
     """
 
     name: str
@@ -85,6 +87,7 @@ class LoadedModel:
     base: Base | None = None
     adapter: Path | None = None
     is_taken_apart: bool = True
+    runtime: Runtime | None = None
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -131,11 +134,22 @@ def load_model(
             "config.json, model.safetensors and tokenizer.json that belong together, or choose "
             "another model."
         ) from error
-    torch.backends.cuda.matmul.allow_tf32 = placement.tf32
     shape = _checked_shape(name, model, base.tokenizer)
     told("Checking how it is built", 0.98)
+    runtime = runtime_for(sum(weight.numel() for weight in model.parameters()), placement.tf32)
+    with at_work(runtime):
+        is_taken_apart = holds(model)
     return LoadedModel(
-        name, model, base.tokenizer, shape, placement, entry, base, adapter, holds(model)
+        name,
+        model,
+        base.tokenizer,
+        shape,
+        placement,
+        entry,
+        base,
+        adapter,
+        is_taken_apart,
+        runtime,
     )
 
 

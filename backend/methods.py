@@ -44,6 +44,7 @@ from backend.results import (
     Stage,
     Transplanted,
 )
+from backend.runtime import at_work
 
 if TYPE_CHECKING:
     from backend.path_patching import Progress
@@ -236,11 +237,13 @@ def _edges(request: EdgesRequest, _: Finished, report: Report) -> Iterator[Any]:
     from backend.shelf import load
     from backend.stage_runs import run_pairs
 
-    circuit = request.heads.circuit
-    circuit.check(load(request.model).shape, catalogue.label(request.model))
+    circuit, loaded = request.heads.circuit, load(request.model)
+    circuit.check(loaded.shape, catalogue.label(request.model))
     told = _told(report, "Patching one edge after the other", 0.35, 1)
     pairs = run_pairs(request.model, request.prompts, report)
-    yield edges(pairs, circuit, request.model, told, _unfinished(request))
+    with at_work(loaded.runtime):
+        found = edges(pairs, circuit, request.model, told, _unfinished(request))
+    yield found
 
 
 def _unfinished(request: Request, part: int = 0) -> Path | None:

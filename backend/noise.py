@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from backend.circuit import Group
+from backend.circuit import Group, Head
 from backend.discovery import find_stage
 from backend.loading import LoadedModel, in_float32
 from backend.path_patching import Progress
@@ -19,6 +19,7 @@ from backend.reports import correctly_answered
 from backend.requests import Prompts
 from backend.results import Stage
 from backend.run_pairs import RunPairs
+from backend.runtime import at_work
 from backend.shelf import until_unload
 from backend.subject import between, silent
 from backend.tasks import counterfactual_prompts
@@ -63,22 +64,44 @@ def probe(
 
     Raises UserError when the model answers too few prompts right.
     """
-    placement = replace(loaded.placement, dtype=Dtype.float32)
-    exact = replace(loaded, model=in_float32(loaded.model), placement=placement)
+    exact = _exact(loaded)
     prompts = correctly_answered(exact, n, boxes, seed)
     counterfactual = counterfactual_prompts(loaded.tokenizer, prompts)
-    pairs = [RunPairs(one.model, prompts, counterfactual) for one in (exact, loaded)]
+    pairs = [(one, RunPairs(one.model, prompts, counterfactual)) for one in (exact, loaded)]
     found = []
     stage: Stage | None = None
     for number, group in enumerate(Group):
         receivers = stage.strongest(SIZES[list(Group)[number - 1]]) if stage else ()
         told = [between(progress, (number + i / 2) / 4, (number + (i + 1) / 2) / 4) for i in (0, 1)]
-        stage, rough = (find_stage(each, group, receivers, told[i]) for i, each in enumerate(pairs))
+        stage, rough = (
+            _stage(*pair, group, receivers, step) for pair, step in zip(pairs, told, strict=True)
+        )
         kept = [abs(float(stage.mean[head])) for head in stage.strongest(SIZES[group])]
         noise = float(abs(stage.mean - rough.mean).max())
         largest, weakest = max(kept, default=0.0), min(kept, default=0.0)
         found.append(Noise(group.name, noise, largest, weakest, Prompts(n, boxes, seed)))
     return tuple(found)
+
+
+def _exact(loaded: LoadedModel) -> LoadedModel:
+    """The same weights in float32, without TF32."""
+    return replace(
+        loaded,
+        model=in_float32(loaded.model),
+        placement=replace(loaded.placement, dtype=Dtype.float32, tf32=False),
+        runtime=loaded.runtime and replace(loaded.runtime, tf32=False),
+    )
+
+
+def _stage(
+    loaded: LoadedModel,
+    pairs: RunPairs,
+    group: Group,
+    receivers: tuple[Head, ...],
+    progress: Progress,
+) -> Stage:
+    with at_work(loaded.runtime):
+        return find_stage(pairs, group, receivers, progress)
 
 
 @until_unload(maxsize=8)

@@ -28,7 +28,7 @@ class Dtype(Enum):
 class Placement:
     """device: `auto` (the first GPU, or else the CPU), `cpu`, `cuda:N`, or `spread` over all GPUs.
 
-    tf32: whether a GPU may multiply float32 with 10-bit mantissas; holds for the whole process.
+    tf32: whether a GPU may multiply float32 with 10-bit mantissas while the model is at work.
     """
 
     device: str = AUTO

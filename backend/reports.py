@@ -13,6 +13,7 @@ from backend.loading import LoadedModel
 from backend.memory import memory_errors_explained, prompt_batches
 from backend.path_patching import Progress
 from backend.results import AccuracyReport, FaithfulnessReport
+from backend.runtime import at_work
 from backend.statistics import mean_estimate, ratio, wilson
 from backend.subject import Subject, silent
 from backend.tasks import PromptSet, sample_prompts, select
@@ -24,7 +25,7 @@ def whole_answers(loaded: LoadedModel, prompts: PromptSet) -> Answers:
     """The answers of the untouched model."""
     ids = input_ids(loaded.model, prompts)
     batches = prompt_batches(loaded.model, *ids.shape)
-    with memory_errors_explained(loaded.model, batches[0].stop):
+    with at_work(loaded.runtime), memory_errors_explained(loaded.model, batches[0].stop):
         logits = torch.cat([last_logits(loaded.model, ids[rows]) for rows in batches])
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return read_answers(exact.cpu().numpy(), prompts)

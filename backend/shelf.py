@@ -6,7 +6,6 @@ To look at what is there needs no torch; to load does, so pages load in a backgr
 from __future__ import annotations
 
 import gc
-import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,13 +21,10 @@ from backend.placement import Placement
 from backend.urgency import unheld
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from backend.loading import Base, LoadedModel, Told
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_TINY = 10_000_000
 _shelf: dict[str, _Held] = {}
 _bases: WeakValueDictionary[tuple[Path, str, str, str], Base] = WeakValueDictionary()
 _caches: list[Any] = []
@@ -45,7 +41,7 @@ class _Held:
 
 
 def load(name: str, placement: Placement | None = None, told: Told | None = None) -> LoadedModel:
-    """The model, loaded unless it is there, with as many threads as serve it best.
+    """The model, loaded unless it is there.
 
     Without a placement, it is taken as it is, or loaded with the default one. A model whose files
     have changed is loaded again. Raises UserError like `load_model`.
@@ -66,12 +62,9 @@ def load(name: str, placement: Placement | None = None, told: Told | None = None
         if known := fitting():
             return known
         unload(name)
-        import torch
-
         from backend.loading import load_model, untold
 
         loaded = load_model(name, placement or _usual, told or untold, _bases)
-        torch.set_num_threads(_threads(loaded.model))
         _shelf[name] = _Held(loaded, fingerprint(name, _precision(loaded.placement)))
         return loaded
 
@@ -155,9 +148,3 @@ def _placement(name: str) -> Placement:
 
 def _precision(placement: Placement) -> str:
     return placement.dtype.name + ("+tf32" if placement.tf32 else "")
-
-
-def _threads(model: nn.Module) -> int:
-    """On tensors as small as a tiny model's, threads cost more than they bring."""
-    n_parameters = sum(weight.numel() for weight in model.parameters())
-    return 1 if n_parameters < _TINY else os.cpu_count() or 1

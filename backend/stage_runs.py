@@ -16,6 +16,7 @@ from backend.reports import correctly_answered
 from backend.requests import Prompts, StageRequest
 from backend.results import Stage
 from backend.run_pairs import RunPairs
+from backend.runtime import at_work
 from backend.shelf import fingerprint_of, load, until_unload
 from backend.tasks import counterfactual_prompts
 
@@ -34,7 +35,8 @@ def stage(request: StageRequest, report: Report, kept_in: Path | None) -> Stage:
     def steps(done: int, total: int) -> None:
         report(name, _PREPARED + (1 - _PREPARED) * done / total)
 
-    scores = scores_of(pairs, request.group, request.receivers, steps, kept_in=kept_in)
+    with at_work(load(request.model).runtime):
+        scores = scores_of(pairs, request.group, request.receivers, steps, kept_in=kept_in)
     return summarised(scores, request.receivers)
 
 

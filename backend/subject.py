@@ -21,6 +21,7 @@ from backend.faithfulness import Backdrop, circuits_right, prepare_backdrop
 from backend.loading import LoadedModel
 from backend.memory import chunks, memory_errors_explained, moved
 from backend.path_patching import Progress
+from backend.runtime import at_work
 from backend.tasks import PromptSet, select
 from backend.vital import mean_head_outputs, vital_means
 
@@ -96,7 +97,8 @@ class Subject:
     @cached_property
     def means(self) -> Tensor:
         """Head outputs averaged over the reference: [n_layers, seq, n_heads, d_head]."""
-        return mean_head_outputs(self.loaded.model, self._reference)
+        with at_work(self.loaded.runtime):
+            return mean_head_outputs(self.loaded.model, self._reference)
 
     def run_by(self, loaded: LoadedModel) -> Subject:
         """The same prompts in another model, whose knocked-out heads take the means of this one."""
@@ -156,7 +158,8 @@ class Subject:
             with memory_errors_explained(self.loaded.model, size):
                 return kept.rows(folder, batch, len(questions), rest, told)
 
-        return torch.cat([column(*each) for each in enumerate(batches)], 1).numpy()
+        with at_work(self.loaded.runtime):
+            return torch.cat([column(*each) for each in enumerate(batches)], 1).numpy()
 
     def _batch(self, start: int) -> Batch:
         """The batch that begins with this prompt, beside the model; the oldest make room for it."""

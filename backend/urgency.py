@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from time import monotonic, sleep, time
 
 from backend.files import LOCAL
+from backend.runtime import standing_aside
 
 TURNS = LOCAL / "turns"
 """Where processes that share devices tell each other what they do."""
@@ -61,15 +62,16 @@ def hold(is_over: Callable[[], bool]) -> None:
     """Come back once nothing urgent runs, or it is over; never call it from urgent work."""
     if getattr(_here, "is_unheld", False):
         return
-    with _changed:
+    with standing_aside(), _changed:
         _changed.wait_for(lambda: not _n_urgent or is_over(), _MOST_HELD_S)
 
 
 def hold_for_others() -> None:
     """Come back once no other process has done anything urgent for a moment."""
     until = monotonic() + _MOST_HELD_S
-    while _is_marked_by_others() and monotonic() < until:
-        sleep(_MOMENT_S / 10)
+    with standing_aside():
+        while _is_marked_by_others() and monotonic() < until:
+            sleep(_MOMENT_S / 10)
 
 
 def look_again() -> None:

@@ -14,8 +14,7 @@ float32, with TF32 off; `--tf32` runs path patching once more with TF32 and comp
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import comb
@@ -31,6 +30,7 @@ from backend.discovery import summarised
 from backend.faithfulness import circuit_logits, circuit_logits_plainly, prepare_backdrop
 from backend.minimality import minimality
 from backend.run_pairs import RunPairs
+from backend.runtime import Runtime, at_work
 from backend.subject import Subject
 from backend.tasks import PromptSet, counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import (
@@ -108,7 +108,7 @@ def compare_stages(case: Case, with_tf32: bool = False) -> None:
 
 def _compare_tf32(case: Case, pairs: RunPairs, without: Mapping[Group, MeasuredStage]) -> None:
     print("With TF32       s   without   heads shared by the top 20   of these in the same place")
-    with tf32():
+    with at_work(Runtime(tf32=True, n_threads=torch.get_num_threads())):
         for group, stage in measure_stages(pairs, case.device, case.receivers):
             heads, expected = top_heads(stage.scores), top_heads(without[group].scores)
             shared = set(heads) & set(expected)
@@ -118,17 +118,6 @@ def _compare_tf32(case: Case, pairs: RunPairs, without: Mapping[Group, MeasuredS
                 f"{f'{len(shared)} of {len(expected)}':>28} {same:26}",
                 flush=True,
             )
-
-
-@contextmanager
-def tf32() -> Iterator[None]:
-    """Matrix products of float32 with TF32's shorter fractions, on GPUs that have it."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def top_heads(scores: Tensor) -> tuple[Head, ...]:

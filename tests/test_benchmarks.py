@@ -100,12 +100,5 @@ def test_the_top_heads_are_the_most_negative_in_order() -> None:
     assert engine.top_heads(scores) == (Head(1, 0), Head(0, 1))
 
 
-def test_tf32_is_left_as_it_was() -> None:
-    before = torch.get_float32_matmul_precision()
-    with engine.tf32():
-        assert torch.get_float32_matmul_precision() == "high"
-    assert torch.get_float32_matmul_precision() == before == "highest"
-
-
 def test_an_empty_circuit_asks_for_itself() -> None:
     assert engine.n_circuits_of_minimality(Circuit({}, "empty")) == 1
