@@ -7,13 +7,15 @@ from pathlib import Path
 from backend import registry
 from backend.circuit import Circuit
 from backend.errors import UserError
-from backend.files import LOCAL, write_atomically
+from backend.files import LOCAL, MB, read, write_atomically
 from backend.names import plain_name as plain_name
 from backend.registry import BUNDLED as BUNDLED
 from backend.registry import Entry
 
 SHIPPED_CIRCUIT = BUNDLED / "circuit.json"
 ADDED_CIRCUITS = LOCAL / "circuits"
+MAX_CIRCUIT_MB = 32
+"""With the scores of all heads, and the weights of 100,000 edges."""
 
 
 def bundled_models() -> tuple[str, ...]:
@@ -39,8 +41,11 @@ def label(name: str) -> str:
 
 def circuits() -> dict[str, Path]:
     """Circuit files by name: the one found in the bundled base, then those added here."""
-    added = sorted(ADDED_CIRCUITS.glob("*.json"))
-    return {"base": SHIPPED_CIRCUIT} | {path.stem: path for path in added}
+    added = {path.stem: path for path in sorted(ADDED_CIRCUITS.glob("*.json"))}
+    return {
+        "base": SHIPPED_CIRCUIT,
+        **{name: path for name, path in added.items() if name.isprintable() and name != "base"},
+    }
 
 
 def circuit(name: str) -> Circuit:
@@ -54,14 +59,8 @@ def circuit(name: str) -> Circuit:
 
 
 def read_circuit(path: Path) -> Circuit:
-    """Read a circuit file; raises UserError when it is missing or malformed."""
-    try:
-        return Circuit.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"The circuit file {path} cannot be read ({error}). "
-            "Choose a JSON file saved by this tool."
-        ) from error
+    """Read a circuit file; raises UserError when it is malformed, Unreadable or Absent."""
+    return Circuit.from_json(read(path, MAX_CIRCUIT_MB * MB))
 
 
 def circuit_name(name: str) -> str:
@@ -77,11 +76,9 @@ def add_circuit(file_name: str, content: bytes) -> str:
     Raises UserError for a name that is not plain and for a malformed file.
     """
     name = circuit_name(Path(file_name).stem)
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError("This file is not text. Choose a JSON file saved by this tool.") from error
-    checked = Circuit.from_json(text)
+    if len(content) > MAX_CIRCUIT_MB * MB:
+        raise UserError(f"This circuit has more than {MAX_CIRCUIT_MB} MB. Choose a smaller one.")
+    checked = Circuit.from_json(content)
     path = ADDED_CIRCUITS / f"{name}.json"
     try:
         write_atomically(path, checked.to_json())

@@ -10,8 +10,13 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from backend.errors import UserError
+from backend.files import json_of
+from backend.saved import plain
 
 FORMAT = "circuit-explorer/circuit/1"
+_LONGEST_NAME = 500
+_MOST = 10_000
+"""Layers, and heads in a layer, that any model has fewer of."""
 
 
 class Position(Enum):
@@ -156,7 +161,7 @@ class Circuit:
             "format": FORMAT,
             "name": self.name,
             "groups": groups,
-            "provenance": dict(self.provenance),
+            "provenance": plain(self.provenance),
         }
 
     def to_json(self) -> str:
@@ -164,7 +169,7 @@ class Circuit:
         return json.dumps(self.as_data(), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Circuit:
+    def from_json(cls, text: str | bytes) -> Circuit:
         """Read what to_json or the paper's authors wrote.
 
         The authors' files have no field “groups”, and call the groups `value_fetcher`,
@@ -172,8 +177,8 @@ class Circuit:
         that is wrong.
         """
         try:
-            data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+            data = json_of(text)
+        except ValueError as error:
             raise UserError(
                 f"This is not a circuit file: {error}. Choose a JSON file saved by this tool."
             ) from error
@@ -194,21 +199,44 @@ class Circuit:
         provenance = data.get("provenance", {})
         if not isinstance(provenance, dict):
             raise UserError("The field “provenance” must be an object. Mend it or leave it out.")
+        if not data["groups"] or not data["groups"].keys() <= Group.__members__.keys():
+            raise UserError(
+                f"The field “groups” holds {_some(list(data['groups']))}. Write the heads of A, B, "
+                "C and D there, of one or more of them."
+            )
         groups = {
             group: _parse_heads(f"groups.{group.name}", data["groups"].get(group.name, []))
             for group in Group
         }
-        return cls(groups, str(data.get("name", "circuit")), provenance)
+        return cls(groups, _parse_name(data.get("name", "circuit")), provenance)
+
+
+def _parse_name(name: Any) -> str:
+    is_line = isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME
+    if not is_line:
+        raise UserError(
+            f"The field “name” holds {_some(name)}. Write a line of text there, of at most "
+            f"{_LONGEST_NAME} letters, or leave it out."
+        )
+    return str(name)
 
 
 def _parse_heads(field_name: str, pairs: Any) -> tuple[Head, ...]:
     if not isinstance(pairs, list):
-        raise UserError(f"The field “{field_name}” must be a list. Mend the file.")
+        raise UserError(
+            f"The field “{field_name}” must be a list, and holds {_some(pairs)}. Mend the file."
+        )
     for pair in pairs:
         is_head = isinstance(pair, list) and len(pair) == 2
-        if not is_head or any(type(number) is not int or number < 0 for number in pair):
+        if not is_head or any(type(n) is not int or not 0 <= n < _MOST for n in pair):
             raise UserError(
-                f"The field “{field_name}” holds {pair!r}, which is not a head. "
+                f"The field “{field_name}” holds {_some(pair)}, which is not a head. "
                 "Write each head as [layer, index], both counted from 0."
             )
     return tuple(sorted({Head(*pair) for pair in pairs}))
+
+
+def _some(data: Any) -> str:
+    """What is in a field, or its beginning."""
+    text = json.dumps(data)
+    return text if len(text) <= 60 else f"{text[:60]}…"

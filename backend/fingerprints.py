@@ -16,7 +16,7 @@ from pathlib import Path
 
 from backend import registry
 from backend.errors import UserError
-from backend.files import LOCAL, write_atomically
+from backend.files import LOCAL, MB, read_json, write_atomically
 from backend.weights import base_of, cached, is_adapter
 
 HASHES = LOCAL / "hashes.json"
@@ -118,6 +118,7 @@ def _sign(path: Path) -> str:
 def _hashes() -> dict[str, str]:
     """Hashes by place, size and time; a file that cannot be read is begun anew."""
     try:
-        return {str(sign): str(known) for sign, known in json.loads(HASHES.read_text()).items()}
-    except (OSError, ValueError, AttributeError, RecursionError):
+        known = read_json(HASHES, 64 * MB)
+        return {str(sign): str(known) for sign, known in known.items()}
+    except (UserError, AttributeError):
         return {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import UserError
-from backend.files import LOCAL, write_atomically
+from backend.files import LOCAL, MB, Absent, is_file, read_text, write_atomically
 from backend.names import is_hub_name, plain_name
 
 BUNDLED = Path(__file__).parent / "models"
@@ -82,7 +82,7 @@ def place(text: str) -> Path | str:
     Raises UserError for anything else.
     """
     folder = _folder(text)
-    if any((folder / config).is_file() for config in _CONFIGS):
+    if any(is_file(folder / config) for config in _CONFIGS):
         return folder.resolve()
     if is_hub_name(text):
         return text
@@ -157,8 +157,10 @@ def remove(name: str) -> None:
 @lru_cache(maxsize=4)
 def _read_added(path: Path, _: int, __: int) -> Added:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        tables = tomllib.loads(read_text(path, MB))
+    except UserError as error:
+        return Added({}, str(error))
+    except (ValueError, RecursionError) as error:
         return Added({}, f"{path} cannot be read: {error}. Mend it or delete it.")
     entries, wrong = {}, []
     for name, table in tables.items():
@@ -234,9 +236,9 @@ def _base_first(name: str) -> tuple[bool, str]:
 
 def _text() -> str:
     try:
-        return ADDED.read_text(encoding="utf-8") if ADDED.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{ADDED} cannot be read: {error}. Mend it or delete it.") from error
+        return read_text(ADDED, MB)
+    except Absent:
+        return ""
 
 
 def _write(text: str) -> None:

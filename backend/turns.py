@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import monotonic, sleep, time
+from time import monotonic, sleep
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from backend import urgency
 from backend.devices import lasting_name
 from backend.errors import UserError
-from backend.files import write_atomically
+from backend.files import MB, read_json, write_atomically
 from backend.jobs import Cancelled, Report, seconds_left
 from backend.saved import plain, revived
 
@@ -35,19 +35,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Notice:
-    """What a process does in its turn, since when (seconds since 1970), and how far it is."""
+    """What a process does in its turn, how far it is, and after how many seconds it said so.
+
+    No moment is in it: clocks of processes differ, as on two machines, and may be set.
+    """
 
     id: str
     process: int
     title: str
-    since: float
     stage: str = "Starting"
     share: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """How long it has been running."""
-        return time() - self.since
+    seconds: float = 0.0
 
     @property
     def seconds_left(self) -> float | None:
@@ -70,7 +68,7 @@ def turn(devices: Collection[str], title: str, report: Report) -> Iterator[Repor
                 _take(place, report, held)
             except (OSError, NotImplementedError) as error:
                 _log.warning("Other processes are not waited for: %s", error)
-        yield _told(Notice(uuid4().hex, os.getpid(), title, time()), places, report)
+        yield _told(Notice(uuid4().hex, os.getpid(), title), places, report)
 
 
 def elsewhere() -> list[Notice]:
@@ -80,7 +78,7 @@ def elsewhere() -> list[Notice]:
         for place in urgency.TURNS.glob("*.json")
         if (notice := _read(place)) and notice.process != os.getpid() and _is_held(place)
     }
-    return sorted(found.values(), key=lambda notice: notice.since, reverse=True)
+    return sorted(found.values(), key=lambda notice: notice.seconds)
 
 
 def stop(notice: Notice) -> None:
@@ -127,7 +125,7 @@ def _take(place: Path, report: Report, held: ExitStack) -> None:
 
 def _told(notice: Notice, places: Collection[Path], report: Report) -> Report:
     """The report, which keeps the notice up to date and hears when the work is to stop."""
-    last = float("-inf")
+    started, last = monotonic(), float("-inf")
 
     def tell(stage: str, share: float) -> None:
         nonlocal last
@@ -139,21 +137,21 @@ def _told(notice: Notice, places: Collection[Path], report: Report) -> Report:
         if _wish(notice).exists():
             _wish(notice).unlink(missing_ok=True)
             raise Cancelled
+        now = replace(notice, stage=stage, share=share, seconds=last - started)
         with suppress(OSError):  # others then see an older notice
             for place in places:
-                write_atomically(
-                    place, json.dumps(plain(replace(notice, stage=stage, share=share)))
-                )
+                write_atomically(place, json.dumps(plain(now)))
 
     return tell
 
 
 def _read(place: Path) -> Notice | None:
     try:
-        notice: Notice = revived(Notice, json.loads(place.read_text("utf-8")))
-    except (OSError, ValueError, UserError):
+        notice: Notice = revived(Notice, read_json(place, MB))
+    except UserError:
         return None
-    return notice if _ID.fullmatch(notice.id) else None
+    is_ours = _ID.fullmatch(notice.id) and 0 <= notice.share <= 1 and notice.seconds >= 0
+    return notice if is_ours else None
 
 
 def _is_held(place: Path) -> bool:

@@ -10,9 +10,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic, sleep, time
+from time import monotonic, monotonic_ns, sleep
 
-from backend.files import LOCAL
+from backend.errors import UserError
+from backend.files import LOCAL, MB, read_text, write_atomically
 from backend.runtime import standing_aside
 
 TURNS = LOCAL / "turns"
@@ -26,6 +27,8 @@ _MOMENT_S = 0.5
 """How long a mark holds others: clicks in a talk come one after the other."""
 
 _n_urgent = 0
+_seen = "", float("-inf")
+"""The mark as it was last found, and when it was found so first."""
 _changed = threading.Condition()
 _here = threading.local()
 
@@ -81,14 +84,19 @@ def look_again() -> None:
 
 
 def _mark() -> None:
-    with suppress(OSError):  # without the folder, nobody else has ever been there
-        (TURNS / "urgent").write_text(str(os.getpid()))
+    mark = TURNS / "urgent"
+    with suppress(OSError):
+        if TURNS.is_dir():  # otherwise nobody else has ever been there
+            write_atomically(mark, f"{os.getpid()} {monotonic_ns()}")
 
 
 def _is_marked_by_others() -> bool:
-    mark = TURNS / "urgent"
+    """Whether the mark has changed a moment ago, by this process's clock alone."""
+    global _seen
     try:
-        is_fresh = abs(time() - mark.stat().st_mtime) < _MOMENT_S
-        return is_fresh and mark.read_text() != str(os.getpid())
-    except OSError:
+        mark = read_text(TURNS / "urgent", MB)
+    except UserError:
         return False
+    if mark != _seen[0]:
+        _seen = mark, monotonic()
+    return monotonic() - _seen[1] < _MOMENT_S and mark.split()[:1] != [str(os.getpid())]

@@ -11,8 +11,6 @@ from shell import joblist, state
 from shell.history import History
 from shell.view import MAX_SEED, N_PROMPTS
 
-_MAX_CIRCUIT_MB = 1
-
 
 def show() -> None:
     """Draw the sidebar; what is chosen lands in the session's state."""
@@ -42,7 +40,7 @@ def show() -> None:
                 "A circuit saved as JSON",
                 type="json",
                 key="uploaded_circuit",
-                max_upload_size=_MAX_CIRCUIT_MB,
+                max_upload_size=catalogue.MAX_CIRCUIT_MB,
                 on_change=_add_circuit,
             )
             if complaint := st.session_state.get("upload_complaint"):

@@ -68,11 +68,42 @@ def test_keep_is_a_smaller_circuit() -> None:
         ('{"value_fetcher": 3}', "value_fetcher"),
         ('{"struct_reader": [[1, "2"]]}', "struct_reader"),
         ('{"other": [[1, 2]]}', "groups"),
+        ('{"groups": {}}', "“groups” holds \\[\\].*Write the heads of A, B, C and D"),
+        ('{"groups": {"Value Fetcher": [[1, 2]]}}', "“groups” holds .*Value Fetcher"),
+        ('{"groups": {"a": [[1, 2]], "B": [[1, 2]]}}', '“groups” holds .*"a"'),
+        ('{"groups": {"A": {"1": 2}}}', "groups.A"),
+        ('{"groups": {"A": [[1, 2.0]]}}', "groups.A"),
+        ('{"groups": {"A": [[10000, 0]]}}', "groups.A"),
+        ('{"groups": {"A": [[0, 1, 2]]}}', "groups.A"),
+        ('{"groups": {"A": [null]}}', "groups.A"),
+        (f'{{"groups": {{"A": [[0, {"9" * 40}]]}}}}', "groups.A"),
+        (f'{{"groups": {{"A": [[0, {"9" * 5000}]]}}}}', "a number of 5000 digits"),
+        (f'{{"groups": {{"A": ["{"x" * 5000}"]}}}}', "groups.A.*xxx….*Write each head"),
+        ('{"groups": {"A": []}, "name": 3}', "name"),
+        ('{"groups": {"A": []}, "name": ""}', "name"),
+        (f'{{"groups": {{"A": []}}, "name": "{"x" * 501}"}}', "name"),
+        (r'{"groups": {"A": []}, "name": "two\nlines"}', "name"),
+        (r'{"groups": {"A": []}, "name": "\u202egnp"}', "name"),
+        (r'{"groups": {"A": []}, "name": "\ud800"}', "half of a letter"),
+        (r'{"groups": {"A": []}, "provenance": {"\udfff": 1}}', "half of a letter"),
+        (f'{{"groups": {{"A": []}}, "provenance": {{"a": {"[" * 70}{"]" * 70}}}}}', "deep"),
+        (b'{"groups": {"A": []}, "name": "\xff"}', "not text"),
     ],
 )
-def test_a_malformed_file_is_refused_by_field(text: str, field: str) -> None:
+def test_a_malformed_file_is_refused_by_field(text: str | bytes, field: str) -> None:
     with pytest.raises(UserError, match=field):
         Circuit.from_json(text)
+
+
+def test_a_circuit_without_heads_is_one() -> None:
+    assert Circuit.from_json('{"groups": {"A": []}}').members == ()
+    assert Circuit.from_json(Circuit({}).to_json()).members == ()
+
+
+def test_figures_that_are_not_numbers_are_written_as_json_has_them() -> None:
+    circuit = Circuit({}, provenance={"scores": {"A": [[float("nan"), float("inf"), 1.0]]}})
+    again = json.loads(circuit.to_json(), parse_constant=pytest.fail)
+    assert again["provenance"]["scores"]["A"] == [[None, None, 1.0]]
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,26 @@ def test_a_malformed_file_is_told_and_the_rest_still_works(
     assert added.read_bytes() == text.encode("latin-1")
 
 
+@pytest.mark.parametrize("deep", ["x = " + "[" * 5000, "x = " + "9" * 5000, 'x = "\\ud800"'])
+def test_a_file_that_would_break_its_reader_is_told(added: Path, deep: str) -> None:
+    added.parent.mkdir()
+    added.write_text(deep)
+    assert "cannot be read" in str(registry.added().complaint)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_pipe_a_folder_or_a_device_in_its_place_is_told_and_left(
+    added: Path, make: Callable[[Path], None]
+) -> None:
+    added.parent.mkdir()
+    make(added)
+    before = added.lstat()
+    assert "not an ordinary file. Mend it" in str(registry.added().complaint)
+    with pytest.raises(UserError, match="not an ordinary file"):
+        registry.add("new", "a/b")
+    assert added.lstat() == before
+
+
 def test_one_malformed_model_does_not_hide_another(added: Path) -> None:
     added.parent.mkdir()
     added.write_text('[good]\nsource = "a/b"\n[bad]\n')
@@ -124,7 +146,8 @@ def test_one_malformed_model_does_not_hide_another(added: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "nothing", "../base", "a/../b", "/no/where", "a/b/c", "x\0y", "~nobody-here"]
+    "name",
+    ["", "nothing", "../base", "a/../b", "/no/where", "a/b/c", "x\0y", "~nobody-here", "a" * 300],
 )
 def test_unknown_names_never_become_paths(name: str) -> None:
     with pytest.raises(UserError, match="There is no model"):

@@ -159,7 +159,15 @@ def test_where_nothing_can_be_locked_work_goes_on(
 
 
 @pytest.mark.parametrize(
-    "text", ["{", '{"id": 3}', '{"id": "../x", "process": 1, "title": "", "since": 0}']
+    "text",
+    [
+        "{",
+        "[" * 100_000,
+        '{"id": 3}',
+        '{"id": "../x", "process": 1, "title": ""}',
+        f'{{"id": "{"0" * 32}", "process": 1, "title": "", "share": 7}}',
+        f'{{"id": "{"0" * 32}", "process": 1, "title": "", "seconds": null}}',
+    ],
 )
 def test_a_damaged_notice_is_passed_over(holder: subprocess.Popen[str], text: str) -> None:
     (place,) = urgency.TURNS.glob("*.json")
@@ -216,9 +224,11 @@ def test_a_command_that_is_stopped_says_what_is_kept(
     assert "stopped from the dashboard. What was finished is kept" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("written", [0, 10**9, 10**11])
 def test_work_holds_while_someone_clicks_in_another_process(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
+    """Whatever the clock says by which files are dated: long ago, or far in the future."""
     now = [1000.0]
     held: list[float] = []
 
@@ -227,17 +237,16 @@ def test_work_holds_while_someone_clicks_in_another_process(
         now[0] += seconds
 
     monkeypatch.setattr(urgency, "monotonic", lambda: now[0])
-    monkeypatch.setattr(urgency, "time", lambda: now[0])
     monkeypatch.setattr(urgency, "sleep", sleep)
     mark = urgency.TURNS / "urgent"
     with turns.turn([CPU], "Mine", unheard) as report:
         report("without a mark", 0.1)
         with urgency.urgent():
             report("marked by this process", 0.2)
-        assert mark.read_text() == str(os.getpid())
+        assert mark.read_text().split()[0] == str(os.getpid())
         assert not held
-        mark.write_text("another")
-        os.utime(mark, (now[0], now[0]))
+        mark.write_text(f"another {written}")
+        os.utime(mark, (written, written))
         report("marked by another", 0.3)
         assert sum(held) == pytest.approx(0.5, abs=0.06)
         report("long ago", 0.4)
