@@ -1,5 +1,11 @@
 """The door: everything that the pages share is in `shell`."""
 
-import shell
+import streamlit as st
 
-shell.main()
+import shell
+from shell.protection import MIDDLEWARE
+
+if __name__ == "__main__":  # so Streamlit starts this file for each session
+    shell.main()
+else:  # and so once, for the server
+    app = st.App(__file__, middleware=MIDDLEWARE)

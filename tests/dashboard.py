@@ -33,10 +33,13 @@ def chromium() -> str | None:
 
 
 @contextmanager
-def serving(script: Path, *options: str, local: Path | None = None) -> Iterator[str]:
+def serving(
+    script: Path, *options: str, local: Path | None = None, health_host: str = "localhost"
+) -> Iterator[str]:
     """The address of a new server process for the script, up and healthy.
 
-    What it measures it keeps in `local`, if given. It ends by SIGKILL, without time for anything.
+    What it measures it keeps in `local`, if given. It is asked for its health as `health_host`.
+    It ends by SIGKILL, without time for anything.
     """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -50,7 +53,7 @@ def serving(script: Path, *options: str, local: Path | None = None) -> Iterator[
     )
     try:
         address = f"http://localhost:{port}"
-        _wait_until_healthy(address)
+        _wait_until_healthy(address, health_host)
         yield address
     finally:
         server.kill()
@@ -96,11 +99,12 @@ def _is_external(url: str) -> bool:
     return not url.startswith(("http://localhost:", "ws://localhost:", "data:", "blob:"))
 
 
-def _wait_until_healthy(address: str) -> None:
+def _wait_until_healthy(address: str, host: str) -> None:
+    asked = urllib.request.Request(f"{address}/_stcore/health", headers={"Host": host})
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
+            with urllib.request.urlopen(asked, timeout=1):
                 return
         except OSError:
             time.sleep(0.05)
