@@ -20,6 +20,7 @@ from shell.example import chosen_prompt, show_example  # noqa: E402
 from shell.notes import show_notes  # noqa: E402
 from shell.numbers import announce, show_numbers  # noqa: E402
 from shell.switches import show_readings, show_switches  # noqa: E402
+from shell.words import unmarked  # noqa: E402
 
 if TYPE_CHECKING:
     from backend.bench import Bench
@@ -51,7 +52,8 @@ def explore(bench: Bench, circuit: Circuit) -> None:
         show_numbers(view.reading, bench.whole, before, after)
         show_example(bench, before, after, prompt)
         st.caption(
-            f"{catalogue.label(view.model)} · circuit “{view.circuit}” · {view.n} prompts, seed "
+            f"{unmarked(catalogue.label(view.model))} · circuit “{unmarked(view.circuit)}” · "
+            f"{view.n} prompts, seed "
             f"{view.seed}, {view.boxes} boxes · means over {bench.n_reference} reference prompts"
         )
         show_notes([view.model])
@@ -66,7 +68,7 @@ try:
     circuit.check(bench.loaded.shape, catalogue.label(view.model))
     state.keep_only(circuit, bench.loaded.shape)
 except UserError as error:
-    st.error(str(error))
+    st.error(unmarked(error))
 else:
     state.show_complaints()
     explore(bench, circuit)

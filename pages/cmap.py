@@ -14,6 +14,7 @@ from backend.requests import CmapRequest  # noqa: E402
 from backend.results import Part  # noqa: E402
 from shell import choices, state, studies, transplant, waiting  # noqa: E402
 from shell.notes import show_notes  # noqa: E402
+from shell.words import unmarked  # noqa: E402
 
 _STUDY = "transplants"
 
@@ -46,7 +47,7 @@ def choose() -> CmapRequest:
         )
     st.caption(transplant.HELD_FIXED[request.part])
     if reason:
-        st.warning(f"This pair cannot be run: {reason} Choose two models of one shape.")
+        st.warning(f"This pair cannot be run: {unmarked(reason)} Choose two models of one shape.")
     return request
 
 
@@ -63,5 +64,5 @@ try:
     else:
         transplant.invite(request)
 except UserError as error:
-    st.error(str(error))
+    st.error(unmarked(error))
 state.write_address()

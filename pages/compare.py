@@ -23,6 +23,7 @@ from shell.comparison import (  # noqa: E402
 )
 from shell.notes import show_notes  # noqa: E402
 from shell.overlap import show_overlap  # noqa: E402
+from shell.words import unmarked  # noqa: E402
 
 _STUDY = "comparison"
 
@@ -77,12 +78,12 @@ try:
             show_notes(study.request.models)
     else:
         st.info(
-            f"Press Run to measure the circuit “{request.heads.name}” "
+            f"Press Run to measure the circuit “{unmarked(request.heads.name)}” "
             f"({choices.sizes(request.heads.circuit)}) in each of these models, on "
             f"{request.prompts}: the whole model, the circuit alone, random circuits of the same "
             "size, and what is left without each group. It takes a few seconds a model."
         )
     show_overlap(request.heads)
 except UserError as error:
-    st.error(str(error))
+    st.error(unmarked(error))
 state.write_address()

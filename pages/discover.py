@@ -14,6 +14,7 @@ from shell import discovery, state, studies, waiting  # noqa: E402
 from shell.found import show_found  # noqa: E402
 from shell.notes import show_noise, show_notes  # noqa: E402
 from shell.stages import SCORE, show_controls, show_run_all, show_stages  # noqa: E402
+from shell.words import unmarked  # noqa: E402
 
 discovery.set_defaults()
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -32,5 +33,5 @@ show_noise(now.plan.setting.model)
 try:
     show_found(now)
 except UserError as error:
-    st.error(str(error))
+    st.error(unmarked(error))
 state.write_address()

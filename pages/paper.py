@@ -10,6 +10,7 @@ shell.enter()
 
 from backend.errors import UserError  # noqa: E402
 from shell import paper, paper_figures, paper_functions, state  # noqa: E402
+from shell.words import unmarked  # noqa: E402
 
 SECTIONS = {
     "Circuit": paper.show_circuit,
@@ -30,5 +31,5 @@ for tab, show in zip(tabs, SECTIONS.values(), strict=True):
             try:
                 show(model)
             except UserError as error:
-                st.error(str(error))
+                st.error(unmarked(error))
 state.write_address()

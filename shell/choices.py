@@ -12,6 +12,7 @@ from backend.circuit import READING_ORDER, Circuit
 from backend.requests import Heads, Prompts, heads_of
 from backend.setting import Reading
 from shell import state
+from shell.words import unmarked
 
 
 def choose_heads(key: str) -> Heads:
@@ -26,7 +27,7 @@ def choose_heads(key: str) -> Heads:
     if on == whole.members:
         return whole
     offered = {
-        f"All of “{view.circuit}” ({len(whole.members)})": whole,
+        f"All of “{unmarked(view.circuit)}” ({len(whole.members)})": whole,
         f"Those switched on ({len(on)})": Heads(f"{view.circuit}, heads that are on", on),
     }
     chosen = st.segmented_control(

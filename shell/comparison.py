@@ -42,7 +42,7 @@ def show_table(request: ComparisonRequest, result: Comparison) -> None:
     )
     random = result.models[0].random
     st.caption(
-        f"Accuracy on {request.prompts}; circuit “{request.heads.name}” "
+        f"Accuracy on {request.prompts}; circuit “{unmarked(request.heads.name)}” "
         f"({sizes(request.heads.circuit)}). 95 % intervals: Wilson for accuracies, paired "
         "bootstrap over prompts for faithfulness = circuit / full model. Knocked-out heads give "
         f"each model’s own means over {result.models[0].n_reference} other prompts. Random "

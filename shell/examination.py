@@ -25,6 +25,7 @@ from backend.setting import Setting
 from circuitviz.palette import COLOURS
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
 from shell import studies, waiting
+from shell.words import unmarked
 
 Asked = MinimalityRequest | CompletenessRequest | EdgesRequest
 _LEAST_GAIN = 1.0
@@ -146,7 +147,7 @@ def _show_completeness(found: Completeness) -> None:
             gap = removal.difference
             words = f"{gap.value:+.3f}, 95 %: {gap.low:+.3f} to {gap.high:+.3f}"
             signed = words.replace("-", "\N{MINUS SIGN}")
-            st.markdown(f"Without all of **{removal.name}**: {signed}.")
+            st.markdown(f"Without all of **{unmarked(removal.name)}**: {signed}.")
         st.caption(f"Circuit − model, on {found.groups[0].difference.n} prompts.")
 
 

@@ -15,6 +15,7 @@ from shell import discovery, state
 from shell.discovery import Progress
 from shell.examination import show_examination, smaller, with_edges
 from shell.history import History
+from shell.words import unmarked
 
 _FOUND, _SELECTED = "found", "selected"
 
@@ -34,10 +35,13 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
     if not now.is_complete:
         st.caption(
             "What is found stands here when all four stages have run with the heads now kept. "
-            f"Until then this is “{selected}”, of the sidebar."
+            f"Until then this is “{unmarked(selected)}”, of the sidebar."
         )
         return catalogue.circuit(selected), _plain(f"{selected}-copy")
-    options = {_FOUND: "The circuit found here", _SELECTED: f"“{selected}”, of the sidebar"}
+    options = {
+        _FOUND: "The circuit found here",
+        _SELECTED: f"“{unmarked(selected)}”, of the sidebar",
+    }
     chosen = st.segmented_control(
         "Which circuit",
         list(options),
@@ -79,11 +83,11 @@ def _show_saving(circuit: Circuit, suggestion: str) -> None:
             "Open in the Circuit page", type="primary", on_click=_open, args=(circuit, key)
         )
     if complaint := st.session_state.pop("save_complaint", None):
-        st.error(complaint)
+        st.error(unmarked(complaint))
     elif opening:
         st.switch_page("pages/circuit.py")
     elif saved := st.session_state.pop("saved_as", None):
-        st.success(f"Saved as “{saved}”: choose it in the sidebar.")
+        st.success(f"Saved as “{unmarked(saved)}”: choose it in the sidebar.")
 
 
 def _save(circuit: Circuit, key: str) -> None:

@@ -12,6 +12,7 @@ from backend.errors import UserError
 from backend.jobs import Job, State
 from backend.turns import Notice
 from shell.waiting import how_it_ended, how_long, what_now
+from shell.words import unmarked
 
 _ACTIVE = (State.queued, State.running)
 
@@ -56,13 +57,13 @@ def _show(job: Job) -> None:
     with about, st.container(gap="xxsmall"):
         st.text(job.title)
         if state is State.running:
-            st.progress(job.share, f"{what_now(job)} {how_long(job)}")
+            st.progress(job.share, f"{unmarked(what_now(job))} {how_long(job)}")
         elif state is State.queued:
-            st.caption(what_now(job))
+            st.caption(unmarked(what_now(job)))
         elif state is State.failed:
-            st.caption(f":red[**Failed.**] {how_it_ended(job)}")
+            st.caption(f":red[**Failed.**] {unmarked(how_it_ended(job))}")
         else:
-            st.caption(how_it_ended(job))
+            st.caption(unmarked(how_it_ended(job)))
     with buttons, st.container(gap="xsmall"):
         st.button(
             "Open",
@@ -79,7 +80,7 @@ def _show_elsewhere(notice: Notice) -> None:
     about, buttons = st.columns([3.4, 1], gap="small")
     with about, st.container(gap="xxsmall"):
         st.text(notice.title)
-        st.progress(notice.share, f"{notice.stage} … {how_long(notice)}")
+        st.progress(notice.share, f"{unmarked(notice.stage)} … {how_long(notice)}")
         st.caption(f"Outside this dashboard, process {notice.process}; its result goes to Results.")
     with buttons:
         st.button(
@@ -95,7 +96,7 @@ def _stop(notice: Notice) -> None:
     try:
         turns.stop(notice)
     except UserError as error:
-        st.toast(str(error))
+        st.toast(unmarked(error))
 
 
 def _choose_again(job: Job) -> None:

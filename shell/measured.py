@@ -24,6 +24,7 @@ from backend.requests import (
 from backend.results import Cmap, Comparison, Completeness, Minimality, Part
 from shell.choices import sizes
 from shell.studies import local_time
+from shell.words import unmarked
 
 Result = TypeVar("Result")
 
@@ -40,7 +41,7 @@ class Measured(Generic[Result]):
     @property
     def setting(self) -> str:
         """The circuit and the prompts, in words."""
-        circuit = f"circuit “{self.heads.name}” ({sizes(self.heads.circuit)})"
+        circuit = f"circuit “{unmarked(self.heads.name)}” ({sizes(self.heads.circuit)})"
         return f"{self.prompts}; {circuit}; 95 % intervals"
 
 

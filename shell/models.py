@@ -78,7 +78,7 @@ def show_memory() -> None:
     for device in (cpu(), *found):
         st.progress(
             1 - device.free / device.total,
-            f"{device.name}: {_size(device.free)} of {_size(device.total)} free",
+            f"{unmarked(device.name)}: {_size(device.free)} of {_size(device.total)} free",
         )
     if not found and not _devices_job().future.done():
         st.caption("Looking for GPUs …")
@@ -103,13 +103,13 @@ def offer_to_add() -> None:
         st.text_input("Fine-tuned on (optional)", key="new_finetuned_on")
         st.form_submit_button("Add", on_click=_add)
         if complaint := st.session_state.get("add_complaint"):
-            st.error(complaint)
+            st.error(unmarked(complaint))
 
 
 def show_loading() -> None:
     """Models on their way, those that could not be loaded, and what is wrong in the user's file."""
     if complaint := registry.added().complaint:
-        st.warning(complaint)
+        st.warning(unmarked(complaint))
     for name, job in list(_loads().items()):
         if job.future.done() and not job.future.exception():
             del _loads()[name]

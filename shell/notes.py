@@ -20,7 +20,7 @@ def show_notes(names: Iterable[str]) -> None:
             for note in loaded.notes:
                 about.setdefault(note, []).append(unmarked(catalogue.label(name)))
     for note, labels in about.items():
-        st.caption(f"{', '.join(labels)}: {note}")
+        st.caption(f"{', '.join(labels)}: {unmarked(note)}")
 
 
 def show_noise(name: str) -> None:
@@ -38,7 +38,7 @@ def show_noise(name: str) -> None:
         waiting.follow(asked)
         return
     text, is_warning = asked.parts[0]
-    (st.warning if is_warning else st.caption)(f"{unmarked(catalogue.label(name))}: {text}")
+    (st.warning if is_warning else st.caption)(unmarked(f"{catalogue.label(name)}: {text}"))
 
 
 def _noise(name: str, report: jobs.Report) -> Iterator[tuple[str, bool]]:

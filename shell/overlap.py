@@ -12,6 +12,7 @@ from backend.requests import Heads
 from backend.results import GroupOverlap
 from circuitviz.overlap import overlap_picture
 from circuitviz.tables import figures_table
+from shell.words import unmarked
 
 
 def show_overlap(heads: Heads) -> None:
@@ -20,12 +21,12 @@ def show_overlap(heads: Heads) -> None:
     st.markdown("#### Are two circuits the same heads?")
     if not others:
         st.caption(
-            f"“{heads.name}” is the only circuit so far. Find another one, add its file in the "
-            "sidebar, or switch heads off in the Circuit page, and compare the two here."
+            f"“{unmarked(heads.name)}” is the only circuit so far. Find another one, add its file "
+            "in the sidebar, or switch heads off in the Circuit page, and compare the two here."
         )
         return
     name = st.selectbox(
-        f"“{heads.name}” against",
+        f"“{unmarked(heads.name)}” against",
         others,
         index=None,
         placeholder="Choose a second circuit",
@@ -37,6 +38,7 @@ def show_overlap(heads: Heads) -> None:
         return
     from backend.compare import overlap
 
+    first, second = unmarked(heads.name), unmarked(name)
     ours, theirs = heads.circuit, catalogue.circuit(name)
     found = overlap(ours, theirs)
     left, right = st.columns([1, 1.35], gap="medium")
@@ -48,8 +50,8 @@ def show_overlap(heads: Heads) -> None:
             )
         )
         st.caption(
-            f"Precision: share of the heads of “{heads.name}” that are in “{name}” too. Recall: "
-            f"share of the heads of “{name}” that are in “{heads.name}” too."
+            f"Precision: share of the heads of “{first}” that are in “{second}” too. Recall: share "
+            f"of the heads of “{second}” that are in “{first}” too."
         )
     with right:
         st.altair_chart(

@@ -21,6 +21,7 @@ from circuitviz.tables import figures_table
 from shell import measured
 from shell.examination import contribution_frame, removal_frame
 from shell.paper import show_flaws
+from shell.words import unmarked
 
 _HERE = "Measured here"
 _LEAST_GAIN = 0.01
@@ -101,7 +102,9 @@ def show_minimality(model: str) -> None:
             width="stretch",
             key="here_contributions",
         )
-        st.caption(f"{found.title}. {found.setting}; the dashed line is at {_LEAST_GAIN:.0%}.")
+        st.caption(
+            f"{unmarked(found.title)}. {found.setting}; the dashed line is at {_LEAST_GAIN:.0%}."
+        )
 
 
 def published_contributions(model: str, group: Group) -> pd.DataFrame:
@@ -237,7 +240,7 @@ def _show_comparison(found: measured.Measured[Comparison]) -> None:
             ],
         )
     )
-    st.caption(f"{found.title}: {found.setting}.")
+    st.caption(f"{unmarked(found.title)}: {found.setting}.")
 
 
 def _show_paper_cmap() -> None:
@@ -299,7 +302,7 @@ def _show_transplants(found: measured.Measured[Cmap]) -> None:
         )
     )
     st.caption(
-        f"{found.title}: source {result.source_accuracy.value:.3f}, target "
+        f"{unmarked(found.title)}: source {result.source_accuracy.value:.3f}, target "
         f"{result.target_accuracy.value:.3f}. {found.setting}."
     )
 
@@ -324,8 +327,9 @@ def _show_completeness(found: measured.Measured[Completeness]) -> None:
     )
     mean = found.result.mean_incompleteness
     st.caption(
-        f"{found.title}: mean |model − circuit| over {mean.n} random sets {mean.value:.3f} "
-        f"(95 %, over the sets: {mean.low:.3f} to {mean.high:.3f}). {found.setting}."
+        f"{unmarked(found.title)}: mean |model − circuit| over {mean.n} random sets "
+        f"{mean.value:.3f} (95 %, over the sets: {mean.low:.3f} to {mean.high:.3f}). "
+        f"{found.setting}."
     )
 
 

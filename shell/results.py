@@ -23,6 +23,7 @@ from backend.requests import (
 )
 from shell import places
 from shell.studies import local_time
+from shell.words import unmarked
 
 _FIGURE_COLUMNS: dict[str, Any] = {
     "item": "of",
@@ -51,10 +52,10 @@ def show_title() -> None:
     """What this page is, and what could not be trusted."""
     st.markdown("#### Results", help=_EXPLANATION)
     if aside := store.set_aside():
-        names = ", ".join(f"“{name}”" for name in aside)
+        names = ", ".join(f"“{unmarked(name)}”" for name in aside)
         st.warning(
-            f"Damaged or foreign files were moved to {store.DAMAGED}, and are not used: {names}. "
-            "What they held is computed again when it is asked for. You can delete them."
+            f"Damaged or foreign files were moved to {unmarked(store.DAMAGED)}, and are not used: "
+            f"{names}. What they held is computed again when it is asked for. You can delete them."
         )
 
 
@@ -109,7 +110,7 @@ def show_actions(chosen: Sequence[Result]) -> None:
             _show_downloads(chosen)
             _show_deleting(chosen)
     if complaint := st.session_state.pop("results_complaint", None):
-        st.error(complaint)
+        st.error(unmarked(complaint))
     if opening:
         st.switch_page(opening)
 
@@ -118,20 +119,20 @@ def show_one(result: Result) -> None:
     """Where it was measured and on what, and its figures."""
     header = result.entry.header
     if not result.stored:
-        st.error(result.flaw)
+        st.error(unmarked(result.flaw))
         return
     request = result.stored.request
     marks = ", ".join(
-        f"{mark.label} (weights {_short(mark.fingerprint.weights)}"
+        f"{unmarked(mark.label)} (weights {_short(mark.fingerprint.weights)}"
         + (f", adapter {_short(mark.fingerprint.adapter)}" if mark.fingerprint.adapter else "")
-        + f", {mark.fingerprint.precision})"
+        + f", {unmarked(mark.fingerprint.precision)})"
         for mark in header.models
     )
-    versions = ", ".join(f"{name} {number}" for name, number in header.versions.items())
-    st.markdown(f"##### {_title(result)}")
+    versions = ", ".join(unmarked(f"{name} {number}") for name, number in header.versions.items())
+    st.markdown(f"##### {unmarked(_title(result))}")
     st.caption(
         f"{request.prompts}. {marks}. {local_time(header.date)}, {header.seconds:.0f} s; engine "
-        f"{header.engine}, {versions}."
+        f"{unmarked(header.engine)}, {versions}."
     )
     if not result.entry.is_complete:
         st.info(
@@ -147,11 +148,12 @@ def show_two(first: Result, second: Result) -> None:
         st.info("These are results of two methods. Tick two of the same method to compare them.")
         return
     if not first.stored or not second.stored:
-        st.error(first.flaw or second.flaw)
+        st.error(unmarked(first.flaw or second.flaw))
         return
     for name, result in (("first", first), ("second", second)):
         st.markdown(
-            f"**{name.capitalize()}**: {_title(result)}, {result.stored.request.prompts}, "  # type: ignore[union-attr]
+            f"**{name.capitalize()}**: {unmarked(_title(result))}, "
+            f"{result.stored.request.prompts}, "  # type: ignore[union-attr]
             f"{local_time(result.entry.header.date)}"
         )
     frame = side_by_side(_frame(first), _frame(second))
@@ -305,7 +307,7 @@ def _intervals(both: pd.DataFrame, which: str) -> list[str]:
 
 
 def _short(digest: str) -> str:
-    return digest[:8]
+    return unmarked(digest[:8])
 
 
 def _size(n_bytes: int) -> str:

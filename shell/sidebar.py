@@ -10,6 +10,7 @@ from backend.tasks import MAX_BOXES, MIN_BOXES
 from shell import joblist, state
 from shell.history import History
 from shell.view import MAX_SEED, N_PROMPTS
+from shell.words import unmarked
 
 
 def show() -> None:
@@ -44,7 +45,7 @@ def show() -> None:
                 on_change=_add_circuit,
             )
             if complaint := st.session_state.get("upload_complaint"):
-                st.error(complaint)
+                st.error(unmarked(complaint))
         st.selectbox(
             "Prompts",
             N_PROMPTS,
@@ -74,10 +75,11 @@ def _with_current(options: tuple[str, ...], key: str) -> tuple[str, ...]:
 
 def _describe(model: str) -> None:
     known = catalogue.about(model)
+    fine_tuned = f"Fine-tuned on: {unmarked(known.finetuned_on)}." if known else ""
     if known and known.paper_counterpart not in ("", known.label):
-        st.caption(f"Fine-tuned on: {known.finetuned_on}. In the paper: {known.paper_counterpart}.")
+        st.caption(f"{fine_tuned} In the paper: {unmarked(known.paper_counterpart)}.")
     elif known:
-        st.caption(f"Fine-tuned on: {known.finetuned_on}.")
+        st.caption(fine_tuned)
 
 
 def _start_over() -> None:

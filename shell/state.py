@@ -10,6 +10,7 @@ from backend.circuit import Circuit, ModelShape
 from circuitviz.graph import outside_heads
 from shell.history import History, Switches
 from shell.view import View, from_query, to_query
+from shell.words import unmarked
 
 _SHARED = (
     "model",
@@ -87,7 +88,7 @@ def show_complaints() -> None:
     """Say once what of the address could not be used."""
     if complaints := st.session_state["complaints"]:
         st.warning(
-            f"This part of the address could not be used: {'; '.join(complaints)}. Everything "
-            "else is shown as asked. Choose in the sidebar and click heads instead."
+            f"This part of the address could not be used: {unmarked('; '.join(complaints))}. "
+            "Everything else is shown as asked. Choose in the sidebar and click heads instead."
         )
         st.session_state["complaints"] = []

@@ -23,6 +23,7 @@ from circuitviz.tables import figures_table, signed
 from shell import studies, waiting
 from shell.choices import sizes
 from shell.studies import Study
+from shell.words import unmarked
 
 HELD_FIXED = {
     Part.output: "What each chosen head gives at its token is the source’s, on the same prompt; "
@@ -90,8 +91,9 @@ def misfit(request: CmapRequest) -> str | None:
 def invite(request: CmapRequest) -> None:
     """What Run would do."""
     st.info(
-        f"Press Run to put heads of {catalogue.label(request.source)} into "
-        f"{catalogue.label(request.target)}: each group of the circuit “{request.heads.name}” "
+        f"Press Run to put heads of {unmarked(catalogue.label(request.source))} into "
+        f"{unmarked(catalogue.label(request.target))}: each group of the circuit "
+        f"“{unmarked(request.heads.name)}” "
         f"({sizes(request.heads.circuit)}), all of them, and then every head of the model on its "
         f"own, on {request.prompts}. Recovery = (patched − target) / (source − target)."
     )
@@ -114,8 +116,12 @@ def show(study: Study[CmapRequest]) -> None:
         _show_download(request, groups, sets, maps)
 
 
+def _plain(name: str) -> str:
+    return unmarked(catalogue.label(name))
+
+
 def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]) -> None:
-    source, target = map(catalogue.label, (request.source, request.target))
+    source, target = map(_plain, (request.source, request.target))
     st.markdown(f"#### {source} → {target}: {request.part.value}")
     with st.container(key="transplanted_sets"):
         st.altair_chart(
@@ -148,8 +154,9 @@ def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]
     st.caption(
         f"Source {source} {groups.source_accuracy.value:.3f}, target {target} "
         f"{groups.target_accuracy.value:.3f}, gap {signed(gap.value)} ({signed(gap.low)} to "
-        f"{signed(gap.high)}).{clear} {request.prompts}; circuit “{request.heads.name}”. 95 % "
-        "intervals: Wilson for accuracies, paired bootstrap over prompts for change and recovery."
+        f"{signed(gap.high)}).{clear} {request.prompts}; circuit "
+        f"“{unmarked(request.heads.name)}”. 95 % intervals: Wilson for "
+        "accuracies, paired bootstrap over prompts for change and recovery."
     )
 
 

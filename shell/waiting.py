@@ -15,6 +15,7 @@ from backend import catalogue, jobs
 from backend.errors import explained
 from backend.setting import Setting
 from backend.turns import Notice
+from shell.words import unmarked
 
 if TYPE_CHECKING:
     from backend.bench import Bench
@@ -40,7 +41,7 @@ def memory_permitting() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        st.error(explained(error))
+        st.error(unmarked(explained(error)))
         st.stop()
 
 
@@ -69,9 +70,9 @@ def follow(running: jobs.Job) -> None:
 
 def _say_why_it_ended_early(ended: jobs.Job) -> None:
     if ended.state is jobs.State.cancelled:
-        st.info(how_it_ended(ended))
+        st.info(unmarked(how_it_ended(ended)))
     elif ended.state is jobs.State.failed:
-        st.error(how_it_ended(ended))
+        st.error(unmarked(how_it_ended(ended)))
 
 
 def what_now(running: jobs.Job) -> str:
@@ -133,7 +134,7 @@ def _progress(running: jobs.Job, n_parts: int) -> None:
     if running.future.done() or len(running.parts) != n_parts:
         st.rerun()
     with st.container(border=True):
-        st.markdown(f"#### {what_now(running)}")
+        st.markdown(f"#### {unmarked(what_now(running))}")
         if running.state is jobs.State.running:
             st.progress(running.share, how_long(running))
         st.button("Cancel", key=f"cancel {id(running)}", on_click=running.cancel)

@@ -1,8 +1,20 @@
-"""Words of others on the page."""
+"""Words of others on the page: names, labels, notes, addresses, files, and messages about them."""
 
 from __future__ import annotations
 
+import re
 
-def unmarked(text: str) -> str:
-    """Text without what Markdown would read into it."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|$~:<>" else c for c in text)
+_MARKS = re.compile(r"[\\`*_{}\[\]()#+.!|$~:<>&-]")
+# Streamlit looks for links, icons and arrows in what is left when Markdown has been read.
+_READ_LATER = re.compile(r"([:@](?=\S)|www(?=\.)|(?<!\S)[-<>~](?=[-=>]))", re.IGNORECASE)
+_JOINER = "\N{WORD JOINER}"
+_UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
+
+
+def unmarked(words: object) -> str:
+    """The words as one line of Markdown that shows them as they are: no picture, link, formula,
+    icon or colour. Where a link or an icon would begin, a joiner that is not seen keeps it apart.
+    """
+    line = "".join(c if c.isprintable() else _UNPRINTABLE for c in " ".join(str(words).split()))
+    text = _READ_LATER.sub(rf"\1{_JOINER}", line)
+    return _MARKS.sub(r"\\\g<0>", text)
