@@ -35,6 +35,16 @@ _LLAMA_7B: dict[str, Any] = {
     "head_dim": 128,
     "initializer_range": 0.02,
 }
+_SMOLLM2: dict[str, Any] = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "initializer_range": 0.04,
+}
 _PAPERS_SIZES = {Group.A: 40, Group.B: 7, Group.C: 20, Group.D: 5}
 """Heads in the published circuit of Llama-7B."""
 _SIZES = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
@@ -83,6 +93,11 @@ def small(device: torch.device) -> Case:
     return _random("12 layers, d_model 768", TWELVE_LAYERS, _SIZES, device, (20, 20, 20, 4))
 
 
+def smollm2(device: torch.device) -> Case:
+    """A random Llama of SmolLM2-135M's size, with grouped-query attention."""
+    return _random("SmolLM2-135M’s size", _SMOLLM2, _SIZES, device, (20, 50, 4, 2))
+
+
 def seven_b(device: torch.device) -> Case:
     """A random Llama of Llama-7B's size."""
     return _random("Llama-7B’s size", _LLAMA_7B, _PAPERS_SIZES, device, (300, 200, 20, 2))
@@ -95,7 +110,7 @@ def rehearsal(device: torch.device) -> Case:
     )
 
 
-CASES = {"bundled": bundled, "small": small, "7b": seven_b}
+CASES = {"bundled": bundled, "small": small, "smollm2": smollm2, "7b": seven_b}
 
 
 def _random(

@@ -8,6 +8,7 @@ float32, with TF32 off; `--tf32` runs path patching once more with TF32 and comp
 |---|---|
 | bundled | the bundled base |
 | small | random, 12 layers, 12 heads, d_model 768 |
+| smollm2 | random, of SmolLM2-135M’s size |
 | 7b | random, of Llama-7B's size; only on a GPU with 80 GB or more |
 """
 

@@ -22,6 +22,7 @@ from backend.loading import LoadedModel, load_model
 from backend.path_patching import scores_of
 from backend.placement import Placement
 from backend.run_pairs import RunPairs
+from backend.runtime import at_work
 from backend.setting import Mode, Reading, Setting, intervention
 from backend.subject import Subject
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
@@ -70,6 +71,20 @@ def test_the_bundled_scores_are_the_same_on_a_gpu() -> None:
         scores.append(scores_of(pairs, Group.B, receivers).numpy())
     # A relative change is huge where the clean run hardly says the answer at all.
     np.testing.assert_allclose(*scores, atol=1e-4, rtol=1e-3)
+
+
+def test_tf32_of_one_model_leaves_another_as_it_was() -> None:
+    def scores(model: LoadedModel) -> torch.Tensor:
+        prompts = sample_prompts(model.tokenizer, 20)
+        pairs = RunPairs(model.model, prompts, counterfactual_prompts(model.tokenizer, prompts))
+        with at_work(model.runtime):
+            return scores_of(pairs, Group.A)
+
+    base = load_model("base", Placement(GPU))
+    before = scores(base)
+    rough = load_model("base", Placement(GPU, tf32=True))
+    assert (scores(rough) != before).any()
+    assert (scores(base) == before).all()
 
 
 def test_a_full_memory_is_explained_and_leaves_the_model_usable(
