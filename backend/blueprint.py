@@ -12,9 +12,10 @@ from typing import Any
 
 from backend.circuit import ModelShape
 from backend.errors import UserError
-from backend.registry import Entry
+from backend.model_files import CONFIG, is_adapter, read_object
+from backend.registry import Entry, base_of
 from backend.results import Part
-from backend.weights import base_of, config_folder, is_adapter
+from backend.weights import config_folder
 
 _SYNONYMS = {
     "num_hidden_layers": ("num_hidden_layers", "n_layer"),
@@ -39,9 +40,9 @@ def blueprint(entry: Entry) -> Blueprint | None:
         if isinstance(source, Path) and is_adapter(source):
             source = base_of(source)
         folder = config_folder(source)
-    except UserError:
+        return _read(folder, (folder / CONFIG).stat().st_mtime_ns) if folder else None
+    except (UserError, OSError):
         return None
-    return _read(folder, (folder / "config.json").stat().st_mtime_ns) if folder else None
 
 
 def shape_misfit(
@@ -79,7 +80,7 @@ def misfit(
 @lru_cache(maxsize=64)
 def _read(folder: Path, _: int) -> Blueprint | None:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_object(folder / CONFIG)
         config = config.get("text_config", config)
         n_heads = _number(config, "num_attention_heads")
         shape = ModelShape(
@@ -89,7 +90,7 @@ def _read(folder: Path, _: int) -> Blueprint | None:
             int(config.get("head_dim") or _number(config, "hidden_size") // n_heads),
         )
         return Blueprint(shape, int(config["vocab_size"]), _words(folder))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+    except (UserError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -101,11 +102,11 @@ def _number(config: Mapping[str, Any], name: str) -> int:
 def _words(folder: Path) -> str | None:
     """A digest of the vocabulary in tokenizer.json, added words included."""
     try:
-        tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        tokenizer = read_object(folder / "tokenizer.json")
         words = tokenizer["model"]["vocab"]
         if isinstance(words, list):  # Unigram: pairs of a word and its score
             words = {word: number for number, (word, _) in enumerate(words)}
         words |= {word["content"]: word["id"] for word in tokenizer.get("added_tokens", [])}
         return sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -1,7 +1,10 @@
 """What a model is, wherever it lies and whatever it is called: hashes of the files that make it.
 
-A file is read once; after that its hash is known by its place, size and time of change, also after
-a restart (no torch).
+A file is read once; after that its hash is known by its place, number (inode), size and times, also
+after a restart (no torch). So weights of the same size and time of change are told apart: what a
+program cannot set back is when a file's entry was last changed. What stays unseen is a change below
+the file system, one within a few milliseconds of the reading, and one to a file in the hub's own
+cache, which is known by the hash that the hub gave it as its name.
 """
 
 from __future__ import annotations
@@ -16,14 +19,21 @@ from pathlib import Path
 
 from backend import registry
 from backend.errors import UserError
-from backend.files import LOCAL, MB, read_json, write_atomically
-from backend.weights import base_of, cached, is_adapter
+from backend.files import LOCAL, MB, Unreadable, is_file, read_json, write_atomically
+from backend.model_files import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    INDEX,
+    WEIGHTS,
+    is_adapter,
+    weight_files,
+)
+from backend.registry import base_of
+from backend.weights import cached
 
 HASHES = LOCAL / "hashes.json"
 _AT_ONCE = 64 * 2**20
 """Bytes that can be hashed without anyone noticing."""
-_WEIGHTS = ("config.json", "*.safetensors")
-_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "*.txt")
 
 
@@ -49,14 +59,13 @@ def fingerprint(name: str, precision: str, patiently: bool = True) -> Fingerprin
     Unless asked `patiently`, None as well when gigabytes would have to be read first. Raises
     UserError for a name that cannot be a model's.
     """
-    places = _places(name)
-    if not places:
+    found = _files(name)
+    if found is None:
         return None
-    weights, tokenizer = (_files(places[0], patterns) for patterns in (_WEIGHTS, _TOKENIZER))
-    adapter = _files(places[1], _ADAPTER) if places[1] else []
-    unread = [file for file in (*weights, *adapter, *tokenizer) if _sign(file) not in _hashes()]
-    if not patiently and sum(file.stat().st_size for file in unread) > _AT_ONCE:
+    unread = [path for part in found for path in part if _sign(path) not in _hashes()]
+    if not patiently and sum(path.stat().st_size for path in unread) > _AT_ONCE:
         return None
+    weights, adapter, tokenizer = found
     return Fingerprint(
         _digest(weights),
         _digest(adapter) if adapter else None,
@@ -65,9 +74,37 @@ def fingerprint(name: str, precision: str, patiently: bool = True) -> Fingerprin
     )
 
 
-def weights_hash(folder: Path) -> str:
-    """Of the weights in a folder, with their configuration."""
-    return _digest(_files(folder, _WEIGHTS))
+def is_here(name: str) -> bool:
+    """Whether all files of a model are on this machine."""
+    return _places(name) is not None
+
+
+def base_hash(folder: Path) -> str:
+    """Of all that is read of a base: its weights with their configuration, and its tokenizer."""
+    return _digest([*_weights(folder), *_tokenizer(folder)])
+
+
+def _files(name: str) -> tuple[list[Path], list[Path], list[Path]] | None:
+    """The files of a model's weights, adapter and tokenizer; None if they are not here."""
+    places = _places(name)
+    if not places:
+        return None
+    folder, adapter = places
+    return _weights(folder), _weights(adapter) if adapter else [], _tokenizer(folder)
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The weights of a model or an adapter, and what says how they are meant."""
+    weights = weight_files(folder)
+    about = [ADAPTER_CONFIG] if is_adapter(folder) else [CONFIG]
+    if not is_adapter(folder) and weights != [folder / WEIGHTS]:
+        about.append(INDEX)
+    return sorted(path for path in (*weights, *(folder / name for name in about)) if is_file(path))
+
+
+def _tokenizer(folder: Path) -> list[Path]:
+    found = {path for pattern in _TOKENIZER for path in folder.glob(pattern)}
+    return sorted(filter(is_file, found))
 
 
 def _places(name: str) -> tuple[Path, Path | None] | None:
@@ -85,10 +122,6 @@ def _places(name: str) -> tuple[Path, Path | None] | None:
     return folder, adapter
 
 
-def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
-
-
 def _digest(files: Iterable[Path]) -> str:
     return _short("".join(f"{path.name}:{_hash(path)};" for path in files))
 
@@ -98,27 +131,30 @@ def _short(text: str) -> str:
 
 
 def _hash(path: Path) -> str:
-    sign, real = _sign(path), path.resolve()
+    real = path.resolve()
     if real.parent.name == "blobs" and len(real.name) == 64:
         return real.name  # the hub's own cache names large files by their hashes
-    if sign not in _hashes():
-        with path.open("rb") as file:
-            _hashes()[sign] = hashlib.file_digest(file, "sha256").hexdigest()
+    sign = _sign(path)
+    if sign in _hashes():
+        return _hashes()[sign]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if _sign(path) == sign:  # or it has changed meanwhile
+        _hashes()[sign] = found
         with suppress(OSError):  # it is only asked for once more
             write_atomically(HASHES, json.dumps(dict(_hashes()), indent=0))
-    return _hashes()[sign]
+    return found
 
 
 def _sign(path: Path) -> str:
-    state = path.stat()
-    return f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}"
+    at = path.stat()
+    return f"{path.resolve()}|{at.st_ino}|{at.st_size}|{at.st_mtime_ns}|{at.st_ctime_ns}"
 
 
 @cache
 def _hashes() -> dict[str, str]:
-    """Hashes by place, size and time; a file that cannot be read is begun anew."""
+    """Hashes by place, size and times; a file that cannot be read is begun anew."""
     try:
-        known = read_json(HASHES, 64 * MB)
-        return {str(sign): str(known) for sign, known in known.items()}
-    except (UserError, AttributeError):
+        return {str(sign): str(known) for sign, known in read_json(HASHES, 64 * MB).items()}
+    except (Unreadable, AttributeError):
         return {}

@@ -10,7 +10,6 @@ adapter is ever seen by another model, over the same weights, which are held onc
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,48 +19,51 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from peft import LoraConfig, PeftConfig, PeftModel
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from backend import registry
+from backend.adapter_kinds import adapter_config, check_patterns, modules_of
+from backend.adapters import Landed, put_on, spares_its_base
 from backend.anatomy import KNOWN, shape_of
+from backend.checkpoint import read_model
 from backend.circuit import ModelShape
 from backend.decomposition import holds
 from backend.devices import decided, free_bytes
-from backend.errors import UserError
-from backend.fingerprints import weights_hash
-from backend.placement import SPREAD, Placement
-from backend.registry import Entry
+from backend.errors import UserError, is_out_of_memory
+from backend.fingerprints import Fingerprint, base_hash, fingerprint
+from backend.jobs import Cancelled
+from backend.model_files import is_adapter, n_parameters, weights_in
+from backend.placement import Placement
+from backend.registry import Entry, base_of
 from backend.runtime import Runtime, at_work, runtime_for
-from backend.vocabulary import usable_vocabulary
-from backend.weights import base_of, folder_of, is_adapter, n_parameters
+from backend.vocabulary import tokenized, usable_vocabulary
+from backend.weights import folder_of
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
-_LOAD_ERRORS = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError,
-    json.JSONDecodeError, SafetensorError, HfHubHTTPError, HFValidationError,
-)  # fmt: skip
-
+_TRIES = 3
+_SENTENCE = "The apple is in Box F. Box F contains the"
 _RUN_WHOLE = (
     "The engine cannot take this model apart, so every method runs all of it: exact, and slower."
 )
 
 Told = Callable[[str, float], None]
-"""Called with what is done next and the share that is done; may raise to cancel."""
+"""Called with what is done next and the share that is done; may raise Cancelled."""
 
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """Weights in modules that are never run nor changed, for others to be made of."""
+    """Weights in modules that are never run nor changed, for others to be made of.
+
+    note: what is to be known of its files; empty if nothing.
+    """
 
     model: nn.Module
     tokenizer: Any
+    note: str = ""
 
 
 Bases = MutableMapping[tuple[Path, str, str, str], Base]
@@ -73,9 +75,10 @@ class LoadedModel:
     """A model ready to run, in evaluation mode.
 
     placement: where it is, its device decided; entry: what the registry said of it; base: what it
-    shares with models of the same base; adapter: the folder of its PEFT adapter; is_taken_apart:
-    whether methods run only what can change (see `backend.decomposition`), or all of the model;
-    runtime: torch's switches while it works, None to leave them as they are.
+    shares with models of the same base; adapter: how much of its adapter is in it; files: what its
+    files were when they were read; is_taken_apart: whether methods run only what can change (see
+    `backend.decomposition`), or all of the model; runtime: torch's switches while it works, None to
+    leave them as they are.
     """
 
     name: str
@@ -85,7 +88,8 @@ class LoadedModel:
     placement: Placement = Placement("cpu")  # noqa: RUF009  # frozen
     entry: Entry | None = None
     base: Base | None = None
-    adapter: Path | None = None
+    adapter: Landed | None = None
+    files: Fingerprint | None = None
     is_taken_apart: bool = True
     runtime: Runtime | None = None
 
@@ -94,7 +98,8 @@ class LoadedModel:
         """What is to be known of it: words left out of its prompts, and whether it is run whole."""
         left_out = usable_vocabulary(self.tokenizer).note
         run_whole = "" if self.is_taken_apart else _RUN_WHOLE
-        return tuple(note for note in (left_out, run_whole) if note)
+        of_files = self.base.note if self.base else ""
+        return tuple(note for note in (of_files, left_out, run_whole) if note)
 
 
 def untold(stage: str, share: float) -> None:
@@ -111,34 +116,75 @@ def load_model(
 
     A base that is in `bases` is used, and one that is read is put there. Raises UserError when the
     name or the device is unknown, the files are not here and cannot be fetched, are damaged or
-    unsafe, there is too little memory, or the model is not of a kind that the engine knows.
+    unsafe or change while they are read, an adapter does not fit as a whole, there is too little
+    memory, or the model is not of a kind that the engine knows.
     """
     placement = decided(placement)
+    for _ in range(_TRIES):
+        told("Looking for the files", 0.0)
+        folder, adapter = find(name)
+        files = fingerprint(name, placement.precision)
+        try:
+            loaded = _put_together(name, folder, adapter, placement, told, bases)
+        except (UserError, Cancelled):
+            raise
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(_too_little_memory(name, placement, reason)) from error
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
+            raise UserError(_failed(name, error)) from error
+        if fingerprint(name, placement.precision) == files:
+            return replace(loaded, files=files)
+    raise UserError(
+        f"The files of “{name}” change while they are read. Wait until they are written, then load "
+        "it again."
+    )
+
+
+def find(name: str) -> tuple[Path, Path | None]:
+    """The folders of a model and of its adapter, fetched if need be, and looked at.
+
+    Takes as long as it takes to fetch them, and nothing that others would have to wait for. Raises
+    UserError like `load_model`.
+    """
     entry = registry.entry(name)
-    told("Looking for the files", 0.0)
     folder = folder_of(entry.source)
     adapter = folder_of(entry.adapter) if entry.adapter else None
     if adapter is None and is_adapter(folder):
         adapter, folder = folder, folder_of(base_of(folder))
-    try:
-        bases = bases if bases is not None and (adapter is None or _spares(adapter)) else {}
-        base = _base(folder, placement, told, bases)
-        told("Putting the model together", 0.95)
-        model = _on_base(base, adapter)
-    except torch.OutOfMemoryError as error:
-        raise UserError(_too_little_memory(name, placement, str(error).splitlines()[0])) from error
-    except _LOAD_ERRORS as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    if is_adapter(folder):
         raise UserError(
-            f"The model “{name}” cannot be loaded: {reason} Check that the folder holds "
-            "config.json, model.safetensors and tokenizer.json that belong together, or choose "
-            "another model."
-        ) from error
-    shape = _checked_shape(name, model, base.tokenizer)
-    told("Checking how it is built", 0.98)
+            f"{folder} is an adapter itself, and an adapter goes on a model. Give the model that "
+            "both were trained on."
+        )
+    if adapter:
+        check_patterns(adapter, adapter_config(adapter), modules_of(weights_in(folder)))
+    return folder, adapter
+
+
+def _put_together(
+    name: str,
+    folder: Path,
+    adapter: Path | None,
+    placement: Placement,
+    told: Told,
+    bases: Bases | None,
+) -> LoadedModel:
+    if bases is None or (adapter and not spares_its_base(adapter, weights_in(adapter))):
+        bases = {}
+    base = _base(folder, placement, told, bases)
+    told("Putting the model together", 0.95)
+    model, landed = _sharing(base.model), None
     runtime = runtime_for(sum(weight.numel() for weight in model.parameters()), placement.tf32)
     with at_work(runtime):
+        if adapter:
+            model, landed = put_on(model, adapter)
+        shape = _checked_shape(name, model, base.tokenizer)
+        told("Checking how it is built", 0.98)
         is_taken_apart = holds(model)
+    entry = registry.entry(name)
     return LoadedModel(
         name,
         model,
@@ -147,9 +193,9 @@ def load_model(
         placement,
         entry,
         base,
-        adapter,
-        is_taken_apart,
-        runtime,
+        landed,
+        is_taken_apart=is_taken_apart,
+        runtime=runtime,
     )
 
 
@@ -174,9 +220,7 @@ def without_output_adapter(loaded: LoadedModel) -> LoadedModel:
 
     The authors' code multiplies patched head outputs by `o_proj.weight`, which is the base's.
     """
-    if loaded.base is None:
-        return loaded
-    bare = _on_base(loaded.base, loaded.adapter)
+    bare = _sharing(loaded.model)
     for attention in _adapted_outputs(bare):
         attention.o_proj = attention.o_proj.base_layer
     return replace(loaded, model=bare)
@@ -192,7 +236,7 @@ def _adapted_outputs(model: nn.Module) -> list[Any]:
 
 
 def _base(folder: Path, placement: Placement, told: Told, bases: Bases) -> Base:
-    key = folder, weights_hash(folder), placement.device, placement.dtype.name
+    key = folder, base_hash(folder), placement.device, placement.dtype.name
     if (known := bases.get(key)) is not None:
         return known
     needed = n_parameters(folder) * placement.dtype.n_bytes
@@ -200,54 +244,26 @@ def _base(folder: Path, placement: Placement, told: Told, bases: Bases) -> Base:
     if needed > free:
         numbers = f"it takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free."
         raise UserError(_too_little_memory(folder.name, placement, numbers))
-    bases[key] = base = _read(folder, placement, told)
+    base = _read(folder, placement, told)
+    if base_hash(folder) == key[1]:  # or its files have changed meanwhile
+        bases[key] = base
     return base
 
 
 def _read(folder: Path, placement: Placement, told: Told) -> Base:
     with _counted(told):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            dtype=getattr(torch, placement.dtype.name),
-            device_map="auto" if placement.device == SPREAD else {"": placement.device},
-            attn_implementation="eager",
-            output_loading_info=True,
-        )
-    if report["missing_keys"]:
-        raise ValueError(f"{len(report['missing_keys'])} weights are missing from its files.")
+        model, note = read_model(folder, placement)
     tokenizer = AutoTokenizer.from_pretrained(
         folder, use_fast=True, trust_remote_code=False, local_files_only=True
     )
-    return Base(model.eval().requires_grad_(False), tokenizer)
+    return Base(model, tokenizer, note)
 
 
-def _on_base(base: Base, adapter: Path | None) -> nn.Module:
-    """New modules over the base's weights, with an adapter of their own."""
-    weights: Iterator[Tensor] = chain(base.model.parameters(), base.model.buffers())
+def _sharing(model: nn.Module) -> nn.Module:
+    """New modules over the same weights."""
+    weights: Iterator[Tensor] = chain(model.parameters(), model.buffers())
     # What deepcopy finds in its memo it takes as it is: here, every weight.
-    model = copy.deepcopy(base.model, {id(tensor): tensor for tensor in weights})
-    if adapter is None:
-        return model
-    wrapped = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
-    model = wrapped.get_base_model().eval().requires_grad_(False)
-    dtype = next(base.model.parameters()).dtype
-    for name, weight in model.named_parameters():
-        if "lora_" in name:
-            weight.data = weight.data.to(dtype)
-    return model
-
-
-def _spares(adapter: Path) -> bool:
-    """Whether an adapter leaves the weights of its base as they are when it is put on."""
-    config = PeftConfig.from_pretrained(str(adapter))
-    return (
-        isinstance(config, LoraConfig)
-        and config.bias == "none"
-        and config.init_lora_weights in (True, False, "gaussian")
-    )
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in weights})
 
 
 @contextmanager
@@ -287,6 +303,22 @@ def _too_little_memory(name: str, placement: Placement, numbers: str) -> str:
     )
 
 
+def _is_failure(error: BaseException) -> bool:
+    """Whether this is about the files, and not about the process; Rust panics, too, are errors."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _failed(name: str, error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = " ".join(line.strip() for line in lines[:2] if line.strip())[:300]
+    if is_out_of_memory(error):
+        reason = f"the memory is full ({reason})."
+    return (
+        f"The model “{name}” cannot be loaded: {reason} Check that the folder holds config.json, "
+        "model.safetensors and tokenizer.json that belong together, or choose another model."
+    )
+
+
 def _checked_shape(name: str, model: nn.Module, tokenizer: Any) -> ModelShape:
     try:
         shape = shape_of(model)
@@ -299,5 +331,13 @@ def _checked_shape(name: str, model: nn.Module, tokenizer: Any) -> ModelShape:
         raise UserError(
             f"The tokenizer of “{name}” cannot say where each token stands in the text. "
             "Save the model with its fast tokenizer (tokenizer.json) and load it again."
+        )
+    n_words = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    words, sentence = usable_vocabulary(tokenizer), tokenized(tokenizer, [_SENTENCE])[0][0]
+    ids = [*words.objects.values(), *words.labels.values(), *sentence]
+    if not all(0 <= token < n_words for token in ids):
+        raise UserError(
+            f"The tokenizer of “{name}” gives words that the model, of {n_words} words, has not. "
+            "Put the tokenizer there that belongs to the model."
         )
     return shape

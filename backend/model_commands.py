@@ -7,7 +7,7 @@ from typing import Any
 
 from backend import catalogue, registry
 from backend.command_parts import add_command, checked_by
-from backend.weights import cached
+from backend.weights import cached, trouble
 
 
 def add_to(commands: Any) -> None:
@@ -52,6 +52,7 @@ def _remove(options: argparse.Namespace) -> Any:
 
 def _described(entry: registry.Entry) -> dict[str, Any]:
     places = [place for place in (entry.source, entry.adapter) if place is not None]
+    wrong = [said for place in places if (said := trouble(place))]
     return {
         "name": entry.name,
         "label": entry.label,
@@ -61,4 +62,4 @@ def _described(entry: registry.Entry) -> dict[str, Any]:
         "finetuned_on": entry.finetuned_on,
         "paper_counterpart": entry.paper_counterpart,
         "on_this_computer": all(cached(place) for place in places),
-    }
+    } | ({"complaint": wrong[0]} if wrong else {})

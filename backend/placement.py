@@ -35,6 +35,11 @@ class Placement:
     dtype: Dtype = Dtype.float32
     tf32: bool = False
 
+    @property
+    def precision(self) -> str:
+        """The numbers that a model runs in; they determine results."""
+        return self.dtype.name + ("+tf32" if self.tf32 else "")
+
 
 def check_device(device: str, n_gpus: int) -> str:
     """The device that is meant, `auto` decided; raises UserError when it is not there."""

@@ -17,15 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import UserError
-from backend.files import LOCAL, MB, Absent, is_file, read_text, write_atomically
+from backend.files import LOCAL, MB, Absent, Unreadable, is_file, read_text, write_atomically
+from backend.model_files import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    is_adapter,
+    is_folder,
+    read_object,
+    what_else,
+)
 from backend.names import is_hub_name, plain_name
 
 BUNDLED = Path(__file__).parent / "models"
 PAPER = Path(__file__).parent / "registry.toml"
 ADDED = LOCAL / "models.toml"
-_CONFIGS = ("config.json", "adapter_config.json")
 _FIELDS = ("source", "adapter", "label", "finetuned_on")
 _LONGEST = 500
+_LONGEST_FILE = MB
 
 
 class Kind(Enum):
@@ -82,14 +90,45 @@ def place(text: str) -> Path | str:
     Raises UserError for anything else.
     """
     folder = _folder(text)
-    if any(is_file(folder / config) for config in _CONFIGS):
+    if any(is_file(folder / config) for config in (CONFIG, ADAPTER_CONFIG)):
         return folder.resolve()
-    if is_hub_name(text):
+    held = what_else(folder) if is_folder(folder) else ""
+    if is_hub_name(text) and not held:
         return text
     raise UserError(
-        f"There is no model “{text}”. Choose one of {', '.join(models())}, or give the "
-        "folder of a Hugging Face model (it holds config.json) or a hub name such as owner/name."
+        f"There is no model “{text[:_LONGEST]}”. {held}{' ' if held else ''}Choose one of "
+        f"{', '.join(models())}, or give the folder of a Hugging Face model (it holds config.json "
+        "and safetensors) or a hub name such as owner/name."
     )
+
+
+def base_of(adapter: Path) -> Path | str:
+    """Where the base of an adapter is, as it says; one named like a folder beside it is that one.
+
+    Raises UserError when it does not say, when there is no such place, and when there is another
+    adapter.
+    """
+    name = read_object(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
+    with_base = (
+        f"Add it with the model that it was trained on: `python -m backend add NAME BASE --adapter "
+        f"{adapter}`, or on the Models page."
+    )
+    if not isinstance(name, str) or not name:
+        raise UserError(f"The adapter {adapter} does not name its base. {with_base}")
+    beside = adapter.parent / Path(name).name
+    if is_folder(beside) and beside != adapter:
+        found: Path | str = beside
+    else:
+        try:
+            found = place(name)
+        except UserError as error:
+            raise UserError(
+                f"The adapter {adapter} names “{name[:_LONGEST]}” as its base, and that is not on "
+                f"this machine. {with_base}"
+            ) from error
+    if isinstance(found, Path) and is_adapter(found):
+        raise UserError(f"The adapter {adapter} names another adapter as its base. {with_base}")
+    return found
 
 
 @cache
@@ -122,7 +161,8 @@ def add(
     """Add a model under a plain name, and return it.
 
     Raises UserError for a name that is taken or not plain, for a source that is neither a folder
-    of a model nor a hub name, and when the file of added models cannot be read or written.
+    of a model nor a hub name, for an adapter that does not lead to its base, and when the file of
+    added models cannot be read or written.
     """
     if plain_name(name) in models():
         raise UserError(f"There is a model “{name}” already. Choose another name.")
@@ -134,6 +174,8 @@ def add(
         if isinstance(found := place(table[field]) if field in table else None, Path):
             table[field] = str(found)
     new = _read(name, table)
+    if isinstance(new.source, Path) and is_adapter(new.source) and not new.adapter:
+        base_of(new.source)
     lines = [f"{field} = {json.dumps(text, ensure_ascii=False)}" for field, text in table.items()]
     _write("\n".join([*([before] if (before := _text()) else []), f"[{name}]", *lines, ""]))
     return new
@@ -157,8 +199,8 @@ def remove(name: str) -> None:
 @lru_cache(maxsize=4)
 def _read_added(path: Path, _: int, __: int) -> Added:
     try:
-        tables = tomllib.loads(read_text(path, MB))
-    except UserError as error:
+        tables = tomllib.loads(read_text(path, _LONGEST_FILE))
+    except Unreadable as error:
         return Added({}, str(error))
     except (ValueError, RecursionError) as error:
         return Added({}, f"{path} cannot be read: {error}. Mend it or delete it.")
@@ -214,16 +256,14 @@ def _folder(text: str) -> Path:
 
 def _bundled(name: str) -> Entry:
     folder = BUNDLED / name
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    base = folder
-    if is_adapter := (folder / "adapter_config.json").is_file():
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        base = BUNDLED / Path(config["base_model_name_or_path"]).name
+    card = read_object(folder / "card.json")
+    has_base = is_adapter(folder)
+    base = base_of(folder) if has_base else folder
     return Entry(
         name,
         card["label"],
         base,
-        folder if is_adapter else None,
+        folder if has_base else None,
         card["finetuned_on"],
         card["paper_counterpart"],
         Kind.bundled,
@@ -236,7 +276,7 @@ def _base_first(name: str) -> tuple[bool, str]:
 
 def _text() -> str:
     try:
-        return read_text(ADDED, MB)
+        return read_text(ADDED, _LONGEST_FILE)
     except Absent:
         return ""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +15,8 @@ from weakref import WeakValueDictionary
 
 from backend import registry
 from backend.devices import decided, devices_meant
-from backend.fingerprints import Fingerprint, fingerprint
+from backend.errors import UserError
+from backend.fingerprints import Fingerprint, fingerprint, is_here
 from backend.placement import Placement
 from backend.urgency import unheld
 
@@ -25,19 +25,12 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_shelf: dict[str, _Held] = {}
+_shelf: dict[str, LoadedModel] = {}
+_last_loaded: dict[str, Fingerprint | None] = {}
 _bases: WeakValueDictionary[tuple[Path, str, str, str], Base] = WeakValueDictionary()
 _caches: list[Any] = []
 _loading = threading.RLock()
 _usual = Placement()
-
-
-@dataclass(frozen=True, eq=False)
-class _Held:
-    """A model, and what its files were when it was loaded."""
-
-    model: LoadedModel
-    files: Fingerprint | None
 
 
 def load(name: str, placement: Placement | None = None, told: Told | None = None) -> LoadedModel:
@@ -49,24 +42,49 @@ def load(name: str, placement: Placement | None = None, told: Told | None = None
     entry = registry.entry(name)
 
     def fitting() -> LoadedModel | None:
-        if not (held := _shelf.get(name)) or held.files not in (fingerprint_of(name), None):
+        known = _shelf.get(name)
+        if not known or fingerprint_of(name) not in (known.files, None):
             return None
-        known = held.model
         wanted = known.placement if placement is None else decided(placement)
         return known if (known.entry, known.placement) == (entry, wanted) else None
 
     if known := fitting():
         return known
-    # Whoever waits here for a model must not be waited for: loading goes on beside urgent work.
-    with _loading, unheld():
-        if known := fitting():
-            return known
-        unload(name)
-        from backend.loading import load_model, untold
+    from backend.loading import find, load_model, untold
 
-        loaded = load_model(name, placement or _usual, told or untold, _bases)
-        _shelf[name] = _Held(loaded, fingerprint(name, _precision(loaded.placement)))
-        return loaded
+    told = told or untold
+    # Whoever waits here for a model must not be waited for: loading goes on beside urgent work.
+    with unheld():
+        told("Looking for the files", 0.0)
+        # To fetch and to hash gigabytes takes its time, for which no other load has to wait.
+        find(name)
+        fingerprint_of(name)
+        with _loading:
+            if known := fitting():
+                return known
+            unload(name)
+            loaded = load_model(name, placement or _usual, told, _bases)
+            _shelf[name], _last_loaded[name] = loaded, loaded.files
+            return loaded
+
+
+def is_current(model: LoadedModel) -> bool:
+    """Whether a loaded model is still what its name stands for and its files hold; quick.
+
+    One whose files are gone is, too: it is all that is left of them.
+    """
+    try:
+        now = fingerprint(model.name, model.placement.precision, patiently=False)
+        return registry.entry(model.name) == model.entry and (
+            now == model.files or not is_here(model.name)
+        )
+    except (UserError, OSError):
+        return True
+
+
+def ran(name: str) -> Fingerprint | None:
+    """What a model was when it was last loaded in this process; None if it never was."""
+    return _last_loaded.get(name)
 
 
 def place_by_default(placement: Placement) -> None:
@@ -88,7 +106,7 @@ def devices_of(names: Iterable[str]) -> frozenset[str]:
 
 def precision_of(name: str) -> str:
     """The numbers that a model runs in, or would if it were loaded; they determine results."""
-    return _precision(_placement(name))
+    return _placement(name).precision
 
 
 def fingerprint_of(name: str, patiently: bool = True) -> Fingerprint | None:
@@ -117,7 +135,7 @@ def unload(name: str) -> None:
 
 def loaded() -> dict[str, LoadedModel]:
     """The models that are loaded, by name."""
-    return {name: held.model for name, held in dict(_shelf).items()}
+    return dict(_shelf)
 
 
 def bytes_of(name: str) -> tuple[int, int]:
@@ -143,8 +161,4 @@ def until_unload(maxsize: int) -> Callable[[Function], Function]:
 
 def _placement(name: str) -> Placement:
     held = _shelf.get(name)
-    return held.model.placement if held else _usual
-
-
-def _precision(placement: Placement) -> str:
-    return placement.dtype.name + ("+tf32" if placement.tf32 else "")
+    return held.placement if held else _usual

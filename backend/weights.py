@@ -5,15 +5,22 @@ Files that are here are used as they are: the hub is only asked for what is miss
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from backend import registry
 from backend.errors import UserError
+from backend.files import is_file
+from backend.model_files import (
+    CONFIG,
+    is_adapter,
+    is_folder,
+    read_object,
+    weight_files,
+    weights_in,
+    what_else,
+)
 
 _WANTED = ("*.json", "*.safetensors", "tokenizer*", "*.txt")
 _UNWANTED = ("*/*", "consolidated*")
@@ -36,10 +43,10 @@ def cached(place: Path | str) -> Path | None:
 def config_folder(place: Path | str) -> Path | None:
     """The folder that holds at least the model's configuration on this machine; asks nobody."""
     if isinstance(place, Path):
-        return place if (place / "config.json").is_file() else None
+        return place if is_file(place / CONFIG) else None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(place, "config.json")
+    found = try_to_load_from_cache(place, CONFIG)
     return Path(found).parent if isinstance(found, str) else None
 
 
@@ -47,56 +54,37 @@ def folder_of(place: Path | str) -> Path:
     """The folder of a model's files, fetched from the hub if they are not on this machine.
 
     Raises UserError that says what to do: when there are none, when they may not be fetched, when
-    the hub cannot be reached, and when there are weights in pickle files only.
+    the hub cannot be reached, when they are damaged, and when there are no weights but in files
+    that are not read here.
     """
     folder = cached(place) or (_fetched(place) if isinstance(place, str) else place)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(
             f"The folder {folder} is not there. Put the model there, or change its place."
         )
-    if not _weights(folder) and (_pickles(folder) or _has_only_pickles(place)):
+    if not is_adapter(folder):
+        read_object(folder / CONFIG)
+    missing = [path.name for path in weight_files(folder) if not is_file(path)]
+    if missing and (_holds_pickles(folder) or _has_only_pickles(place)):
         raise UserError(_pickled(place))
+    if missing:
+        raise UserError(
+            f"{folder} lacks its weights, {missing[0]}. {what_else(folder)}".rstrip()
+            + " Put them there as safetensors, or choose another model."
+        )
+    weights_in(folder)
     return folder
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a PEFT adapter instead of a model."""
-    return (folder / "adapter_config.json").is_file()
-
-
-def base_of(adapter: Path) -> Path | str:
-    """Where the base of an adapter is, as it says; one named like a folder beside it is that one.
-
-    Raises UserError when it does not say, or when there is no such place.
-    """
+def trouble(place: Path | str) -> str | None:
+    """Why a model or an adapter whose files are here cannot be loaded, as far as they tell."""
+    if isinstance(place, str) and cached(place) is None:
+        return None
     try:
-        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        name = config["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
-        name = None
-    if not isinstance(name, str) or not name:
-        raise UserError(
-            f"The adapter {adapter} does not name its base. Add it on the Models page, with the "
-            "model that it was trained on as its source."
-        )
-    beside = adapter.parent / Path(name).name
-    return beside if beside.is_dir() and beside != adapter else registry.place(name)
-
-
-def n_parameters(folder: Path) -> int:
-    """How many numbers the safetensors files of a folder hold, by their headers; 0 if damaged."""
-    total = 0
-    for path in _weights(folder):
-        try:
-            with path.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size) if size < path.stat().st_size else b"{}")
-            for name, tensor in header.items():
-                if name != "__metadata__":
-                    total += _product(tensor["shape"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return 0
-    return total
+        folder_of(place)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def download_command(name: str) -> str:
@@ -132,7 +120,7 @@ def _fetched(name: str) -> Path:
         # What a failed connection raises besides, depends on the version of the hub's library.
         raise UserError(_unreachable(name)) from error
     folder = Path(found)
-    if not _is_complete(folder) and _weights(folder):
+    if not _is_complete(folder) and any(map(is_file, weight_files(folder))):
         raise UserError(_unreachable(name))
     return folder
 
@@ -171,36 +159,18 @@ def _has_only_pickles(place: Path | str) -> bool:
 
 def _is_complete(folder: Path) -> bool:
     """Whether the folder has all weights, and a tokenizer unless it is an adapter."""
-    if is_adapter(folder):
-        return bool(_weights(folder))
-    has_tokenizer = any(folder.glob("tokenizer*")) or (folder / "vocab.json").is_file()
-    if not (folder / "config.json").is_file() or not has_tokenizer:
-        return False
     try:
-        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
-        parts = set(index["weight_map"].values())
-    except FileNotFoundError:
-        parts = {"model.safetensors"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        has_weights = all(map(is_file, weight_files(folder)))
+    except UserError:
         return False
-    return all((folder / part).is_file() for part in parts)
-
-
-def _weights(folder: Path) -> list[Path]:
     if is_adapter(folder):
-        return [*folder.glob("adapter_model.safetensors")]
-    return [path for path in folder.glob("*.safetensors") if not path.match("consolidated*")]
+        return has_weights
+    has_tokenizer = any(folder.glob("tokenizer*")) or is_file(folder / "vocab.json")
+    return has_weights and has_tokenizer and is_file(folder / CONFIG)
 
 
-def _pickles(folder: Path) -> list[Path]:
-    return [*folder.glob("pytorch_model*.bin"), *folder.glob("adapter_model*.bin")]
-
-
-def _product(sizes: Sequence[int]) -> int:
-    product = 1
-    for size in sizes:
-        product *= size
-    return product
+def _holds_pickles(folder: Path) -> bool:
+    return any(any(folder.glob(f"{kind}_model*.bin")) for kind in ("pytorch", "adapter"))
 
 
 def _hf() -> str:

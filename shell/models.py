@@ -13,10 +13,11 @@ from backend import catalogue, jobs, registry, shelf
 from backend.blueprint import Blueprint, blueprint, misfit
 from backend.devices import Device, cpu, gpus
 from backend.errors import UserError
+from backend.model_files import n_parameters
 from backend.placement import AUTO, CPU, SPREAD, Dtype, Placement
 from backend.registry import BUNDLED, Entry, Kind
 from backend.setting import Setting
-from backend.weights import cached, n_parameters
+from backend.weights import cached, trouble
 from shell import state, waiting
 from shell.notes import show_noise
 from shell.words import unmarked
@@ -220,11 +221,14 @@ def _loaded_where(name: str) -> tuple[str, str]:
     size, own = shelf.bytes_of(name)
     shared = "" if own == size else f", {_size(size - own)} of it shared"
     about = f"{model.placement.device} · {model.placement.dtype.name} · {_size(size)}{shared}"
-    return "● Loaded", about
+    return "● Loaded", f"{about} · {model.adapter}" if model.adapter else about
 
 
 def _on_disk(entry: Entry, placement: Placement) -> tuple[str, str]:
-    folders = [cached(place) for place in (entry.source, entry.adapter) if place is not None]
+    places = [place for place in (entry.source, entry.adapter) if place is not None]
+    if wrong := next((said for place in places if (said := trouble(place))), None):
+        return "Cannot be loaded", wrong
+    folders = [cached(place) for place in places]
     if None in folders:
         return "", "not on this computer"
     n = sum(n_parameters(folder) for folder in folders if folder)

@@ -147,7 +147,7 @@ def test_discover_finds_and_saves_the_planted_circuit(
         (("faithfulness", "{folder}", "--circuit", "{big}"), r"has head L31.31 in group A"),
         (("faithfulness", "{folder}", "--circuit", "{bad}"), "groups.A"),
         (("discover", "{folder}", "--prompts", "5"), "answers only 0 of 50 prompts right"),
-        (("discover", "{damaged}", "--prompts", "5"), "cannot be loaded"),
+        (("discover", "{damaged}", "--prompts", "5"), "cannot be read"),
         (("accuracy", "{folder}", "--device", "cuda:99"), "“cuda:99” is not there"),
         (("accuracy", "goat-7b"), "hf download huggyllama/llama-7b"),
     ],

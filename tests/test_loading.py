@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 from backend import loading, registry
 from backend.circuit import ModelShape
 from backend.errors import UserError
+from backend.jobs import Cancelled
 from backend.loading import load_model
 from backend.placement import Dtype, Placement, check_device
 from backend.reports import accuracy_report
@@ -122,7 +123,7 @@ DAMAGES = [
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_damaged_folder_gets_a_message(folder: Path, damage) -> None:  # type: ignore[no-untyped-def]
     damage(folder / "base")
-    with pytest.raises(UserError, match=r"cannot be loaded: .+ choose another model\."):
+    with pytest.raises(UserError, match=r"(choose another|Mend it|Put the file).*\.$"):
         load_model(str(folder / "base"))
 
 
@@ -209,12 +210,9 @@ def test_progress_rises_and_a_cancel_stops_the_load(folder: Path) -> None:
     assert shares == sorted(shares)
     assert sum(stage == "Reading the weights" for stage, _ in told) > 10
 
-    class StopError(Exception):
-        pass
-
     def stop(_: str, share: float) -> None:
         if share > 0.5:
-            raise StopError
+            raise Cancelled
 
-    with pytest.raises(StopError):
+    with pytest.raises(Cancelled):
         load_model(str(folder / "base"), told=stop)

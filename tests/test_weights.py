@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from backend import weights
 from backend.errors import UserError
 from backend.loading import load_model
+from backend.model_files import n_parameters
 from tests.dashboard import ROOT
 from tests.tiny import llama, word_tokenizer
 
@@ -101,7 +102,7 @@ def test_a_model_in_parts_needs_all_of_them(tmp_path: Path) -> None:
     parts = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(parts) > 1
     assert weights.cached(tmp_path) == tmp_path
-    assert weights.n_parameters(tmp_path) == sum(p.numel() for p in llama().parameters())
+    assert n_parameters(tmp_path) == sum(p.numel() for p in llama().parameters())
     parts[0].unlink()
     assert weights.cached(tmp_path) is None
 
