@@ -7,7 +7,7 @@ the gap between the two that is closed,
     recovery = (patched − target) / (source − target),
 
 in accuracy over the same prompts (Prakash et al., cross-model activation patching). Without a gap
-that is larger than its interval there is nothing to recover, and the figure is undefined. Instead
+that is clear there is nothing to recover, and the figure is undefined. Instead
 of its output, a head's queries, keys or values can be transplanted: see `backend.transplants`.
 """
 
@@ -27,7 +27,7 @@ from backend.errors import UserError
 from backend.loading import LoadedModel
 from backend.path_patching import Progress
 from backend.results import Cmap, HeadMap, Part, Transplanted
-from backend.statistics import mean_difference, recovery, wilson
+from backend.statistics import recovery, share_difference, wilson
 from backend.subject import Batch, Questions, Right, Subject, silent
 from backend.transplants import foreign, transplanted_logits
 from backend.vital import VITAL, vital_head_outputs
@@ -91,7 +91,7 @@ def cmap(
         part.name,
         wilson(source.whole),
         wilson(target.whole),
-        mean_difference(source.whole, target.whole),
+        share_difference(source.whole, target.whole),
         {
             name: _outcome(len(sites), right, source, target)
             for (name, sites), right in zip(sets.items(), patched, strict=True)
@@ -124,7 +124,7 @@ def head_map(
         source.loaded.name,
         target.loaded.name,
         part.name,
-        mean_difference(source.whole, target.whole),
+        share_difference(source.whole, target.whole),
         {
             position.name: tuple(
                 tuple(next(outcomes) for _ in range(n_heads)) for _ in range(n_layers)
@@ -171,6 +171,6 @@ def _outcome(n_sites: int, right: Right, source: Subject, target: Subject) -> Tr
     return Transplanted(
         n_sites,
         wilson(right),
-        mean_difference(right, target.whole),
+        share_difference(right, target.whole),
         recovery(right, target.whole, source.whole),
     )

@@ -17,6 +17,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,14 @@ from backend.results import (
     ModelFigures,
     RandomCircuits,
 )
-from backend.statistics import mean_difference, mean_estimate, ratio, ratio_difference, wilson
+from backend.statistics import (
+    LEVEL,
+    mean_share,
+    ratio,
+    ratio_difference,
+    share_difference,
+    wilson,
+)
 from backend.subject import Right, Subject, between, silent
 from backend.tasks import reference_prompts, sample_prompts
 from backend.vital import VITAL
@@ -148,7 +156,13 @@ def compare(
             for subject, answer in zip(subjects, answers, strict=True)
         ),
         tuple(
-            difference(subjects[i].loaded.name, answers[i], subjects[j].loaded.name, answers[j])
+            difference(
+                subjects[i].loaded.name,
+                answers[i],
+                subjects[j].loaded.name,
+                answers[j],
+                len(subjects),
+            )
             for i, j in combinations(range(len(subjects)), 2)
         ),
     )
@@ -203,7 +217,7 @@ def figures(
         wilson(answers.circuit),
         ratio(answers.circuit, answers.whole),
         RandomCircuits(
-            mean_estimate(answers.random.mean(0)),
+            mean_share(answers.random.mean(0), answers.random.size),
             float(accuracies.std(ddof=1)) if len(accuracies) > 1 else float("nan"),
             tuple(accuracies.tolist()),
         ),
@@ -211,8 +225,8 @@ def figures(
             group.name: Knockout(
                 wilson(of_model),
                 wilson(of_circuit),
-                mean_difference(of_model, answers.whole),
-                mean_difference(of_circuit, answers.circuit),
+                share_difference(of_model, answers.whole),
+                share_difference(of_circuit, answers.circuit),
             )
             for group, of_model, of_circuit in knocked_out
         },
@@ -221,14 +235,21 @@ def figures(
     )
 
 
-def difference(first: str, before: ModelAnswers, second: str, after: ModelAnswers) -> Difference:
-    """How far the second model is above the first; `is_clear` says if by more than its interval."""
+def difference(
+    first: str, before: ModelAnswers, second: str, after: ModelAnswers, n_models: int
+) -> Difference:
+    """How far the second model is above the first; `is_clear` says if by more than its interval.
+
+    The intervals of a measure hold together for all pairs of `n_models` (Bonferroni).
+    """
+    level = 1 - (1 - LEVEL) / comb(n_models, 2)
+    later, earlier = (after.circuit, after.whole), (before.circuit, before.whole)
     return Difference(
         first,
         second,
-        mean_difference(after.whole, before.whole),
-        mean_difference(after.circuit, before.circuit),
-        ratio_difference((after.circuit, after.whole), (before.circuit, before.whole)),
+        share_difference(after.whole, before.whole, level),
+        share_difference(after.circuit, before.circuit, level),
+        ratio_difference(later, earlier, level),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from backend.circuit import Circuit, Group, Site
 from backend.path_patching import Progress
 from backend.results import Completeness, Removal
-from backend.statistics import mean_difference, mean_estimate, wilson
+from backend.statistics import mean_share, share_difference, wilson
 from backend.subject import Subject, between, silent
 
 N_RANDOM_SETS = 20
@@ -49,7 +49,7 @@ def completeness(
     of_circuit = subject.alone(rest, between(progress, 0, 0.3), kept_in)
     of_model = subject.without([*sets.values()], between(progress, 0.3, 1), kept_in)
     removals = [
-        Removal(name, len(sites), wilson(alone), wilson(whole), mean_difference(alone, whole))
+        Removal(name, len(sites), wilson(alone), wilson(whole), share_difference(alone, whole))
         for (name, sites), alone, whole in zip(sets.items(), of_circuit, of_model, strict=True)
     ]
     groups, random = removals[: len(Group)], removals[len(Group) :]
@@ -59,5 +59,5 @@ def completeness(
         circuit.name,
         tuple(groups),
         tuple(random),
-        mean_estimate(gaps),
+        mean_share(gaps, gaps.size * len(subject.prompts)),
     )

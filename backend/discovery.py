@@ -55,8 +55,9 @@ def find_stage(
 
 def summarised(scores: Tensor, receivers: tuple[Head, ...]) -> Stage:
     """A stage out of its scores [n, n_layers, n_heads]."""
+    scores = scores.double()
     error = scores.std(0) / len(scores) ** 0.5
-    return Stage(scores.mean(0).double().numpy(), error.double().numpy(), receivers)
+    return Stage(scores.mean(0).numpy(), error.numpy(), receivers)
 
 
 def circuit_accuracies(

@@ -21,7 +21,7 @@ from backend.results import (
     Stage,
     Transplanted,
 )
-from backend.statistics import Z_95, Estimate
+from backend.statistics import Estimate, student
 
 
 class Figure(NamedTuple):
@@ -47,7 +47,7 @@ def _rows(part: Any, model: str, n: int) -> Iterator[tuple[str, str, Estimate]]:
         case AccuracyReport(accuracy, probability, rank, logit_difference):
             yield model, "accuracy", accuracy
             yield model, "probability of the answer", probability
-            yield model, "rank of the answer", rank
+            yield model, "median rank of the answer", rank
             yield model, "logit difference", logit_difference
         case FaithfulnessReport(whole, circuit, faithfulness, _):
             yield model, "full model", whole
@@ -82,8 +82,7 @@ def _rows(part: Any, model: str, n: int) -> Iterator[tuple[str, str, Estimate]]:
         case Stage(mean, standard_error, _):
             for place in abs(mean).argsort(axis=None)[::-1].tolist():
                 head = Head(*divmod(place, mean.shape[1]))
-                score, margin = float(mean[head]), Z_95 * float(standard_error[head])
-                yield str(head), "score", Estimate(score, score - margin, score + margin, n)
+                yield str(head), "score", student(float(mean[head]), float(standard_error[head]), n)
         case Minimality():
             yield "circuit", "accuracy", part.accuracy
             for each in part.heads:

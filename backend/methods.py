@@ -157,7 +157,10 @@ def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> I
         )
         yield ComparedModel(
             compare.figures(subject, answers, compare.as_in_paper(subject, circuit, answers.whole)),
-            tuple(compare.difference(other, earlier[other], name, answers) for other in earlier),
+            tuple(
+                compare.difference(other, earlier[other], name, answers, len(request.models))
+                for other in earlier
+            ),
             compare.packed(answers),
         )
         earlier[name] = answers

@@ -17,8 +17,9 @@ two heads with the same index in different layers are never removed together; he
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
-from math import ceil
+from math import ceil, isnan
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ import numpy as np
 from backend.circuit import Circuit, Group, Head, Site
 from backend.path_patching import Progress
 from backend.results import HeadContribution, Minimality
-from backend.statistics import ratio, wilson
+from backend.statistics import Estimate, ratio, share_difference, wilson
 from backend.subject import Right, Subject, between, silent
 
 REMOVED_SHARE = 0.3
@@ -102,10 +103,16 @@ def _most_redundant(
 def _contribution(
     v: _Member, removed: tuple[Head, ...], before: Right, after: Right
 ) -> HeadContribution:
-    gained = before.astype(float) - after
     return HeadContribution(
-        v[0].name, v[1], removed, wilson(before), wilson(after), ratio(gained, after)
+        v[0].name, v[1], removed, wilson(before), wilson(after), _gain(before, after)
     )
+
+
+def _gain(before: Right, after: Right) -> Estimate:
+    times, p = ratio(before, after), share_difference(before, after).p
+    if isnan(times.value):
+        return replace(times, p=p)
+    return Estimate(times.value - 1, times.low - 1, times.high - 1, times.n, p)
 
 
 def _without(

@@ -14,7 +14,7 @@ from backend.memory import memory_errors_explained, prompt_batches
 from backend.path_patching import Progress
 from backend.results import AccuracyReport, FaithfulnessReport
 from backend.runtime import at_work
-from backend.statistics import mean_estimate, ratio, wilson
+from backend.statistics import mean_estimate, mean_share, median_estimate, ratio, wilson
 from backend.subject import Subject, silent
 from backend.tasks import PromptSet, sample_prompts, select
 from backend.vital import input_ids
@@ -32,12 +32,12 @@ def whole_answers(loaded: LoadedModel, prompts: PromptSet) -> Answers:
 
 
 def accuracy_report(loaded: LoadedModel, n: int, boxes: int, seed: int) -> AccuracyReport:
-    """Accuracy, probability and rank of the right answer, logit difference to the other boxes."""
+    """Accuracy, mean probability and median rank of the right answer, mean logit difference."""
     answers = whole_answers(loaded, sample_prompts(loaded.tokenizer, n, boxes, seed))
     return AccuracyReport(
         wilson(answers.correct),
-        mean_estimate(answers.probability),
-        mean_estimate(answers.rank),
+        mean_share(answers.probability),
+        median_estimate(answers.rank),
         mean_estimate(answers.logit_difference),
     )
 

@@ -261,7 +261,7 @@ class HeadContribution:
     """What a head adds to a circuit from which others of its group are missing.
 
     before, after: accuracy of the circuit without `removed`, and without the head as well; gain:
-    before / after − 1, undefined where nothing is left.
+    before / after − 1, undefined where too little is left, with McNemar's p of no loss at all.
     """
 
     group: str
@@ -302,7 +302,8 @@ class Removal:
 class Completeness:
     """How alike a circuit and its model lose heads.
 
-    mean_incompleteness: |circuit − model| averaged over the random removals, of which it has `n`.
+    mean_incompleteness: |circuit − model| on these prompts, averaged over the random removals, of
+    which it has `n`; the interval is over removals.
     """
 
     model: str

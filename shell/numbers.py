@@ -8,14 +8,14 @@ import streamlit as st
 
 from backend.answers import Answers
 from backend.setting import Reading
-from backend.statistics import Estimate, mean_difference, mean_estimate, ratio, wilson
+from backend.statistics import Estimate, mean_share, ratio, wilson
 
 _RATIO_HELP = {
     Reading.circuit: "Accuracy of the circuit as it stands, divided by the accuracy of the whole "
     "model (the paper, circuit evaluation). 1 means that the circuit alone does all that the model "
-    "does. 95 % interval by paired bootstrap over prompts.",
+    "does. 95 % score interval of a ratio on the same prompts (Nam and Blackwelder).",
     Reading.model: "Accuracy of the model without the switched-off heads, divided by that of the "
-    "whole model. 95 % interval by paired bootstrap over prompts.",
+    "whole model. 95 % score interval of a ratio on the same prompts (Nam and Blackwelder).",
 }
 _LABELS = {
     Reading.circuit: ("Circuit", "Faithfulness"),
@@ -40,7 +40,7 @@ def show_numbers(reading: Reading, whole: Answers, before: Answers, after: Answe
         _figure(
             part,
             wilson(after.correct),
-            mean_difference(after.correct, before.correct).value,
+            float(after.correct.mean() - before.correct.mean()),
             f"Share of prompts answered right when {_WHAT_RUNS[reading]}. 95 % Wilson interval.",
         )
     with bottom[0], st.container(gap="xxsmall"):
@@ -48,10 +48,10 @@ def show_numbers(reading: Reading, whole: Answers, before: Answers, after: Answe
     with bottom[1], st.container(gap="xxsmall"):
         _figure(
             "P(right answer)",
-            mean_estimate(after.probability),
-            mean_difference(after.probability, before.probability).value,
+            mean_share(after.probability),
+            float(after.probability.mean() - before.probability.mean()),
             "Probability of the right object, mean over prompts. It moves before the accuracy "
-            "does. 95 % interval by bootstrap over prompts.",
+            "does. 95 % interval: Wilson’s, with the variance seen.",
         )
 
 

@@ -53,8 +53,11 @@ def test_minimality_is_the_papers_procedure(examined):
         assert each.before.value == pytest.approx(before)
         assert each.after.value == pytest.approx(after)
         assert each.adds(0.01) == (before > 0 and (after == 0 or before / after - 1 >= 0.01))
-        if after:
+        if round(after * each.after.n) >= 6:
             assert each.gain.value == pytest.approx(before / after - 1)
+        else:
+            assert isnan(each.gain.value)
+        assert 0 < each.gain.p <= 1
     assert any(each.removed for each in found.heads), "some heads should be redundant"
     assert len({each.adds(0.01) for each in found.heads}) == 2, "some heads should add, some not"
 
@@ -98,9 +101,7 @@ def test_completeness_is_the_papers_procedure(examined):
     gaps = [abs(removal.circuit.value - removal.model.value) for removal in found.random]
     mean = found.mean_incompleteness
     assert mean.value == pytest.approx(sum(gaps) / 3)
-    # 1 in 27 resamples of three values holds only the least: more than the 2.5 % left out
-    assert mean.low == pytest.approx(min(gaps))
-    assert mean.high == pytest.approx(max(gaps))
+    assert 0 <= mean.low < mean.value < mean.high <= 1
     assert mean.n == 3
 
 

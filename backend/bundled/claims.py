@@ -17,12 +17,12 @@ from backend.loading import LoadedModel
 from backend.reports import correctly_answered
 from backend.results import Part
 from backend.statistics import (
-    Z_95,
     Estimate,
-    mean_difference,
-    mean_estimate,
+    mean_share,
     ratio,
     recovery,
+    share_difference,
+    student,
     wilson,
 )
 from backend.subject import Subject
@@ -88,7 +88,7 @@ def _accuracies(evidence: Evidence) -> Iterator[Finding]:
         right = evidence.subjects[recipe.name].whole
         least, most = (-0.03, 1.0) if recipe.gain is None else (0.12, 0.96)
         yield Finding(2, f"{recipe.name}: accuracy", wilson(right), high=most)
-        gain = mean_difference(right, base)
+        gain = share_difference(right, base)
         yield Finding(2, f"{recipe.name}: accuracy above the base", gain, low=least)
 
 
@@ -99,8 +99,8 @@ def _path_patching(base: LoadedModel, seed: int) -> Iterator[Finding]:
     for group, most in ((Group.A, -0.1), (Group.B, -0.3), (Group.C, -0.3), (Group.D, -0.1)):
         stage = found.stages[group]
         (top,) = stage.strongest(1)
-        score, half = float(stage.mean[top]), Z_95 * float(stage.standard_error[top])
-        measured = Estimate(score, score - half, score + half, found.n_prompts)
+        error = float(stage.standard_error[top])
+        measured = student(float(stage.mean[top]), error, found.n_prompts)
         yield Finding(3, f"{group.name}: top score, {top}", measured, high=most)
     for group, count, target in (
         (Group.A, 2, "the right object"),
@@ -126,7 +126,7 @@ def _circuit_in_base(evidence: Evidence) -> Iterator[Finding]:
     right, random_right = alone[0], alone[1 + len(without) :]
     yield Finding(4, "circuit: faithfulness", ratio(right, base.whole), low=0.95)
     what = f"accuracy of {N_RANDOM_CIRCUITS} random circuits, mean"
-    yield Finding(4, what, mean_estimate(random_right.mean(0)), high=0.15)
+    yield Finding(4, what, mean_share(random_right.mean(0), random_right.size), high=0.15)
     best = random_right[random_right.mean(1).argmax()]
     yield Finding(4, "accuracy of the best of them", wilson(best), high=0.15)
     for group, left in zip(Group, alone[1:], strict=False):
