@@ -22,10 +22,11 @@ models: .venv/run.ok  ## train the bundled models again (20 to 25 minutes)
 check: .venv/run.ok  ## measure what the bundled models show
 	$(BIN)/python -m backend.bundled.check
 
-bench: .venv/test.ok  ## the engine against the obvious way; clicks and first paint in a browser
+bench: .venv/test.ok  ## the engine against the obvious way; clicks and first paint in a browser; many sessions at once
 	$(BIN)/python -m benchmarks.path_patching
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.browser
+	$(BIN)/python -m benchmarks.load
 
 clean:
 	rm -rf .venv
