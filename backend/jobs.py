@@ -7,7 +7,6 @@ asked for. Jobs belong to the server: they outlive pages and tabs, and every ses
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 from collections import OrderedDict
@@ -24,6 +23,7 @@ from typing import Any
 
 from backend.errors import UserError
 from backend.placement import CPU
+from backend.tidying import tidy_up
 from backend.urgency import hold, look_again, urgent
 
 Report = Callable[[str, float], None]
@@ -155,7 +155,7 @@ class Job:
             error = self._error_of(work)
         self._ended = monotonic()
         if self.kind in (LONG, BENCH):
-            _tidy_up()
+            tidy_up()
         if error:
             self.future.set_exception(error)
         else:
@@ -271,14 +271,3 @@ def _drop_the_oldest(kind: Kind) -> None:
     ended = [key for key in alike if _jobs[key].future.done()]
     for key in ended[: max(0, len(alike) - kind.n_kept)]:
         del _jobs[key]
-
-
-def _tidy_up() -> None:
-    """Free what the work left behind in cycles, and let the collector pass over what stays.
-
-    Streamlit collects garbage after every run of a script: to walk through torch and a model would
-    cost each click a quarter of a second.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()

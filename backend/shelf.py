@@ -5,7 +5,6 @@ To look at what is there needs no torch; to load does, so pages load in a backgr
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -18,6 +17,7 @@ from backend.devices import decided, devices_meant
 from backend.errors import UserError
 from backend.fingerprints import Fingerprint, fingerprint, is_here
 from backend.placement import Placement
+from backend.tidying import tidy_up
 from backend.urgency import unheld
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ def unload(name: str) -> None:
         return
     for cache in _caches:
         cache.cache_clear()
-    # Pages freeze the collector's view of what is loaded, to be fast.
-    gc.unfreeze()
-    gc.collect()
+    tidy_up()
     import torch
 
     if torch.cuda.is_available():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 
 import streamlit as st
@@ -26,7 +25,6 @@ def show_jobs() -> None:
 
 
 def _list(is_live: bool) -> None:
-    gc.freeze()  # as in `waiting`
     if page := st.session_state.pop("page_to_open", None):
         st.switch_page(page)
     listed, elsewhere = jobs.listed(), turns.elsewhere()

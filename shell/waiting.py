@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Hashable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
@@ -129,8 +128,6 @@ def _run_source(of: ref[Bench], source: str, report: jobs.Report) -> Iterator[st
 
 @st.fragment(run_every=1.0)
 def _progress(running: jobs.Job, n_parts: int) -> None:
-    # Streamlit collects garbage after every run: see `jobs`, which does this once a job has ended.
-    gc.freeze()
     if running.future.done() or len(running.parts) != n_parts:
         st.rerun()
     with st.container(border=True):

@@ -148,7 +148,7 @@ def test_unloading_lets_go_of_the_model_and_of_what_was_prepared_with_it(names: 
         assert len(bench.subject(name, 5, 3, 0).whole) == 5
     model = weakref.ref(prepared.loaded.model)
     weights = weakref.ref(prepared.loaded.base)
-    gc.freeze()  # as pages do
+    gc.freeze()  # as jobs do that end
     del prepared
     shelf.unload(names[1])
     assert model() is None

@@ -65,7 +65,7 @@ class Visitor:
         try:
             async for data in self._connection:
                 async with self._changed:
-                    self._take_in(ForwardMsg.FromString(data))  # type: ignore[arg-type]
+                    self._take_in(ForwardMsg.FromString(data))
                     self._changed.notify_all()
         finally:
             self._stop_repeating()
