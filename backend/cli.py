@@ -34,11 +34,14 @@ from backend.files import write_atomically
 from backend.jobs import Cancelled
 from backend.placement import Dtype
 from backend.requests import AccuracyRequest, FaithfulnessRequest, heads_of
+from backend.results import DEFAULT_FDR, DEFAULT_SIZES, Criteria, Stage
 from backend.saved import plain
 from backend.setting import Setting
 from backend.stages import (
-    DEFAULT_SIZES,
+    following,
     found_circuit,
+    nothing_to_feed,
+    remark,
     run_stages,
     stage_request,
     stored_stages,
@@ -129,12 +132,20 @@ def _parser() -> argparse.ArgumentParser:
         type=_kept,
         default=[],
         metavar="GROUP=HEADS",
-        help="how many heads to keep in a group (default: A=8 B=6 C=4 D=4)",
+        help="how many heads to keep in a group at most (default: A=8 B=6 C=4 D=4)",
     )
     discover.add_argument(
         "--centred",
         action="store_true",
         help="rank heads by their score less the median of their layer",
+    )
+    discover.add_argument(
+        "--fdr",
+        type=_rate,
+        default=DEFAULT_FDR,
+        metavar="Q",
+        help="keep heads that are clear at this false discovery rate among all that were tried "
+        f"(Benjamini-Hochberg; default: {DEFAULT_FDR}; 1: every head with a negative score)",
     )
     discover.add_argument(
         "--save",
@@ -155,6 +166,16 @@ def _kept(text: str) -> tuple[Group, int]:
     return Group[letter], int(number)
 
 
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 1:
+        raise argparse.ArgumentTypeError(f"“{text}” is not a rate above 0 and up to 1, like 0.05")
+    return rate
+
+
 def _accuracy(options: argparse.Namespace) -> Any:
     request = AccuracyRequest(tuple(options.models), prompts_of(options))
     return studies.as_data(request, measure(request))
@@ -167,30 +188,40 @@ def _faithfulness(options: argparse.Namespace) -> Any:
 
 
 def _discover(options: argparse.Namespace) -> Any:
-    sizes = {**DEFAULT_SIZES, **dict(options.keep)}
+    criteria = Criteria({**DEFAULT_SIZES, **dict(options.keep)}, options.centred, options.fdr)
     setting = Setting(options.model, options.prompts, options.boxes, options.seed)
     shelf.fingerprint_of(options.model)  # an odd name is told before anything is computed
-    asked = setting, sizes, options.centred
-    stored = [found.parts[0] for found in stored_stages(*asked)]
+    stored = [found.parts[0] for found in stored_stages(setting, criteria)]
     if stored:
         say(f"resuming: {len(stored)} of {len(Group)} stages are there")
-    if len(stored) < len(Group):
-        say_what_is_begun(stage_request(setting, stored, sizes, options.centred))
-    stages = [*run_stages(*asked, (), Group.D, progress())]
+    if following(stored, criteria):
+        say_what_is_begun(stage_request(setting, stored, criteria))
+    stages = [*run_stages(setting, criteria, (), Group.D, progress())]
     say_what_is_to_be_known([options.model])
     _say_how_noisy(options.model)
-    circuit = found_circuit(setting, stages, sizes, options.centred, options.save or options.model)
+    circuit = found_circuit(setting, stages, criteria, options.save or options.model)
     if options.save:
         catalogue.add_circuit(options.save, circuit.to_json().encode())
-    for group in Group:
-        say(f"{group.name}: {', '.join(map(str, circuit.heads(group))) or 'none'}")
-    requests = [
-        stage_request(setting, stages[:n], sizes, options.centred) for n in range(len(Group))
-    ]
+    _say_what_was_found(stages, criteria)
+    requests = [stage_request(setting, stages[:n], criteria) for n in range(len(stages))]
     results = [
         studies.as_data(request, (stage,)) for request, stage in zip(requests, stages, strict=True)
     ]
     return circuit.as_data() | {"results": results}
+
+
+def _say_what_was_found(stages: Sequence[Stage], criteria: Criteria) -> None:
+    for group, stage in zip(Group, stages, strict=False):
+        heads = [
+            f"{head} {stage.mean[head]:+.4f} (z {stage.z(head):+.1f})"
+            for head in criteria.kept(group, stage)
+        ]
+        say(f"{group.name}: {', '.join(heads) or 'none'}; n = {stage.n}")
+        if remarked := remark(group, stage, criteria):
+            say(f"{group.name}: {remarked}")
+    groups = list(Group)
+    for group in groups[len(stages) :]:
+        say(f"{group.name}: {nothing_to_feed(groups[len(stages) - 1])}")
 
 
 def _say_how_noisy(name: str) -> None:

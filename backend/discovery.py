@@ -7,16 +7,18 @@ discovery).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.circuit import Circuit, Group, Head, Site
 from backend.faithfulness import Backdrop, circuits_right
 from backend.path_patching import Progress, scores_of
-from backend.results import Discovery, Stage
+from backend.results import Criteria, Discovery, Stage
 from backend.run_pairs import RunPairs
 
 StageProgress = Callable[[Group, int, int], None]
@@ -25,21 +27,23 @@ StageProgress = Callable[[Group, int, int], None]
 
 def discover(
     pairs: RunPairs,
-    n_receivers: Mapping[Group, int],
+    criteria: Criteria,
     least_effect: float = 0.0,
     progress: StageProgress = lambda stage, done, total: None,
-    centred: bool = False,
 ) -> Discovery:
-    """Run the four stages; `n_receivers` says how many heads of A, B and C the next one feeds.
+    """Run the four stages; the heads that are kept of A, B and C are what the next one feeds.
 
-    Only heads with a score below -`least_effect` can be receivers; a stage that has none scores
-    zero throughout.
+    Only heads with a score below -`least_effect` can be receivers; where there is none, there is no
+    next stage.
     """
     stages: dict[Group, Stage] = {}
     receivers: tuple[Head, ...] = ()
     for group in (Group.A, Group.B, Group.C, Group.D):
-        stages[group] = find_stage(pairs, group, receivers, partial(progress, group))
-        receivers = stages[group].strongest(n_receivers.get(group, 0), least_effect, centred)
+        stage = stages[group] = find_stage(pairs, group, receivers, partial(progress, group))
+        kept = criteria.kept(group, stage)
+        receivers = tuple(head for head in kept if stage.mean[head] < -least_effect)
+        if not receivers:
+            break
     return Discovery(stages, pairs.n_prompts)
 
 
@@ -50,14 +54,37 @@ def find_stage(
     progress: Progress = lambda done, total: None,
 ) -> Stage:
     """One stage: every head as a sender to these receivers."""
-    return summarised(scores_of(pairs, group, receivers, progress), receivers)
+    scores = scores_of(pairs, group, receivers, progress)
+    return summarised(scores, receivers, pairs.clean_probability)
 
 
-def summarised(scores: Tensor, receivers: tuple[Head, ...]) -> Stage:
+def summarised(
+    scores: Tensor, receivers: tuple[Head, ...], clean_probability: float = float("nan")
+) -> Stage:
     """A stage out of its scores [n, n_layers, n_heads]."""
     scores = scores.double()
-    error = scores.std(0) / len(scores) ** 0.5
-    return Stage(scores.mean(0).numpy(), error.numpy(), receivers)
+    return Stage(
+        scores.mean(0).numpy(),
+        _error(scores),
+        receivers,
+        len(scores),
+        clean_probability,
+        _error(scores - _middle(scores)),
+    )
+
+
+def _middle(scores: Tensor) -> Tensor:
+    """The scores of the head in the middle of each layer, by its mean: [n, n_layers, 1].
+
+    Of an even number of heads the two in the middle, averaged: their mean is the median.
+    """
+    n_heads = scores.shape[-1]
+    order = scores.mean(0).argsort(-1)[:, [(n_heads - 1) // 2, n_heads // 2]]
+    return scores.gather(-1, order.expand(len(scores), -1, -1)).mean(-1, keepdim=True)
+
+
+def _error(scores: Tensor) -> NDArray[np.float64]:
+    return (scores.std(0) / len(scores) ** 0.5).numpy()
 
 
 def circuit_accuracies(

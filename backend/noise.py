@@ -7,7 +7,6 @@ cannot be ranked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from backend.circuit import Group, Head
@@ -17,7 +16,7 @@ from backend.path_patching import Progress
 from backend.placement import Dtype
 from backend.reports import correctly_answered
 from backend.requests import Prompts
-from backend.results import Stage
+from backend.results import DEFAULT_SIZES, Stage
 from backend.run_pairs import RunPairs
 from backend.runtime import at_work
 from backend.shelf import until_unload
@@ -25,7 +24,6 @@ from backend.subject import between, silent
 from backend.tasks import counterfactual_prompts
 
 N_PROMPTS = 8
-SIZES: Mapping[Group, int] = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,12 @@ def probe(
     found = []
     stage: Stage | None = None
     for number, group in enumerate(Group):
-        receivers = stage.strongest(SIZES[list(Group)[number - 1]]) if stage else ()
+        receivers = stage.strongest(DEFAULT_SIZES[list(Group)[number - 1]]) if stage else ()
         told = [between(progress, (number + i / 2) / 4, (number + (i + 1) / 2) / 4) for i in (0, 1)]
         stage, rough = (
             _stage(*pair, group, receivers, step) for pair, step in zip(pairs, told, strict=True)
         )
-        kept = [abs(float(stage.mean[head])) for head in stage.strongest(SIZES[group])]
+        kept = [abs(float(stage.mean[head])) for head in stage.strongest(DEFAULT_SIZES[group])]
         noise = float(abs(stage.mean - rough.mean).max())
         largest, weakest = max(kept, default=0.0), min(kept, default=0.0)
         found.append(Noise(group.name, noise, largest, weakest, Prompts(n, boxes, seed)))

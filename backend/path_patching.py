@@ -39,7 +39,7 @@ from backend.clicks import clean_logits
 from backend.memory import memory_errors_explained
 from backend.plain_patching import patched_plainly
 from backend.receivers_runs import receivers_runs
-from backend.run_pairs import RunPair, RunPairs, scenes
+from backend.run_pairs import RunPair, RunPairs, log_probability, scenes
 from backend.sender_runs import sender_finals
 from backend.tasks import PromptSet
 
@@ -119,9 +119,9 @@ def _of_pair(
     done = 0
     for rows, patched in _patched_runs(pair, group, layers, receivers):
         answers = pair.answers[rows]
-        before = _log_probability(clean_logits(pair.clean)[rows, None], answers)
+        before = log_probability(clean_logits(pair.clean)[rows, None], answers)
         for layer, logits in patched:
-            after = _log_probability(logits, answers)
+            after = log_probability(logits, answers)
             scores[rows.cpu(), layer] = torch.expm1(after - before).to(scores)
             done += len(rows)
             told(done)
@@ -145,10 +145,3 @@ def _patched_runs(
         else:
             finals = receivers_runs(scene, layers, receivers, _RECEIVED[group])
         yield rows, ((layer, logits_of(pair.clean.model, final)) for layer, final in finals)
-
-
-def _log_probability(logits: Tensor, answers: Tensor) -> Tensor:
-    """Of the right answers [n], read from logits [n, k, vocab]: [n, k]."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    places = answers[:, None, None].expand(-1, logits.shape[1], 1)
-    return logits.gather(-1, places)[..., 0] - logits.logsumexp(-1)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from backend.circuit import Group
-from backend.clicks import CleanRun, prepare_clean
+from backend.clicks import CleanRun, clean_logits, prepare_clean
 from backend.decomposition import holds
 from backend.hooks import recorded_head_outputs
 from backend.memory import prompt_batches
@@ -50,6 +50,13 @@ class RunPairs:
         """The runs of a batch, made when they are asked for."""
         return self._pair(batch.start, batch.stop)
 
+    @cached_property
+    def clean_probability(self) -> float:
+        """Of the right answers in the clean runs, mean over prompts."""
+        pairs = (self.of(batch) for batch in self.batches)
+        found = torch.cat([_clean_probability(pair) for pair in pairs])
+        return float(found.double().mean())
+
 
 def _run_pair(
     model: nn.Module, prompts: PromptSet, counterfactual: PromptSet, start: int, stop: int
@@ -65,6 +72,18 @@ def _run_pair(
     other_heads = vital_head_outputs(model, select(counterfactual, chosen))
     answers = torch.tensor(prompts.answer_ids, device=tokens.device)
     return RunPair(clean, heads, other_heads, answers)
+
+
+def log_probability(logits: Tensor, answers: Tensor) -> Tensor:
+    """Of the right answers [n], read from logits [n, k, vocab]: [n, k]."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    places = answers[:, None, None].expand(-1, logits.shape[1], 1)
+    return logits.gather(-1, places)[..., 0] - logits.logsumexp(-1)
+
+
+@torch.no_grad()
+def _clean_probability(pair: RunPair) -> Tensor:
+    return log_probability(clean_logits(pair.clean)[:, None], pair.answers)[:, 0].exp()
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,7 @@ def stage(request: StageRequest, report: Report, kept_in: Path | None) -> Stage:
 
     with at_work(load(request.model).runtime):
         scores = scores_of(pairs, request.group, request.receivers, steps, kept_in=kept_in)
-    return summarised(scores, request.receivers)
+        return summarised(scores, request.receivers, pairs.clean_probability)
 
 
 def run_pairs(model: str, prompts: Prompts, report: Report) -> RunPairs:

@@ -2,54 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from backend import studies
 from backend.circuit import Circuit, Group, Head
 from backend.jobs import Report
 from backend.requests import Prompts, StageRequest
-from backend.results import Discovery, Stage
+from backend.results import LEAST_EFFECT_WHEN_SATURATED, NO_TEST, Criteria, Discovery, Stage
 from backend.setting import Setting
 
-DEFAULT_SIZES: Mapping[Group, int] = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
-"""How many heads the groups keep unless told otherwise."""
 _COSTS = {Group.A: 1, Group.B: 1, Group.C: 2, Group.D: 4}
 """Roughly how long the stages take, relative to each other: earlier tokens have more after them."""
 
 
 def run_stages(
     setting: Setting,
-    sizes: Mapping[Group, int],
-    centred: bool,
+    criteria: Criteria,
     done: Sequence[Stage],
     until: Group,
     report: Report,
 ) -> Iterator[Stage]:
     """The stages after those that are `done`, `until` the last one asked for.
 
-    The heads kept in a group are the receivers of the next stage. Raises UserError when the model
-    cannot be loaded or answers too few prompts right.
+    The heads kept in a group are the receivers of the next stage; after a group without any, there
+    is none. Raises UserError when the model cannot be loaded or answers too few prompts right.
     """
     stages = list(done)
     todo = list(Group)[len(stages) : list(Group).index(until) + 1]
     total = sum(_COSTS[group] for group in todo)
     for place, group in enumerate(todo):
+        if following(stages, criteria) is None:
+            return
         before = sum(_COSTS[earlier] for earlier in todo[:place])
         told = partial(_stretched, report, before / total, _COSTS[group] / total)
-        (found,) = studies.run(stage_request(setting, stages, sizes, centred), told)
+        (found,) = studies.run(stage_request(setting, stages, criteria), told)
         stages.append(found)
         yield found
 
 
-def stored_stages(
-    setting: Setting, sizes: Mapping[Group, int], centred: bool
-) -> list[studies.Stored]:
+def stored_stages(setting: Setting, criteria: Criteria) -> list[studies.Stored]:
     """The stages that are in the store, from A on."""
     found: list[studies.Stored] = []
-    for _ in Group:
-        stages = [stored.parts[0] for stored in found]
-        request = stage_request(setting, stages, sizes, centred)
+    while following(stages := [stored.parts[0] for stored in found], criteria):
+        request = stage_request(setting, stages, criteria)
         stored = studies.find(request, patiently=False)
         if not stored:
             break
@@ -57,49 +53,72 @@ def stored_stages(
     return found
 
 
-def stage_request(
-    setting: Setting, earlier: Sequence[Stage], sizes: Mapping[Group, int], centred: bool
-) -> StageRequest:
+def following(stages: Sequence[Stage], criteria: Criteria) -> Group | None:
+    """The stage to run after these; None when all are there, or the last one keeps no head."""
+    if len(stages) == len(Group) or (stages and not receivers(stages, criteria)):
+        return None
+    return list(Group)[len(stages)]
+
+
+def stage_request(setting: Setting, earlier: Sequence[Stage], criteria: Criteria) -> StageRequest:
     """The stage that comes after these."""
     prompts = Prompts(setting.n, setting.boxes, setting.seed)
     group = list(Group)[len(earlier)]
-    return StageRequest(setting.model, prompts, group, receivers(earlier, sizes, centred))
+    return StageRequest(setting.model, prompts, group, receivers(earlier, criteria))
 
 
-def receivers(
-    earlier: Sequence[Stage], sizes: Mapping[Group, int], centred: bool
-) -> tuple[Head, ...]:
+def receivers(earlier: Sequence[Stage], criteria: Criteria) -> tuple[Head, ...]:
     """The heads that the stage after these feeds; none of the first, which feeds the logits."""
-    if not earlier:
-        return ()
-    group = list(Group)[len(earlier) - 1]
-    return earlier[-1].strongest(sizes[group], centred=centred)
+    return criteria.kept(list(Group)[len(earlier) - 1], earlier[-1]) if earlier else ()
 
 
-def n_valid(stages: Sequence[Stage], sizes: Mapping[Group, int], centred: bool) -> int:
-    """How many stages, from A on, have the receivers that these sizes ask for."""
+def n_valid(stages: Sequence[Stage], criteria: Criteria) -> int:
+    """How many stages, from A on, have the receivers that these criteria ask for."""
     for place, stage in enumerate(stages):
-        if stage.receivers != receivers(stages[:place], sizes, centred):
+        before = stages[:place]
+        if not following(before, criteria) or stage.receivers != receivers(before, criteria):
             return place
     return len(stages)
 
 
 def found_circuit(
-    setting: Setting,
-    stages: Sequence[Stage],
-    sizes: Mapping[Group, int],
-    centred: bool,
-    name: str,
+    setting: Setting, stages: Sequence[Stage], criteria: Criteria, name: str
 ) -> Circuit:
-    """The circuit of four stages, with all that it takes to find it again."""
+    """The circuit of all stages that there are, with all that it takes to find it again."""
     about = {
         "model": setting.model,
         "method": "path patching on correctly answered prompts",
         "seed": setting.seed,
         "boxes": setting.boxes,
     }
-    found = Discovery(dict(zip(Group, stages, strict=True)), setting.n)
-    return found.circuit(sizes, name, about, centred)
+    found = Discovery(dict(zip(Group, stages, strict=False)), setting.n)
+    return found.circuit(criteria, name, about)
+
+
+def remark(group: Group, stage: Stage, criteria: Criteria) -> str | None:
+    """What must be known of a stage's scores and of what it keeps; None if nothing."""
+    is_tested, said = criteria.fdr < NO_TEST, []
+    if stage.is_saturated:
+        said.append(
+            "This score is saturated: with nothing patched, the right answer has a probability of "
+            f"{stage.clean_probability:.4f}, which even heads that matter hardly change. Another "
+            "metric is needed, such as the logit difference."
+        )
+        if is_tested:
+            said.append(f"Only heads below −{LEAST_EFFECT_WHEN_SATURATED:g} count here.")
+    if not criteria.kept(group, stage):
+        said.append(
+            f"No head is clear among the {stage.n_tried} that were tried (false discovery rate "
+            f"{criteria.fdr:g}, n = {stage.n}): none is kept."
+            if is_tested
+            else "No head has a negative score: none is kept."
+        )
+    return " ".join(said) or None
+
+
+def nothing_to_feed(before: Group) -> str:
+    """Why a stage is not run when an earlier one, `before`, keeps no head."""
+    return f"Not run: {before.name} keeps no head, so there is nothing to feed."
 
 
 def _stretched(report: Report, start: float, length: float, stage: str, share: float) -> None:

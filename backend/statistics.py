@@ -174,6 +174,19 @@ def ratio_difference(after: Pair, before: Pair, level: float = LEVEL) -> Estimat
     return Estimate(value, value - down, value + up, later.n)
 
 
+def p_below_zero(mean: Floats, standard_error: Floats, n: int) -> Floats:
+    """One-sided p of Student's test that means over `n` prompts are below zero, [...] each.
+
+    NaN of a mean that is zero without an error, and of fewer than two prompts: nothing was tested.
+    """
+    from scipy.special import stdtr
+
+    if n < 2:
+        return np.full_like(mean, nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(stdtr(n - 1, mean / standard_error))
+
+
 def false_discovery(p: Floats) -> Floats:
     """The smallest false discovery rate at which each of these tests is kept, in the shape of `p`.
 

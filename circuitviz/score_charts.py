@@ -50,8 +50,9 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) 
     """Layers upward, heads to the right, colours centred at zero; kept heads have a frame.
 
     ``scores`` has a row per head: ``layer``, ``head``, ``name``, ``score``, ``kept`` and, where
-    it is known, ``standard_error``. A chart of old scores is ``faded``; if it is
-    ``named``, the strongest heads have their names.
+    they are known, ``standard_error``, the number of prompts ``n`` and whether the score is
+    ``clear``. A chart of scores that are old or say little is ``faded``; if it is ``named``, the
+    strongest heads have their names.
     """
     shown = scores.copy()
     largest = float(shown["score"].abs().max()) or 1.0
@@ -61,6 +62,7 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) 
     if "standard_error" in shown:
         shown["figure"] += shown["standard_error"].map(" ± {:.4f}".format)
         figure = "score ± standard error"
+        shown["z"] = _z(shown)
     shown["label"] = _labels(shown)
     shown["strong"] = shown["score"].abs() > 0.6 * largest
     n_layers, n_heads = shown["layer"].nunique(), shown["head"].nunique()
@@ -77,7 +79,7 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) 
         tooltip=[
             alt.Tooltip("name:N", title="head"),
             alt.Tooltip("figure:N", title=figure),
-            alt.Tooltip("kept:N", title="kept"),
+            *(alt.Tooltip(f"{name}:N") for name in ("z", "n", "clear", "kept") if name in shown),
         ],
     )
     colour = alt.Color(
@@ -192,6 +194,14 @@ def _labels(shown: pd.DataFrame) -> list[str]:
     is_strong = (shown["score"].abs() >= threshold) & (shown["score"] != 0)
     is_shown = is_strong | (shown["kept"] & (most == _LABELLED))
     return [name if yes else "" for name, yes in zip(shown["name"], is_shown, strict=True)]
+
+
+def _z(shown: pd.DataFrame) -> list[str]:
+    """Scores in standard errors, in words; nothing of a head without an error."""
+    return [
+        f"{score / error:+.1f}".replace("-", "\N{MINUS SIGN}") if error > 0 else "–"
+        for score, error in zip(shown["score"], shown["standard_error"], strict=True)
+    ]
 
 
 def _faint(colour: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import streamlit as st
@@ -10,11 +10,10 @@ import streamlit as st
 from backend import catalogue, jobs, shelf
 from backend.circuit import Circuit, Group
 from backend.requests import prompts_of
-from backend.results import Stage
+from backend.results import DEFAULT_FDR, DEFAULT_SIZES, Criteria, Stage
 from backend.setting import Setting
-from backend.stages import DEFAULT_SIZES as DEFAULT_KEPT
+from backend.stages import following, n_valid, run_stages, stored_stages
 from backend.stages import found_circuit as circuit_of
-from backend.stages import n_valid, run_stages, stored_stages
 
 DEFAULT_N = 100
 MOST_PROMPTS = 1000
@@ -23,11 +22,10 @@ RAW, CENTRED = "Score", "Median-centred"
 
 @dataclass(frozen=True)
 class Plan:
-    """The prompts, how many heads each group keeps, and what they are ranked by."""
+    """The prompts, and which heads each group keeps."""
 
     setting: Setting
-    kept: Mapping[Group, int]
-    centred: bool
+    criteria: Criteria
 
     @property
     def title(self) -> str:
@@ -56,14 +54,20 @@ class Progress:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all four stages fit the plan."""
-        return self.valid == len(Group)
+        """Whether all stages fit the plan: four, unless one keeps no head for the next to feed."""
+        return following(self.stages[: self.valid], self.plan.criteria) is None
+
+    @property
+    def dead_end(self) -> Group | None:
+        """The group that keeps no head, if it is not the last: no stage comes after it."""
+        is_early = self.is_complete and self.valid < len(Group)
+        return list(Group)[self.valid - 1] if is_early else None
 
 
 def set_defaults() -> None:
     """The controls of a new session."""
-    defaults = {"discover_n": DEFAULT_N, "discover_ranking": RAW}
-    kept = {f"discover_keep_{group.name}": number for group, number in DEFAULT_KEPT.items()}
+    defaults = {"discover_n": DEFAULT_N, "discover_ranking": RAW, "discover_fdr": DEFAULT_FDR}
+    kept = {f"discover_keep_{group.name}": number for group, number in DEFAULT_SIZES.items()}
     for key, value in (defaults | kept).items():
         st.session_state.setdefault(key, value)
 
@@ -72,8 +76,9 @@ def plan() -> Plan:
     """What the sidebar and the page's controls ask for."""
     at = st.session_state
     setting = Setting(at["model"], at["discover_n"], at["boxes"], at["seed"])
-    kept = {group: at[f"discover_keep_{group.name}"] for group in Group}
-    return Plan(setting, kept, at["discover_ranking"] == CENTRED)
+    sizes = {group: at[f"discover_keep_{group.name}"] for group in Group}
+    centred = at["discover_ranking"] == CENTRED
+    return Plan(setting, Criteria(sizes, centred, at["discover_fdr"]))
 
 
 def progress(plan: Plan) -> Progress:
@@ -83,11 +88,11 @@ def progress(plan: Plan) -> Progress:
         job = jobs.known(_key(plan.setting))
     found = tuple(job.parts) if job else ()
     stages = found if len(found) >= len(before) else before
-    valid = n_valid(stages, plan.kept, plan.centred)
+    valid = n_valid(stages, plan.criteria)
     now = Progress(plan, job, stages, valid)
     if now.is_complete or now.is_running:
         return now
-    stored = stored_stages(plan.setting, plan.kept, plan.centred)
+    stored = stored_stages(plan.setting, plan.criteria)
     if len(stored) <= valid:
         return now
     stages = tuple(each.parts[0] for each in stored) + stages[len(stored) :]
@@ -116,15 +121,15 @@ def show_again(plan: Plan, job: jobs.Job) -> None:
 
 
 def found_circuit(now: Progress, name: str) -> Circuit:
-    """The circuit of the four stages."""
-    return circuit_of(now.plan.setting, now.stages, now.plan.kept, now.plan.centred, name)
+    """The circuit of the stages that fit the plan."""
+    return circuit_of(now.plan.setting, now.stages[: now.valid], now.plan.criteria, name)
 
 
 def _work(
     plan: Plan, done: tuple[Stage, ...], until: Group, report: jobs.Report
 ) -> Iterator[Stage]:
     yield from done
-    yield from run_stages(plan.setting, plan.kept, plan.centred, done, until, report)
+    yield from run_stages(plan.setting, plan.criteria, done, until, report)
 
 
 def _key(setting: Setting) -> tuple[str, Setting]:

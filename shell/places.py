@@ -101,8 +101,10 @@ def _plan_again(plan: Plan, job: jobs.Job) -> None:
     now = st.session_state
     now["model"], now["discover_n"] = plan.setting.model, plan.setting.n
     _choose(prompts_of(plan.setting))
-    now["discover_ranking"] = discovery.CENTRED if plan.centred else discovery.RAW
-    now.update({f"discover_keep_{group.name}": n for group, n in plan.kept.items()})
+    criteria = plan.criteria
+    now["discover_ranking"] = discovery.CENTRED if criteria.centred else discovery.RAW
+    now["discover_fdr"] = criteria.fdr
+    now.update({f"discover_keep_{group.name}": n for group, n in criteria.sizes.items()})
     discovery.show_again(plan, job)
 
 

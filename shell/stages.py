@@ -6,7 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from backend.circuit import Group, Head
-from backend.results import Stage
+from backend.results import NO_TEST, Stage
+from backend.stages import nothing_to_feed, remark
 from circuitviz.score_charts import score_frame, score_map
 from shell import discovery
 from shell.discovery import Plan, Progress
@@ -48,13 +49,26 @@ def show_controls() -> None:
         help=f"{SCORE} **Median-centred**: the score less the median of the head's layer, which "
         "takes away what any head of the layer would do.",
     )
+    st.number_input(
+        "False discovery rate",
+        min_value=0.001,
+        max_value=NO_TEST,
+        step=0.05,
+        format="%g",
+        key="discover_fdr",
+        persist_state="session",
+        width=170,
+        help="Heads are kept only if they are clear among all that were tried: of those that are, "
+        "at most this share may be so by luck (Benjamini–Hochberg, on one-sided t tests over "
+        "prompts of what heads are ranked by). At 1, every head with a negative score counts.",
+    )
 
 
 def show_run_all(now: Progress) -> None:
     """The button that runs whatever is missing or stale."""
     label = "Run all four stages"
     if now.is_complete:
-        label = "All four stages are done"
+        label = "Nothing is left to run" if now.dead_end else "All four stages are done"
     elif now.valid:
         label = f"Run the rest, from {list(Group)[now.valid].name}"
     st.button(
@@ -87,24 +101,22 @@ def _show_stage(now: Progress, group: Group) -> None:
             _most_kept(now),
             key=f"discover_keep_{group.name}",
             persist_state="session",
-            help="The strongest heads with a negative score. They are this group, and the "
+            help="The strongest of the heads that are clear. They are this group, and the "
             "receivers of the next stage.",
         )
     with run:
         st.button(
             f"Run {group.name}",
             key=f"discover_run_{group.name}",
-            disabled=now.is_running or place != now.valid,
+            disabled=now.is_running or now.is_complete or place != now.valid,
             on_click=discovery.run,
             args=(now, group),
             help=_why_not(now, place),
         )
-    if place >= len(now.stages):
+    if place >= len(now.stages) or (now.dead_end and place >= now.valid):
         st.caption(_receivers_to_be(now, place))
         with st.container(height=_CHART_HEIGHT, border=False, vertical_alignment="center"):
-            st.caption(
-                "On its way …" if now.is_running else "Not run yet.", text_alignment="center"
-            )
+            st.caption(_why_empty(now), text_alignment="center")
         return
     stage = now.stages[place]
     is_stale = place >= now.valid
@@ -112,8 +124,10 @@ def _show_stage(now: Progress, group: Group) -> None:
         f":orange-badge[Stale: run again from {list(Group)[now.valid].name}] " if is_stale else ""
     )
     st.caption(f"{stale}{_into(group, stage.receivers)} {_kept_words(now, group)}")
+    if remarked := remark(group, stage, now.plan.criteria):
+        st.warning(remarked)
     st.altair_chart(
-        score_map(stage_frame(now.plan, stage, group), faded=is_stale),
+        score_map(stage_frame(now.plan, stage, group), faded=is_stale or stage.is_saturated),
         width="stretch",
         key=f"discover_map_{group.name}",
     )
@@ -121,10 +135,11 @@ def _show_stage(now: Progress, group: Group) -> None:
 
 def stage_frame(plan: Plan, stage: Stage, group: Group) -> pd.DataFrame:
     """A row per head of a stage, for the heat map; scores as they are ranked."""
-    scores = stage.centred if plan.centred else stage.mean
-    kept = {*stage.strongest(plan.kept[group], centred=plan.centred)}
-    frame = score_frame(scores.tolist(), kept)
-    return frame.assign(standard_error=stage.standard_error.flatten().tolist())
+    criteria = plan.criteria
+    scores, errors = stage.ranked(criteria.centred)
+    frame = score_frame(scores.tolist(), {*criteria.kept(group, stage)})
+    clear = stage.clear(criteria.fdr, criteria.centred)
+    return frame.assign(standard_error=errors.flatten(), n=stage.n, clear=clear.flatten().tolist())
 
 
 def _most_kept(now: Progress) -> int:
@@ -132,7 +147,15 @@ def _most_kept(now: Progress) -> int:
     return max(_MOST_KEPT, min(n_heads, 100))
 
 
+def _why_empty(now: Progress) -> str:
+    if now.dead_end:
+        return nothing_to_feed(now.dead_end)
+    return "On its way …" if now.is_running else "Not run yet."
+
+
 def _why_not(now: Progress, place: int) -> str | None:
+    if now.dead_end and place >= now.valid:
+        return nothing_to_feed(now.dead_end)
     if place < now.valid:
         return "Up to date."
     if place > now.valid:
@@ -167,7 +190,7 @@ def _into(group: Group, receivers: tuple[Head, ...]) -> str:
 
 
 def _kept(now: Progress, stage: Stage, group: Group) -> tuple[Head, ...]:
-    return stage.strongest(now.plan.kept[group], centred=now.plan.centred)
+    return now.plan.criteria.kept(group, stage)
 
 
 def _names(heads: tuple[Head, ...]) -> str:

@@ -18,11 +18,12 @@ from backend.cli import main
 from backend.compare import examine
 from backend.completeness import completeness
 from backend.minimality import minimality
+from backend.results import DEFAULT_FDR, DEFAULT_SIZES, Criteria
 from backend.setting import Setting
 from backend.shelf import load
 from backend.stages import found_circuit, run_stages
 from shell import discovery
-from shell.discovery import DEFAULT_KEPT, Plan
+from shell.discovery import Plan
 from shell.edges import edge_weights
 from shell.history import History, Switches
 from shell.stages import stage_frame
@@ -78,8 +79,8 @@ def stages(test: AppTest) -> tuple[Any, ...]:
 
 
 def expected(kept: dict[Group, int] | None = None, until: Group = Group.D) -> list[Any]:
-    sizes = {**DEFAULT_KEPT, **(kept or {})}
-    return list(run_stages(SETTING, sizes, False, (), until, lambda stage, share: None))
+    criteria = Criteria({**DEFAULT_SIZES, **(kept or {})})
+    return list(run_stages(SETTING, criteria, (), until, lambda stage, share: None))
 
 
 def charts(test: AppTest) -> list[dict[str, Any]]:
@@ -91,13 +92,13 @@ def test_all_four_stages_show_the_scores_of_path_patching() -> None:
     assert len(charts(test)) == len(Group)
     for group, shown, right in zip(Group, stages(test), expected(), strict=True):
         assert shown.receivers == right.receivers
-        frame = stage_frame(Plan(SETTING, DEFAULT_KEPT, False), shown, group)
+        frame = stage_frame(Plan(SETTING, Criteria()), shown, group)
         for row in frame.itertuples():
             head = Head(row.layer, row.head)
             assert row.name == str(head)
             assert row.score == pytest.approx(float(right.mean[head]), abs=1e-6)
             assert row.standard_error == pytest.approx(float(right.standard_error[head]), abs=1e-6)
-            assert row.kept == (head in right.strongest(DEFAULT_KEPT[group]))
+            assert row.kept == (head in Criteria().kept(group, right))
     assert "All four stages are done" in labels(test)
 
 
@@ -122,16 +123,17 @@ def test_keeping_other_heads_makes_the_later_stages_stale() -> None:
     finish(press(test, "Run the rest, from C"))
     again = stages(test)
     assert again[:2] == first[:2]
-    assert again[2].receivers == first[1].strongest(2)
+    assert again[2].receivers == first[1].strongest(2, fdr=DEFAULT_FDR)
     assert not [caption for caption in test.caption if "Stale" in caption.value]
 
 
 def test_median_centred_scores_rank_the_heads() -> None:
     test = run_all(page(discover_ranking=discovery.CENTRED))
     stage = stages(test)[0]
-    kept = stage.strongest(DEFAULT_KEPT[Group.A], centred=True)
+    criteria = Criteria(centred=True)
+    kept = criteria.kept(Group.A, stage)
     assert stages(test)[1].receivers == kept
-    frame = stage_frame(Plan(SETTING, DEFAULT_KEPT, True), stage, Group.A)
+    frame = stage_frame(Plan(SETTING, criteria), stage, Group.A)
     for layer, rows in frame.groupby("layer"):
         assert rows["score"].median() == pytest.approx(0, abs=1e-6), layer
 
@@ -182,12 +184,12 @@ def test_saving_keeps_heads_and_where_they_come_from(tmp_path: Path) -> None:
     press(test, "Save")
     assert "Saved as “mine”" in test.success[0].value
     saved = Circuit.from_json((tmp_path / "mine.json").read_text())
-    right = found_circuit(SETTING, expected(), DEFAULT_KEPT, False, "mine")
+    right = found_circuit(SETTING, expected(), Criteria(), "mine")
     assert saved.groups == right.groups
     assert not {*saved.heads(Group.A)} & {*saved.heads(Group.B)}
     for key in ("model", "seed", "boxes", "n_prompts", "sizes", "receivers", "scores", "date"):
         assert key in saved.provenance
-    assert saved.provenance["sizes"] == {g.name: n for g, n in DEFAULT_KEPT.items()}
+    assert saved.provenance["sizes"] == {g.name: n for g, n in DEFAULT_SIZES.items()}
 
 
 @pytest.mark.parametrize("name", ["base", "../../etc/passwd", "", "a b", "x" * 65])
@@ -227,7 +229,7 @@ def test_minimality_drops_heads_and_takes_them_back() -> None:
     found = ask(test, "Measure minimality")
     n_heads = len(found.heads)
     subject = examine(load("base"), N, 7, 0)
-    circuit = found_circuit(SETTING, expected(), DEFAULT_KEPT, False, "found")
+    circuit = found_circuit(SETTING, expected(), Criteria(), "found")
     again = replace(minimality(subject, circuit), circuit=found.circuit)
     assert repr(found) == repr(again)  # an undefined gain is nan, and nan is not itself
     n_kept = sum(each.adds(0.01) for each in found.heads)
@@ -246,7 +248,7 @@ def test_completeness_is_the_engines() -> None:
     test = run_all(page())
     found = ask(test, "Measure completeness")
     subject = examine(load("base"), N, 7, 0)
-    circuit = found_circuit(SETTING, expected(), DEFAULT_KEPT, False, "found")
+    circuit = found_circuit(SETTING, expected(), Criteria(), "found")
     assert found == completeness(subject, circuit)
     assert f"{found.mean_incompleteness.value:.3f}" in [metric.value for metric in test.metric]
 

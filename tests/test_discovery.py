@@ -16,12 +16,14 @@ from backend.faithfulness import prepare_backdrop
 from backend.loading import load_model
 from backend.path_patching import path_patching_scores
 from backend.reports import correctly_answered, whole_answers
+from backend.results import NO_TEST, Criteria
 from backend.run_pairs import RunPairs
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import mean_head_outputs
 from tests import planted, tiny
 
 SIZES = {group: len(heads) for group, heads in planted.CIRCUIT.items()}
+CRITERIA = Criteria(SIZES)
 TOKENIZER = planted.tokenizer()
 
 
@@ -47,8 +49,8 @@ def test_the_planted_model_tracks_entities(n_boxes):
 
 @pytest.mark.parametrize("n_boxes", [2, 3])
 def test_discovery_finds_the_planted_circuit_exactly(n_boxes):
-    found = discover(RunPairs(*planted_runs(n_boxes)), SIZES)
-    assert found.circuit(SIZES, "found", {}).groups == planted.CIRCUIT
+    found = discover(RunPairs(*planted_runs(n_boxes)), CRITERIA)
+    assert found.circuit(CRITERIA, "found", {}).groups == planted.CIRCUIT
     assert {group: stage.receivers for group, stage in found.stages.items()} == {
         Group.A: (),
         Group.B: planted.CIRCUIT[Group.A],
@@ -65,15 +67,15 @@ def test_discovery_finds_the_planted_circuit_exactly(n_boxes):
 
 def test_stages_are_the_scores_of_path_patching():
     runs = planted_runs(3)
-    stage = discover(RunPairs(*runs), SIZES).stages[Group.C]
+    stage = discover(RunPairs(*runs), CRITERIA).stages[Group.C]
     scores = path_patching_scores(*runs, Group.C, planted.CIRCUIT[Group.B])
     np.testing.assert_allclose(stage.mean, scores.mean(0), rtol=1e-6)
     np.testing.assert_allclose(stage.standard_error, scores.std(0) / 40**0.5, rtol=1e-6)
 
 
 def test_a_circuit_survives_its_file_with_where_it_came_from():
-    found = discover(RunPairs(*planted_runs(3)), SIZES)
-    circuit = found.circuit(SIZES, "found", {"model": "planted", "seed": 0})
+    found = discover(RunPairs(*planted_runs(3)), CRITERIA)
+    circuit = found.circuit(CRITERIA, "found", {"model": "planted", "seed": 0})
     read = Circuit.from_json(circuit.to_json())
     assert read == circuit
     read.check(shape_of(planted.model()), "planted")
@@ -85,29 +87,35 @@ def test_a_circuit_survives_its_file_with_where_it_came_from():
 def test_a_head_in_a_and_b_counts_as_b():
     prompts = sample_prompts(tiny.word_tokenizer(), 6, n_boxes=3)
     counterfactual = counterfactual_prompts(tiny.word_tokenizer(), prompts)
-    found = discover(RunPairs(tiny.llama(), prompts, counterfactual), dict.fromkeys(Group, 16))
-    circuit = found.circuit(dict.fromkeys(Group, 16), "all", {})
+    everyone = Criteria(dict.fromkeys(Group, 16), fdr=NO_TEST)
+    found = discover(RunPairs(tiny.llama(), prompts, counterfactual), everyone)
+    circuit = found.circuit(everyone, "all", {})
     both = {*found.stages[Group.A].strongest(16)} & {*circuit.heads(Group.B)}
     assert both
     assert not both & {*circuit.heads(Group.A)}
 
 
-def test_heads_without_effect_are_never_chosen():
-    stage = discover(RunPairs(*planted_runs(3)), SIZES).stages[Group.D]
-    assert stage.strongest(16, least_effect=0.1) == planted.CIRCUIT[Group.D]
+def test_heads_without_the_least_effect_receive_nothing():
+    found = discover(RunPairs(*planted_runs(3)), Criteria(fdr=NO_TEST), least_effect=0.1)
+    assert {group: stage.receivers for group, stage in found.stages.items()} == {
+        Group.A: (),
+        Group.B: planted.CIRCUIT[Group.A],
+        Group.C: planted.CIRCUIT[Group.B],
+        Group.D: planted.CIRCUIT[Group.C],
+    }
 
 
 def test_prompts_that_fit_into_memory_run_once_for_all_stages():
     model, *prompts = planted_runs(3)
     runs = []
     with model.model.embed_tokens.register_forward_hook(lambda *_: runs.append(1)):
-        discover(RunPairs(model, *prompts), SIZES)
+        discover(RunPairs(model, *prompts), CRITERIA)
     assert len(runs) == len(["clean", "counterfactual"])
 
 
 def test_progress_names_the_stage():
     steps = []
-    discover(RunPairs(*planted_runs(3)), SIZES, progress=lambda *step: steps.append(step))
+    discover(RunPairs(*planted_runs(3)), CRITERIA, progress=lambda *step: steps.append(step))
     assert list(dict.fromkeys(stage for stage, _, _ in steps)) == list(Group)
 
 

@@ -26,10 +26,10 @@ from backend.requests import (
     MinimalityRequest,
     Prompts,
 )
-from backend.results import Part
+from backend.results import DEFAULT_SIZES, Criteria, Part
 from backend.setting import Setting
 from backend.turns import Notice
-from shell.discovery import DEFAULT_KEPT, Plan
+from shell.discovery import Plan
 from shell.waiting import duration
 
 APP = Path(__file__).parent.parent / "app.py"
@@ -101,7 +101,7 @@ def test_ended_jobs_say_how() -> None:
         raise UserError("The folder is damaged. Choose another.")
         yield 1
 
-    plan = Plan(Setting("base", 50, 3, 0), DEFAULT_KEPT, False)
+    plan = Plan(Setting("base", 50, 3, 0), Criteria())
     failed = jobs.job("fails", fail, plan.title, plan)
     submitted(COMPARISON).future.result(PATIENCE)
     assert failed.state is State.failed
@@ -161,14 +161,15 @@ def test_open_goes_to_a_transplant_with_its_choices() -> None:
 
 
 def test_open_goes_to_a_discovery_with_its_choices() -> None:
-    kept = {**DEFAULT_KEPT, Group.B: 9}
-    plan = Plan(Setting("chat", 30, 5, 7), kept, centred=True)
+    criteria = Criteria({**DEFAULT_SIZES, Group.B: 9}, centred=True, fdr=0.2)
+    plan = Plan(Setting("chat", 30, 5, 7), criteria)
     job = jobs.job(("discover", plan.setting), lambda report: iter([]), plan.title, plan)
     job.future.result(PATIENCE)
     test = press(page(), f"open_{job.number}")
     assert not test.exception
     assert test.number_input(key="discover_n").value == 30
     assert test.slider(key="discover_keep_B").value == 9
+    assert test.number_input(key="discover_fdr").value == 0.2
     assert (test.session_state["model"], test.session_state["seed"]) == ("chat", 7)
     assert test.session_state["discover_ranking"] == "Median-centred"
     assert test.session_state["discoveries"][plan.setting][0] is job

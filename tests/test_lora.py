@@ -23,7 +23,7 @@ from backend.edges import edges
 from backend.faithfulness import circuit_logits, prepare_backdrop
 from backend.loading import LoadedModel, load_model, without_output_adapter
 from backend.minimality import minimality
-from backend.results import Part
+from backend.results import NO_TEST, Criteria, Part
 from backend.run_pairs import RunPairs
 from backend.saved import plain
 from backend.subject import Subject
@@ -56,7 +56,7 @@ def loaded(model: Any, name: str = "model") -> LoadedModel:
 
 def path_patching(model: Any) -> list[Tensor]:
     pairs = RunPairs(model, PROMPTS, counterfactual_prompts(TOKENIZER, PROMPTS))
-    found = discover(pairs, dict.fromkeys(Group, 3))
+    found = discover(pairs, Criteria(dict.fromkeys(Group, 3), fdr=NO_TEST))
     return [stage.mean for stage in found.stages.values()]
 
 

@@ -16,7 +16,8 @@ from backend.figures import figures
 from backend.keys import identity
 from backend.methods import METHODS
 from backend.requests import CmapRequest, ComparisonRequest
-from backend.stages import DEFAULT_SIZES, run_stages, stage_request, stored_stages
+from backend.results import Criteria
+from backend.stages import run_stages, stage_request, stored_stages
 from tests.dashboard import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -30,8 +31,8 @@ def _shipped(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
 def test_every_file_is_an_answer_to_what_the_pages_or_the_readme_ask() -> None:
     asked = {identity(request) for request in shipped.requests()}
     setting, stages = shipped.DISCOVERY, []
-    for stored in stored_stages(setting, DEFAULT_SIZES, False):
-        asked.add(identity(stage_request(setting, stages, DEFAULT_SIZES, False)))
+    for stored in stored_stages(setting, Criteria()):
+        asked.add(identity(stage_request(setting, stages, Criteria())))
         stages.append(stored.parts[0])
     assert len(stages) == len(Group)
     entries = store.entries()
@@ -65,9 +66,9 @@ def test_a_sample_computed_again_is_the_same() -> None:
         assert again.estimate.value == pytest.approx(before.estimate.value, abs=2 * one_prompt)
 
     setting = shipped.DISCOVERY
-    found = stored_stages(setting, DEFAULT_SIZES, False)
+    found = stored_stages(setting, Criteria())
     store.SHIPPED = store.RESULTS
-    (stage,) = run_stages(setting, DEFAULT_SIZES, False, (), Group.A, lambda stage, share: None)
+    (stage,) = run_stages(setting, Criteria(), (), Group.A, lambda stage, share: None)
     np.testing.assert_allclose(stage.mean, found[0].parts[0].mean, atol=1e-4)
 
 

@@ -17,7 +17,7 @@ from backend.discovery import discover, prune
 from backend.faithfulness import prepare_backdrop
 from backend.loading import LoadedModel
 from backend.reports import correctly_answered, whole_answers
-from backend.results import Discovery
+from backend.results import NO_TEST, Criteria, Discovery
 from backend.run_pairs import RunPairs
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import mean_head_outputs
@@ -46,7 +46,7 @@ def score_heads(loaded: LoadedModel, seed: int, selection: Selection) -> Discove
     prompts = correctly_answered(loaded, N_SCORED, N_BOXES, seed)
     pairs = RunPairs(loaded.model, prompts, counterfactual_prompts(loaded.tokenizer, prompts))
     receivers = dict.fromkeys(Group, selection.most_receivers)
-    return discover(pairs, receivers, selection.least_receiver_effect)
+    return discover(pairs, Criteria(receivers, fdr=NO_TEST), selection.least_receiver_effect)
 
 
 def choose_circuit(

@@ -19,9 +19,9 @@ from backend.requests import (
     Request,
     heads_of,
 )
-from backend.results import Part
+from backend.results import Criteria, Part
 from backend.setting import Setting
-from backend.stages import DEFAULT_SIZES, run_stages
+from backend.stages import run_stages
 
 USUAL, MANY, FEW = Prompts(200, 7, 0), Prompts(2000, 7, 0), Prompts(100, 7, 0)
 """What pages ask unless told otherwise, what the README shows, and what Discover asks."""
@@ -49,7 +49,7 @@ def main() -> None:
     store.RESULTS = store.SHIPPED
     for request in requests():
         measure(request)
-    for _ in run_stages(DISCOVERY, DEFAULT_SIZES, False, (), Group.D, progress()):
+    for _ in run_stages(DISCOVERY, Criteria(), (), Group.D, progress()):
         pass
 
 
