@@ -179,3 +179,13 @@ def _plant(
 def accuracy(logits: Tensor, answer_ids: Any) -> float:
     """Share of right answers."""
     return float((logits.argmax(-1) == torch.tensor(answer_ids)).double().mean())
+
+
+def guessing(seed: int = 0) -> LlamaForCausalLM:
+    """The planted model without its fetchers: its answer is the object that noise prefers."""
+    blind = model(seed)
+    with torch.no_grad():
+        for head in CIRCUIT[Group.A]:
+            dims = slice(head.index * D_HEAD, (head.index + 1) * D_HEAD)
+            blind.model.layers[head.layer].self_attn.o_proj.weight[:, dims] = 0
+    return blind
