@@ -18,7 +18,7 @@ from backend.cli import main
 from backend.compare import examine
 from backend.completeness import completeness
 from backend.minimality import minimality
-from backend.results import DEFAULT_FDR, DEFAULT_SIZES, Criteria
+from backend.results import DEFAULT_SIZES, NO_TEST, Criteria
 from backend.setting import Setting
 from backend.shelf import load
 from backend.stages import found_circuit, run_stages
@@ -32,6 +32,8 @@ APP = Path(__file__).parent.parent / "app.py"
 N = 10
 SHOWN = 50
 SETTING = Setting("base", N, 7, 0)
+CRITERIA = Criteria(fdr=NO_TEST)
+"""On so few prompts hardly a head is clear."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +45,7 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def page(**values: Any) -> AppTest:
     test = AppTest.from_file(str(APP), default_timeout=60)
     test.query_params.update({"n": str(SHOWN), "model": values.pop("model", "base")})
-    for key, value in ({"discover_n": N} | values).items():
+    for key, value in ({"discover_n": N, "discover_fdr": NO_TEST} | values).items():
         test.session_state[key.replace("base_found", "base-found")] = value
     return rerun(test.switch_page("pages/discover.py"))
 
@@ -79,7 +81,7 @@ def stages(test: AppTest) -> tuple[Any, ...]:
 
 
 def expected(kept: dict[Group, int] | None = None, until: Group = Group.D) -> list[Any]:
-    criteria = Criteria({**DEFAULT_SIZES, **(kept or {})})
+    criteria = replace(CRITERIA, sizes={**DEFAULT_SIZES, **(kept or {})})
     return list(run_stages(SETTING, criteria, (), until, lambda stage, share: None))
 
 
@@ -92,13 +94,13 @@ def test_all_four_stages_show_the_scores_of_path_patching() -> None:
     assert len(charts(test)) == len(Group)
     for group, shown, right in zip(Group, stages(test), expected(), strict=True):
         assert shown.receivers == right.receivers
-        frame = stage_frame(Plan(SETTING, Criteria()), shown, group)
+        frame = stage_frame(Plan(SETTING, CRITERIA), shown, group)
         for row in frame.itertuples():
             head = Head(row.layer, row.head)
             assert row.name == str(head)
             assert row.score == pytest.approx(float(right.mean[head]), abs=1e-6)
             assert row.standard_error == pytest.approx(float(right.standard_error[head]), abs=1e-6)
-            assert row.kept == (head in Criteria().kept(group, right))
+            assert row.kept == (head in CRITERIA.kept(group, right))
     assert "All four stages are done" in labels(test)
 
 
@@ -123,14 +125,14 @@ def test_keeping_other_heads_makes_the_later_stages_stale() -> None:
     finish(press(test, "Run the rest, from C"))
     again = stages(test)
     assert again[:2] == first[:2]
-    assert again[2].receivers == first[1].strongest(2, fdr=DEFAULT_FDR)
+    assert again[2].receivers == first[1].strongest(2)
     assert not [caption for caption in test.caption if "Stale" in caption.value]
 
 
 def test_median_centred_scores_rank_the_heads() -> None:
     test = run_all(page(discover_ranking=discovery.CENTRED))
     stage = stages(test)[0]
-    criteria = Criteria(centred=True)
+    criteria = replace(CRITERIA, centred=True)
     kept = criteria.kept(Group.A, stage)
     assert stages(test)[1].receivers == kept
     frame = stage_frame(Plan(SETTING, criteria), stage, Group.A)
@@ -184,7 +186,7 @@ def test_saving_keeps_heads_and_where_they_come_from(tmp_path: Path) -> None:
     press(test, "Save")
     assert "Saved as “mine”" in test.success[0].value
     saved = Circuit.from_json((tmp_path / "mine.json").read_text())
-    right = found_circuit(SETTING, expected(), Criteria(), "mine")
+    right = found_circuit(SETTING, expected(), CRITERIA, "mine")
     assert saved.groups == right.groups
     assert not {*saved.heads(Group.A)} & {*saved.heads(Group.B)}
     for key in ("model", "seed", "boxes", "n_prompts", "sizes", "receivers", "scores", "date"):
@@ -229,7 +231,7 @@ def test_minimality_drops_heads_and_takes_them_back() -> None:
     found = ask(test, "Measure minimality")
     n_heads = len(found.heads)
     subject = examine(load("base"), N, 7, 0)
-    circuit = found_circuit(SETTING, expected(), Criteria(), "found")
+    circuit = found_circuit(SETTING, expected(), CRITERIA, "found")
     again = replace(minimality(subject, circuit), circuit=found.circuit)
     assert repr(found) == repr(again)  # an undefined gain is nan, and nan is not itself
     n_kept = sum(each.adds(0.01) for each in found.heads)
@@ -248,7 +250,7 @@ def test_completeness_is_the_engines() -> None:
     test = run_all(page())
     found = ask(test, "Measure completeness")
     subject = examine(load("base"), N, 7, 0)
-    circuit = found_circuit(SETTING, expected(), Criteria(), "found")
+    circuit = found_circuit(SETTING, expected(), CRITERIA, "found")
     assert found == completeness(subject, circuit)
     assert f"{found.mean_incompleteness.value:.3f}" in [metric.value for metric in test.metric]
 
