@@ -17,7 +17,7 @@ from backend.discovery import discover, summarised
 from backend.results import DEFAULT_FDR, NO_TEST, SATURATED, Criteria, Discovery, Stage
 from backend.run_pairs import RunPairs
 from backend.stages import following, n_valid, nothing_to_feed, remark
-from backend.statistics import clear_of_chance, p_below_zero
+from backend.statistics import false_discovery, p_below_zero
 from backend.tasks import counterfactual_prompts, sample_prompts
 from tests import planted, tiny
 
@@ -59,8 +59,8 @@ def test_what_is_clear_is_scipys_benjamini_and_hochberg(rate: float) -> None:
         tested = ~np.isnan(p_values)
         expected = np.zeros(p_values.shape, bool)
         expected[tested] = stats.false_discovery_control(p_values[tested]) <= rate
-        np.testing.assert_array_equal(clear_of_chance(p_values, rate), expected)
-    assert not clear_of_chance(np.full((2, 2), np.nan), rate).any()
+        np.testing.assert_array_equal(false_discovery(p_values) <= rate, expected)
+    assert not (false_discovery(np.full((2, 2), np.nan)) <= rate).any()
 
 
 def test_the_p_values_are_scipys_one_sided_t_test() -> None:
