@@ -8,11 +8,10 @@ import shell
 
 shell.enter()
 
-from backend import catalogue  # noqa: E402
 from backend.errors import UserError  # noqa: E402
 from backend.requests import CmapRequest  # noqa: E402
 from backend.results import Part  # noqa: E402
-from shell import choices, state, studies, transplant, waiting  # noqa: E402
+from shell import choices, fitting, state, studies, transplant, waiting  # noqa: E402
 from shell.notes import show_notes  # noqa: E402
 from shell.words import unmarked  # noqa: E402
 
@@ -21,8 +20,12 @@ _STUDY = "transplants"
 
 def choose() -> CmapRequest:
     """Source, target and what goes from one to the other; raises UserError for a bad circuit."""
-    state.remember(source=catalogue.bundled_models()[1], target="base", part=Part.output)
-    names = choices.model_names([st.session_state["source"], st.session_state["target"]])
+    now = st.session_state
+    state.remember(part=Part.output)
+    if choices.is_start("target"):
+        now["target"] = now["model"]
+        now["source"] = fitting.source_for(now["target"], now["source"])
+    names = choices.model_names([now["source"], now["target"]])
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         transplant.choose_model("Source", "source", names, "Gives activations.")
         st.button("⇄", on_click=transplant.swap, help="Swap source and target")
@@ -30,10 +33,10 @@ def choose() -> CmapRequest:
         transplant.choose_part()
         heads = choices.choose_heads("transplanted_heads")
         request = CmapRequest(
-            st.session_state["source"],
-            st.session_state["target"],
+            now["source"],
+            now["target"],
             heads,
-            st.session_state["part"],
+            now["part"],
             choices.chosen_prompts(),
         )
         reason = transplant.misfit(request)
@@ -47,7 +50,7 @@ def choose() -> CmapRequest:
         )
     st.caption(transplant.HELD_FIXED[request.part])
     if reason:
-        st.warning(f"This pair cannot be run: {unmarked(reason)} Choose two models of one shape.")
+        st.warning(unmarked(reason))
     return request
 
 

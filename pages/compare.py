@@ -13,7 +13,7 @@ from backend.errors import UserError  # noqa: E402
 from backend.methods import joined  # noqa: E402
 from backend.requests import ComparisonRequest  # noqa: E402
 from backend.results import Comparison  # noqa: E402
-from shell import choices, state, studies, waiting  # noqa: E402
+from shell import choices, fitting, state, studies, waiting  # noqa: E402
 from shell.comparison import (  # noqa: E402
     show_accuracies,
     show_differences,
@@ -30,11 +30,12 @@ _STUDY = "comparison"
 
 def choose() -> ComparisonRequest:
     """What is to be compared; raises UserError for a circuit that cannot be read."""
+    if choices.is_start("compared"):
+        st.session_state["compared"] = fitting.family_of(st.session_state["model"])
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         models = st.multiselect(
             "Models",
-            choices.model_names(st.session_state.get("compared", ())),
-            default=catalogue.bundled_models(),
+            choices.model_names(st.session_state["compared"]),
             format_func=catalogue.label,
             key="compared",
             persist_state="session",
@@ -44,14 +45,17 @@ def choose() -> ComparisonRequest:
         )
         heads = choices.choose_heads("compared_heads")
         request = ComparisonRequest(tuple(models), heads, choices.chosen_prompts())
+        reason = fitting.circuit_misfit(heads.circuit, models)
         st.button(
             "Run",
             type="primary",
             icon="▶",
-            disabled=not models,
+            disabled=not models or bool(reason),
             on_click=studies.start,
             args=(_STUDY, request),
         )
+    if reason:
+        st.warning(unmarked(reason))
     return request
 
 

@@ -53,6 +53,15 @@ def model_names(also: Iterable[str] = ()) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def is_start(key: str) -> bool:
+    """Whether this choice starts from the sidebar's model: when it was never made, and when the
+    sidebar has another model than it had at the start."""
+    model, of = state.current().model, f"{key}_started_from"
+    before = st.session_state.get(of, model)
+    st.session_state[of] = model
+    return key not in st.session_state or before != model
+
+
 def sizes(circuit: Circuit) -> str:
     """How many heads a circuit has: “5 D, 8 C, 3 B, 7 A”."""
     return ", ".join(f"{len(circuit.heads(group))} {group.name}" for group in READING_ORDER)

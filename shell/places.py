@@ -80,10 +80,11 @@ def choose_again(request: Request, study: Study) -> None:
     match request:
         case ComparisonRequest():
             _choose(request.prompts, request.heads)
-            now["compared"] = [*request.models]
+            now["compared"], now["compared_started_from"] = [*request.models], now["model"]
         case CmapRequest():
             _choose(request.prompts, request.heads)
             now["source"], now["target"], now["part"] = request.source, request.target, request.part
+            now["target_started_from"] = now["model"]
         case MinimalityRequest() | CompletenessRequest() | EdgesRequest():
             _choose(request.prompts, request.heads)
             now["model"], now["discover_n"] = request.model, request.prompts.n

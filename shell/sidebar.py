@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import streamlit as st
 
 from backend import catalogue
 from backend.errors import UserError
 from backend.tasks import MAX_BOXES, MIN_BOXES
-from shell import joblist, state
+from shell import fitting, joblist, state
 from shell.history import History
 from shell.view import MAX_SEED, N_PROMPTS
 from shell.words import unmarked
@@ -36,6 +38,7 @@ def show() -> None:
             on_change=_start_over,
             help="The heads to draw and to click. “base” was found in the bundled base model.",
         )
+        _say_misfit(st.session_state["circuit"], st.session_state["model"])
         with st.popover("Add a circuit", width="stretch"):
             st.file_uploader(
                 "A circuit saved as JSON",
@@ -80,6 +83,16 @@ def _describe(model: str) -> None:
         st.caption(f"{fine_tuned} In the paper: {unmarked(known.paper_counterpart)}.")
     elif known:
         st.caption(fine_tuned)
+
+
+def _say_misfit(circuit: str, model: str) -> None:
+    """Whether the circuit has heads that the model does not have."""
+    with suppress(UserError):  # a circuit that cannot be read: every page says why
+        if fitting.circuit_misfit(catalogue.circuit(circuit), [model]):
+            st.caption(
+                f":orange-badge[Does not fit] It has heads that {unmarked(catalogue.label(model))} "
+                "does not have."
+            )
 
 
 def _start_over() -> None:

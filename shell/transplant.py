@@ -9,18 +9,15 @@ from math import isnan
 
 import streamlit as st
 
-from backend import catalogue, registry
-from backend.blueprint import blueprint
-from backend.blueprint import misfit as blueprint_misfit
+from backend import catalogue
 from backend.circuit import READING_ORDER, Head, Position, Site
-from backend.errors import UserError
 from backend.methods import TOKEN_WORDS
 from backend.requests import CmapRequest, SetRequest
 from backend.results import Cmap, HeadMap, Part, Transplanted
 from backend.saved import plain
 from circuitviz.model_charts import effect, head_chart, transplant_chart
 from circuitviz.tables import figures_table, signed
-from shell import studies, waiting
+from shell import fitting, studies, waiting
 from shell.choices import sizes
 from shell.studies import Study
 from shell.words import unmarked
@@ -76,16 +73,10 @@ def choose_part() -> None:
 
 
 def misfit(request: CmapRequest) -> str | None:
-    """Why the pair cannot be run, as far as the files of the models tell; None if it can."""
-    try:
-        pair = [blueprint(registry.entry(name)) for name in (request.source, request.target)]
-    except UserError:
-        return None  # what is wrong with the name is told by Run
-    source, target = pair
-    if source is None or target is None:
-        return None
-    names = catalogue.label(request.source), catalogue.label(request.target)
-    return blueprint_misfit(source, target, names, request.part)
+    """Why this cannot be run, as far as the files of the models tell; None if it can."""
+    return fitting.pair_misfit(request.source, request.target, request.part) or (
+        fitting.circuit_misfit(request.heads.circuit, [request.target])
+    )
 
 
 def invite(request: CmapRequest) -> None:

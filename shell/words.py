@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
-_MARKS = re.compile(r"[\\`*_{}\[\]()#+.!|$~:<>&-]")
+_MARKS = re.compile(r"[\\`*_\[\]|$~<>&]")
+_START_OF_A_LIST = re.compile(r"^(\d{0,9})(?=[#+.)-])")
 # Streamlit looks for links, icons and arrows in what is left when Markdown has been read.
-_READ_LATER = re.compile(r"([:@](?=\S)|www(?=\.)|(?<!\S)[-<>~](?=[-=>]))", re.IGNORECASE)
+_READ_LATER = re.compile(
+    r":(?=[^\s\d]|\d+:)|@(?=\S)|www(?=\.)|(?<!\S)[-<>~](?=(->|>|-|=)(?!\S))", re.IGNORECASE
+)
 _JOINER = "\N{WORD JOINER}"
 _UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
@@ -16,5 +19,5 @@ def unmarked(words: object) -> str:
     icon or colour. Where a link or an icon would begin, a joiner that is not seen keeps it apart.
     """
     line = "".join(c if c.isprintable() else _UNPRINTABLE for c in " ".join(str(words).split()))
-    text = _READ_LATER.sub(rf"\1{_JOINER}", line)
-    return _MARKS.sub(r"\\\g<0>", text)
+    apart = _READ_LATER.sub(rf"\g<0>{_JOINER}", line)
+    return _START_OF_A_LIST.sub(r"\1\\", _MARKS.sub(r"\\\g<0>", apart))

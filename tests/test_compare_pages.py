@@ -228,7 +228,7 @@ def test_a_pair_of_other_shapes_cannot_be_run_and_the_page_says_why(tmp_path: Pa
     tiny.llama().save_pretrained(tmp_path)
     tiny.word_tokenizer().save_pretrained(tmp_path)
     test = AppTest.from_file(str(APP), default_timeout=60).run()
-    test.session_state["source"] = str(tmp_path)
+    test.session_state["source"], test.session_state["target"] = str(tmp_path), "base"
     test.switch_page("pages/cmap.py").run()
     (warning,) = test.warning
     assert "has 4 layers, Base has 5" in warning.value
@@ -243,10 +243,39 @@ def test_a_circuit_outside_the_model_gets_a_message(
 ) -> None:
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", tmp_path)
     (tmp_path / "big.json").write_text(Circuit({Group.A: (Head(31, 31),)}, "big").to_json())
-    test = page("compare", circuit="big")
-    press(test, "Run")
-    test.session_state["comparison"].job.future.exception(120)
-    assert "has head L31.31 in group A" in test.run().error[0].value
+    for name in ("compare", "cmap"):
+        test = page(name, circuit="big")
+        (warning,) = test.warning
+        assert "has head L31.31 in group A, but Base has only 5 layers" in warning.value
+        assert next(button for button in test.button if button.label == "Run").disabled
+
+
+def test_choices_start_from_the_sidebars_model_and_what_fits_it(tmp_path: Path) -> None:
+    four_layers = str(tmp_path)
+    tiny.llama().save_pretrained(tmp_path)
+    tiny.word_tokenizer().save_pretrained(tmp_path)
+    test = AppTest.from_file(str(APP), default_timeout=60)
+    test.query_params["model"] = four_layers
+    test.run()
+    assert any("Does not fit" in caption.value for caption in test.sidebar.caption)
+    test.switch_page("pages/compare.py").run()
+    assert test.session_state["compared"] == [four_layers]
+    assert "has only 4 layers" in test.warning[0].value  # the circuit has five
+    test.switch_page("pages/cmap.py").run()
+    assert test.session_state["target"] == four_layers
+
+    test.session_state["model"] = "arithmetic-full"
+    test.run()
+    pair = test.session_state["source"], test.session_state["target"]
+    assert pair == ("base", "arithmetic-full")
+    assert not test.warning
+    test.switch_page("pages/compare.py").run()
+    assert test.session_state["compared"] == [*catalogue.bundled_models()]
+
+    test.session_state["compared"] = ["base"]  # a choice stays, as long as the sidebar's model does
+    test.switch_page("pages/cmap.py").run()
+    test.switch_page("pages/compare.py").run()
+    assert test.session_state["compared"] == ["base"]
 
 
 def test_the_overlap_of_two_circuits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
