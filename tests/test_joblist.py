@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
-from time import time
 from typing import Any
 
 import pytest
@@ -121,7 +120,7 @@ def test_a_queued_and_a_running_job_can_be_cancelled_in_the_list(running: jobs.J
 
 
 def test_what_a_command_does_is_listed_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    notice = Notice("1", 4711, "Minimality: Base", time(), "Removing heads", 0.25)
+    notice = Notice("1", 4711, "Minimality: Base", "Removing heads", 0.25, 3.0)
     stopped: list[Notice] = []
     monkeypatch.setattr(turns, "elsewhere", lambda: [] if stopped else [notice])
     monkeypatch.setattr(turns, "stop", stopped.append)
