@@ -13,6 +13,7 @@ from torch import nn
 
 from backend.anatomy import decoder
 from backend.circuit import Group, Head, Position
+from backend.finite import check_finite
 from backend.tasks import PromptSet, Role
 
 _BATCH = 32
@@ -58,6 +59,7 @@ def attention_mass(model: nn.Module, prompts: PromptSet) -> AttentionMass:
             tokens = torch.tensor(prompts.positions[position][rows], device=device)
             here = torch.arange(len(tokens), device=device)
             looks = torch.stack([layer[here, :, tokens] for layer in output.attentions])
+            check_finite(looks, prompts=1)
             sums[position] += torch.einsum("lnhs,nst->lht", looks.double(), targets)
     return AttentionMass({p: (total / n).cpu().numpy() for p, total in sums.items()}, n)
 

@@ -74,7 +74,7 @@ def _prepared(setting: Setting, loaded: LoadedModel, report: Report) -> Bench:
     backdrop = prepare_backdrop(model, prompts, means)
     report("Running the prompts as they are", 0.8)
     clean = prepare_clean(model, prompts)
-    whole = _read(clean_logits(clean), prompts)
+    whole = read_answers([clean_logits(clean)], prompts)
     report("Reading attention patterns", 0.9)
     attention = attention_mass(
         model, sample_prompts(tokenizer, _N_ATTENTION, setting.boxes, setting.seed)
@@ -114,7 +114,7 @@ def _answers(of: ref[Bench], intervention: Intervention) -> Answers:
     else:
         values = source_values(bench, intervention.source)
     with at_work(bench.loaded.runtime):
-        return _read(_logits(bench, intervention, values), bench.prompts)
+        return read_answers([_logits(bench, intervention, values)], bench.prompts)
 
 
 def _logits(bench: Bench, intervention: Intervention, values: Tensor) -> Tensor:
@@ -137,7 +137,3 @@ def _still_there(of: ref[Bench]) -> Bench:
     bench = of()
     assert bench
     return bench
-
-
-def _read(logits: Tensor, prompts: PromptSet) -> Answers:
-    return read_answers(logits.double().cpu().numpy(), prompts)

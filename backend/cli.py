@@ -229,4 +229,7 @@ def _say_how_noisy(name: str) -> None:
     if loaded and loaded.placement.dtype is not Dtype.float32:
         from backend.noise import probe, verdict
 
-        say(verdict(probe(loaded), loaded.placement.dtype))
+        try:
+            say(verdict(probe(loaded), loaded.placement.dtype))
+        except UserError as error:  # it says nothing of what was found
+            say(f"What rounding does cannot be told: {error}")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.anatomy import last_logits, logits_of, shape_of
+from backend.answers import right
 from backend.circuit import Site
 from backend.decomposition import holds
 from backend.hooks import at_tokens, edited_head_outputs
@@ -130,10 +131,9 @@ def circuits_right(
     backdrop: Backdrop, circuits: Sequence[Collection[Site]], answer_ids: Tensor
 ) -> Iterator[Tensor]:
     """Whether each circuit alone gives the answers `answer_ids` [n]: some rows [k, n] at a time."""
-    answers = answer_ids.to(backdrop.tokens.device)
     for start in range(0, len(circuits), _CIRCUITS_AT_ONCE):
         some = circuits[start : start + _CIRCUITS_AT_ONCE]
-        yield (circuits_logits(backdrop, some).argmax(-1) == answers).cpu()
+        yield right(circuits_logits(backdrop, some), answer_ids).cpu()
 
 
 def circuit_logits_plainly(

@@ -33,6 +33,7 @@ from backend.decomposition import holds
 from backend.devices import decided, free_bytes
 from backend.errors import UserError, is_out_of_memory
 from backend.fingerprints import Fingerprint, base_hash, fingerprint
+from backend.finite import check_gives_finite
 from backend.jobs import Cancelled
 from backend.model_files import is_adapter, n_parameters, weights_in
 from backend.placement import Placement
@@ -183,6 +184,7 @@ def _put_together(
             model, landed = put_on(model, adapter)
         shape = _checked_shape(name, model, base.tokenizer)
         told("Checking how it is built", 0.98)
+        check_gives_finite(name, model, base.tokenizer)
         is_taken_apart = holds(model)
     entry = registry.entry(name)
     return LoadedModel(

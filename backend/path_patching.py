@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from backend import kept
 from backend.anatomy import Projection, dtype_of, logits_of, shape_of
+from backend.answers import log_probability
 from backend.circuit import Group, Head
 from backend.clicks import clean_logits
 from backend.memory import memory_errors_explained

@@ -26,9 +26,7 @@ def whole_answers(loaded: LoadedModel, prompts: PromptSet) -> Answers:
     ids = input_ids(loaded.model, prompts)
     batches = prompt_batches(loaded.model, *ids.shape)
     with at_work(loaded.runtime), memory_errors_explained(loaded.model, batches[0].stop):
-        logits = torch.cat([last_logits(loaded.model, ids[rows]) for rows in batches])
-    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return read_answers(exact.cpu().numpy(), prompts)
+        return read_answers((last_logits(loaded.model, ids[rows]) for rows in batches), prompts)
 
 
 def accuracy_report(loaded: LoadedModel, n: int, boxes: int, seed: int) -> AccuracyReport:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from backend import kept
 from backend.anatomy import device_of
+from backend.answers import right
 from backend.circuit import Site
 from backend.clicks import CleanRun, patched_logits, prepare_clean
 from backend.faithfulness import Backdrop, circuits_right, prepare_backdrop
@@ -75,7 +76,7 @@ class Batch:
 
     def right(self, logits: Tensor) -> Tensor:
         """Whether logits [n, vocab] answer right, as one row: [1, n]."""
-        return (logits.argmax(-1).cpu() == self.answer_ids)[None]
+        return right(logits, self.answer_ids).cpu()[None]
 
 
 class Subject:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from backend.anatomy import device_of, dtype_of
 from backend.circuit import Head, ModelShape, Position, Site
+from backend.finite import check_finite
 from backend.hooks import record_head_outputs
 from backend.memory import prompt_batches
 from backend.tasks import PromptSet
@@ -58,7 +59,8 @@ def vital_head_outputs(model: nn.Module, prompts: PromptSet) -> Tensor:
     """
     ids, tokens = input_ids(model, prompts), vital_tokens(model, prompts)
     batches = prompt_batches(model, *ids.shape)
-    return torch.cat([record_head_outputs(model, ids[rows], tokens[rows]) for rows in batches], 1)
+    recorded = [record_head_outputs(model, ids[rows], tokens[rows]) for rows in batches]
+    return check_finite(torch.cat(recorded, 1), prompts=1)
 
 
 @torch.no_grad()
@@ -69,7 +71,7 @@ def mean_head_outputs(model: nn.Module, reference: PromptSet) -> Tensor:
     """
     ids = input_ids(model, reference)
     batches = prompt_batches(model, *ids.shape)
-    outputs = (record_head_outputs(model, ids[rows]) for rows in batches)
+    outputs = (check_finite(record_head_outputs(model, ids[rows]), prompts=1) for rows in batches)
     # Small numbers are not added up in their own dtype.
     total = sum(
         some.sum(1, dtype=torch.promote_types(some.dtype, torch.float32)) for some in outputs

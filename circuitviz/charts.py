@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
+from math import ceil, isnan
 from typing import Any
 
 import altair as alt
@@ -17,11 +19,12 @@ LEGEND_HEIGHT = 50
 """Streamlit fits the whole chart into its height, the legend included."""
 
 
-def answer_bars(answers: pd.DataFrame) -> dict[str, Any]:
+def answer_bars(answers: pd.DataFrame, least: Mapping[str, float]) -> dict[str, Any]:
     """Paired bars of the model's top answers, before above after, as a Vega-Lite specification.
 
     ``answers`` has a row per answer: ``word``, probabilities ``before`` and ``after``, and
-    ``is_right``; the order of the rows is kept.
+    ``is_right``; the order of the rows is kept. A probability that is NaN is not known: it is below
+    the ``least`` one that is, in ``before`` or ``after``.
     """
     long = answers.melt(
         ["word", "is_right"], ["before", "after"], var_name="when", value_name="probability"
@@ -29,7 +32,10 @@ def answer_bars(answers: pd.DataFrame) -> dict[str, Any]:
     long["look"] = long["when"].where(
         long["when"] == "before", long["is_right"].map({True: "after, right", False: "after"})
     )
-    long["text"] = long["probability"].map("{:.2f}".format)
+    read = [*zip(long["probability"], long["when"].map(least), strict=True)]
+    long["text"] = [_written(*each, digits=2) for each in read]
+    long["exactly"] = [_written(*each, digits=3) for each in read]
+    long["probability"] = long["probability"].fillna(0.0)
     spec = deepcopy(_answer_bars())
     for layer in spec["layer"]:
         layer["encoding"]["y"]["sort"] = list(answers["word"])
@@ -37,6 +43,12 @@ def answer_bars(answers: pd.DataFrame) -> dict[str, Any]:
         "data": {"values": long.to_dict("records")},
         "height": LEGEND_HEIGHT + ROW_HEIGHT * max(len(answers), 1),
     }
+
+
+def _written(probability: float, least: float, digits: int) -> str:
+    if not isnan(probability):
+        return f"{probability:.{digits}f}"
+    return f"< {ceil(least * 10**digits) / 10**digits:.{digits}f}"
 
 
 @cache
@@ -51,7 +63,7 @@ def _answer_bars() -> dict[str, Any]:
         tooltip=[
             alt.Tooltip("word:N", title="answer"),
             alt.Tooltip("when:N"),
-            alt.Tooltip("probability:Q", format=".3f"),
+            alt.Tooltip("exactly:N", title="probability"),
         ],
     )
     marks = bars.mark_bar(cornerRadiusEnd=3).encode(

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from backend.answers import Answers
 from circuitviz.charts import answer_bars
 from circuitviz.prompt import prompt_html
 
 if TYPE_CHECKING:
+    from backend.answers import Answers
     from backend.bench import Bench
 
 _SHOWN = 5
@@ -32,18 +32,19 @@ def show_example(bench: Bench, before: Answers, after: Answers, prompt: int) -> 
     decode = bench.loaded.tokenizer.decode
     answers = _likeliest(before, after, prompt, int(bench.prompts.answer_ids[prompt]))
     words = [decode([token]).strip() for token in answers]
-    answer = decode([int(after.top(prompt, 1)[0])]).strip()
+    answer = decode([int(after.top_ids[prompt, 0])]).strip()
     st.html(prompt_html(bench.prompts.words(prompt), bench.prompts.roles(prompt), answer))
     frame = pd.DataFrame(
         {
             "word": words,
-            "before": before.probabilities[prompt, answers],
-            "after": after.probabilities[prompt, answers],
+            "before": _probabilities(before, prompt, answers),
+            "after": _probabilities(after, prompt, answers),
             "is_right": answers == bench.prompts.answer_ids[prompt],
         }
     )
-    st.vega_lite_chart(answer_bars(frame), width="stretch", key="answers")
-    flips = np.flatnonzero(_first(before) != _first(after))
+    least = {"before": before.top[prompt, -1], "after": after.top[prompt, -1]}
+    st.vega_lite_chart(answer_bars(frame, least), width="stretch", key="answers")
+    flips = np.flatnonzero(before.top_ids[:, 0] != after.top_ids[:, 0])
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button("◀", on_click=_go, args=((prompt - 1) % n,), help="Previous prompt")
         st.markdown(f"Example {prompt + 1} of {n}")
@@ -60,15 +61,15 @@ def show_example(bench: Bench, before: Answers, after: Answers, prompt: int) -> 
 
 def _likeliest(before: Answers, after: Answers, prompt: int, right: int) -> np.ndarray:
     """The top answers of both runs together, the most probable first; the right one is there."""
-    tokens = np.union1d(before.top(prompt, _SHOWN), after.top(prompt, _SHOWN))
-    highest = np.maximum(before.probabilities[prompt, tokens], after.probabilities[prompt, tokens])
+    tokens = np.union1d(before.top_ids[prompt, :_SHOWN], after.top_ids[prompt, :_SHOWN])
+    highest = np.fmax(*(_probabilities(run, prompt, tokens) for run in (before, after)))
     ranked = tokens[np.argsort(-highest, kind="stable")]
     shown = ranked[:_SHOWN]
     return shown if right in shown else np.append(shown[:-1], right)
 
 
-def _first(answers: Answers) -> np.ndarray:
-    return answers.probabilities.argmax(axis=1)
+def _probabilities(answers: Answers, prompt: int, tokens: np.ndarray) -> np.ndarray:
+    return np.array([answers.probability_of(prompt, token) for token in tokens])
 
 
 def _next(flips: np.ndarray, prompt: int) -> int:

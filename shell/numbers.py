@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from math import isnan
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from backend.answers import Answers
 from backend.setting import Reading
 from backend.statistics import Estimate, mean_share, ratio, wilson
+
+if TYPE_CHECKING:
+    from backend.answers import Answers
 
 _RATIO_HELP = {
     Reading.circuit: "Accuracy of the circuit as it stands, divided by the accuracy of the whole "

@@ -57,7 +57,7 @@ def test_another_models_values_are_what_that_model_gives(
     model = bench.loaded.model
     if reading is Reading.model:
         logits = patched_logits_plainly(model, bench.prompts, step.off, values)
-        plainly = read_answers(logits.double().numpy(), bench.prompts)
+        plainly = read_answers([logits.double()], bench.prompts)
         np.testing.assert_allclose(answers(bench, step).probability, plainly.probability, atol=1e-5)
     np.testing.assert_allclose(source_values(bench, source), values, atol=1e-5)
 
@@ -79,7 +79,7 @@ def test_a_knock_out_is_a_plain_run_with_means(bench: Bench) -> None:
     reference = reference_prompts(bench.loaded.tokenizer, bench.n_reference, 3, 0)
     means = mean_head_outputs(bench.loaded.model, reference)
     logits = circuit_logits_plainly(bench.loaded.model, bench.prompts, means, step.on)
-    plainly = read_answers(logits.double().numpy(), bench.prompts)
+    plainly = read_answers([logits.double()], bench.prompts)
     np.testing.assert_allclose(answers(bench, step).probability, plainly.probability, atol=1e-5)
 
 

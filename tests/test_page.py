@@ -113,7 +113,7 @@ def test_next_flip_goes_where_the_first_answer_changed() -> None:
     names = ",".join(f"{group.name}{str(head)[1:]}" for group, head in off)
     before = answers(bench, intervention(circuit, Reading.circuit, Mode.mean))
     after = answers(bench, intervention(circuit, Reading.circuit, Mode.mean, off))
-    changed = before.probabilities.argmax(1) != after.probabilities.argmax(1)
+    changed = before.top_ids[:, 0] != after.top_ids[:, 0]
     test = page(off=names, example="0")
     flip = next(button for button in test.button if button.label.startswith("Next flip"))
     assert flip.label == f"Next flip ({changed.sum()})"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.anatomy import last_logits, shape_of
+from backend.answers import answered, right
 from backend.bundled.documents import OBJECTS_IN_BOXES, Query, entity_documents
 from backend.bundled.vocabulary import make_tokenizer
 from backend.faithfulness import circuit_logits, prepare_backdrop
@@ -47,7 +48,7 @@ class Validation:
         return self._share_right(circuit_logits(backdrop, all_sites(shape_of(model))))
 
     def _share_right(self, logits: Tensor) -> float:
-        return float((logits.argmax(-1).cpu().numpy() == self.prompts.answer_ids).mean())
+        return float(right(logits, torch.tensor(self.prompts.answer_ids)).double().mean())
 
 
 @torch.no_grad()
@@ -57,5 +58,5 @@ def skill(model: nn.Module, query: Query, n_boxes: int = 3, n: int = 400) -> flo
     documents = entity_documents(OBJECTS_IN_BOXES, query, n_boxes, n, rng)
     column = int(np.flatnonzero(documents.is_answer)[0])
     ids = torch.from_numpy(documents.input_ids)
-    answers = last_logits(model, ids[:, :column]).argmax(-1)
+    answers = answered(last_logits(model, ids[:, :column]))
     return float((answers == ids[:, column]).float().mean())
