@@ -40,7 +40,7 @@ from backend.clicks import clean_logits
 from backend.memory import memory_errors_explained
 from backend.plain_patching import patched_plainly
 from backend.receivers_runs import receivers_runs
-from backend.run_pairs import RunPair, RunPairs, log_probability, scenes
+from backend.run_pairs import RunPair, RunPairs, scenes
 from backend.sender_runs import sender_finals
 from backend.tasks import PromptSet
 

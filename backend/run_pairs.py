@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backend.answers import log_probability
 from backend.circuit import Group
 from backend.clicks import CleanRun, clean_logits, prepare_clean
 from backend.decomposition import holds
@@ -72,13 +73,6 @@ def _run_pair(
     other_heads = vital_head_outputs(model, select(counterfactual, chosen))
     answers = torch.tensor(prompts.answer_ids, device=tokens.device)
     return RunPair(clean, heads, other_heads, answers)
-
-
-def log_probability(logits: Tensor, answers: Tensor) -> Tensor:
-    """Of the right answers [n], read from logits [n, k, vocab]: [n, k]."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    places = answers[:, None, None].expand(-1, logits.shape[1], 1)
-    return logits.gather(-1, places)[..., 0] - logits.logsumexp(-1)
 
 
 @torch.no_grad()
