@@ -110,6 +110,17 @@ class ModelShape(NamedTuple):
     d_head: int
 
 
+def check_sites(sites: Iterable[Site], shape: ModelShape, model_name: str) -> None:
+    """Raise UserError if a site's head lies outside a model of this shape."""
+    for head, position in sites:
+        if head.layer >= shape.n_layers or head.index >= shape.n_heads:
+            raise UserError(
+                f"There is no head {head}@{position.name} in {model_name}: it has only "
+                f"{shape.n_layers} layers of {shape.n_heads} heads (counted from 0). Choose heads "
+                "that it has."
+            )
+
+
 @dataclass(frozen=True)
 class Circuit:
     """Attention heads by group; a head may be in two groups, at two positions."""

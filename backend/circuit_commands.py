@@ -14,10 +14,13 @@ from backend.command_parts import (
     add_placement,
     add_prompts,
     measure,
+    number,
     prompts_of,
     read_circuit,
+    whole,
 )
 from backend.errors import UserError
+from backend.files import shown
 from backend.requests import (
     CmapRequest,
     ComparisonRequest,
@@ -89,11 +92,14 @@ def add_to(commands: Any) -> None:
     )
     minimality.add_argument("model", metavar="MODEL")
     minimality.add_argument(
-        "--least", type=float, default=0.01, help="a kept head adds this share (default: 0.01)"
+        "--least",
+        type=number(0, 100),
+        default=0.01,
+        help="a kept head adds this share (default: 0.01)",
     )
     minimality.add_argument(
         "--removed",
-        type=_share,
+        type=number(0, 1),
         default=0.3,
         help="share of a group removed with each head (default: 0.3)",
     )
@@ -108,7 +114,7 @@ def add_to(commands: Any) -> None:
     )
     completeness.add_argument("model", metavar="MODEL")
     completeness.add_argument(
-        "--sets", type=_count, default=20, help="random sets of heads (default: 20)"
+        "--sets", type=whole(0, 10_000), default=20, help="random sets of heads (default: 20)"
     )
     _add_rest(completeness, 500)
 
@@ -194,7 +200,7 @@ def _groups(text: str) -> tuple[Group, ...]:
         return tuple(Group) if text == "all" else ()
     letters = text.split("+")
     if not set(letters) <= Group.__members__.keys():
-        raise argparse.ArgumentTypeError(f"“{text}” is not like A+B, none or all")
+        raise argparse.ArgumentTypeError(f"“{shown(text)[:40]}” is not like A+B, none or all")
     return tuple(Group[letter] for letter in letters)
 
 
@@ -206,21 +212,7 @@ def _sites(text: str) -> tuple[str, frozenset[Site]]:
         try:
             sites.add(Site(Head.parse(head), tokens[token]))
         except (UserError, KeyError) as error:
-            raise argparse.ArgumentTypeError(f"“{place}” is not like L4.0@last") from error
+            raise argparse.ArgumentTypeError(
+                f"“{shown(place)[:40]}” is not like L4.0@last"
+            ) from error
     return text, frozenset(sites)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"“{text}” is not a share from 0 to 1")
-    return share
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"“{text}” is not a whole number from 0 on")
-    return int(text)

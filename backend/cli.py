@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
+import re
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from backend import catalogue, circuit_commands, model_commands, shelf, studies
-from backend.circuit import Group
+from backend.circuit import Circuit, Group
 from backend.command_parts import (
     add_circuit,
     add_command,
@@ -29,8 +35,8 @@ from backend.command_parts import (
     say_what_is_begun,
     say_what_is_to_be_known,
 )
-from backend.errors import UserError
-from backend.files import write_atomically
+from backend.errors import UserError, explained
+from backend.files import shown, write_atomically
 from backend.jobs import Cancelled
 from backend.placement import Dtype
 from backend.requests import AccuracyRequest, FaithfulnessRequest, heads_of
@@ -58,6 +64,8 @@ _EXAMPLES = """examples:
   python -m backend add mine owner/name && python -m backend discover mine --device cuda:0
 """
 
+_log = logging.getLogger(__name__)
+_KEPT_HEADS = re.compile(r"([ABCD])=0*([1-9]\d{0,5})", re.ASCII)
 _KEPT = "What was finished is kept: the same command goes on from there."
 
 
@@ -66,28 +74,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         shelf.place_by_default(placement_of(options))
-        result = options.run(options)
-        text = json.dumps(plain(result), indent=2) + "\n"
-        if not options.out:
-            print(text, end="")
-            return 0
-        write_atomically(options.out, text)
-    except UserError as error:
-        say(f"error: {error}")
-    except OSError as error:
-        say(f"error: {error}. {_KEPT}")
-    except (RuntimeError, MemoryError) as error:
-        say(f"error: {type(error).__name__}: {error}. {_KEPT} Fewer prompts need less memory.")
+        result = plain(options.run(options))
     except Cancelled:
         say(f"stopped from the dashboard. {_KEPT}")
         return 130
     except KeyboardInterrupt:
         say(f"\nstopped. {_KEPT}")
         return 130
-    else:
-        say(f"written to {options.out}")
-        return 0
-    return 1
+    except Exception as error:
+        say(f"error: {explained(error)}" + ("" if isinstance(error, UserError) else f" {_KEPT}"))
+        _log.debug("where it failed", exc_info=True)
+        return 1
+    # What was computed is told first, whatever else then fails.
+    failures = [_deliver(json.dumps(result, indent=2) + "\n", options.out), _save(result, options)]
+    for failure in filter(None, failures):
+        say(f"error: {failure}")
+    return 1 if any(failures) else 0
+
+
+def _deliver(text: str, out: Path | None) -> str | None:
+    """Write the result where it was asked for; else why it is not there."""
+    if out:
+        try:
+            write_atomically(out, text)
+        except OSError as error:
+            failure = f"{out} cannot be written ({error.strerror})."
+            return _deliver(text, None) or f"{failure} The result stands on standard output."
+        say(f"written to {out}")
+        return None
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        # Or else Python tries once more at its end, and complains.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"The result cannot be printed ({error.strerror}). Use --out FILE on another disk."
+    return None
+
+
+def _save(result: Any, options: argparse.Namespace) -> str | None:
+    """Keep a circuit that was found, if asked to; else why it is not kept."""
+    if not getattr(options, "save", None):
+        return None
+    try:
+        catalogue.add_circuit(options.save, Circuit.from_data(result).to_json().encode())
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -160,10 +193,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _kept(text: str) -> tuple[Group, int]:
-    letter, _, number = text.partition("=")
-    if letter not in Group.__members__ or not number.isdecimal() or int(number) < 1:
-        raise argparse.ArgumentTypeError(f"“{text}” is not like B=6: a group A to D, then heads")
-    return Group[letter], int(number)
+    match = _KEPT_HEADS.fullmatch(text)
+    if not match:
+        raise argparse.ArgumentTypeError(
+            f"“{shown(text)[:40]}” is not like B=6: a group A to D, then heads"
+        )
+    return Group[match[1]], int(match[2])
 
 
 def _rate(text: str) -> float:
@@ -200,8 +235,6 @@ def _discover(options: argparse.Namespace) -> Any:
     say_what_is_to_be_known([options.model])
     _say_how_noisy(options.model)
     circuit = found_circuit(setting, stages, criteria, options.save or options.model)
-    if options.save:
-        catalogue.add_circuit(options.save, circuit.to_json().encode())
     _say_what_was_found(stages, criteria)
     requests = [stage_request(setting, stages[:n], criteria) for n in range(len(stages))]
     results = [

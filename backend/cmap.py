@@ -14,13 +14,14 @@ of its output, a head's queries, keys or values can be transplanted: see `backen
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from torch import Tensor
 
 from backend.anatomy import Projection
 from backend.blueprint import shape_misfit
-from backend.circuit import READING_ORDER, Circuit, Group, Head, Position, Site
+from backend.circuit import READING_ORDER, Circuit, Group, Head, Position, Site, check_sites
 from backend.clicks import patched_logits
 from backend.compare import same_prompts
 from backend.errors import UserError
@@ -149,6 +150,7 @@ def transplanted(
             f"{reason} Choose two models of the same shape and tokenizer, loaded alike."
         )
     same_prompts([source, target])
+    check_sites(chain.from_iterable(sets), target.loaded.shape, target.loaded.name)
 
     def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
         transplant = _transplant(source, batch, part)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from backend import catalogue, shelf, studies
-from backend.circuit import Circuit
+from backend import catalogue, registry, shelf, studies
+from backend.blueprint import blueprint
+from backend.circuit import Circuit, check_sites
 from backend.errors import UserError
 from backend.figures import figures
+from backend.files import Absent, obstacle, shown
 from backend.jobs import Report
 from backend.placement import AUTO, Dtype, Placement
-from backend.requests import Prompts, Request, models_of
+from backend.requests import CmapRequest, Prompts, Request, circuit_of, models_of
+from backend.tasks import MAX_BOXES, MAX_PROMPTS, MAX_SEED, MIN_BOXES
 
 _SUMMARY = 16
+_WHOLE = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 
 
 def add_command(
@@ -49,9 +56,12 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 def add_prompts(parser: argparse.ArgumentParser, n: int) -> None:
     """How many prompts, of which kind; `n` unless the user says otherwise."""
-    parser.add_argument("--prompts", type=int, default=n, help=f"how many (default: {n})")
-    parser.add_argument("--boxes", type=int, default=7, help="boxes in each, 2 to 10 (default: 7)")
-    parser.add_argument("--seed", type=int, default=0, help="of the prompts (default: 0)")
+    many, boxes, seeds = whole(1, MAX_PROMPTS), whole(MIN_BOXES, MAX_BOXES), whole(0, MAX_SEED)
+    parser.add_argument("--prompts", type=many, default=n, help=f"how many (default: {n})")
+    parser.add_argument(
+        "--boxes", type=boxes, default=7, help="boxes in each, 2 to 10 (default: 7)"
+    )
+    parser.add_argument("--seed", type=seeds, default=0, help="of the prompts (default: 0)")
 
 
 def add_placement(parser: argparse.ArgumentParser) -> None:
@@ -96,8 +106,41 @@ def add_circuit(parser: argparse.ArgumentParser) -> None:
 
 def read_circuit(name_or_file: str) -> Circuit:
     """The circuit of this name or in this file; raises UserError when there is none."""
-    path = Path(name_or_file)
-    return catalogue.read_circuit(path) if path.is_file() else catalogue.circuit(name_or_file)
+    with suppress(Absent):
+        if name_or_file not in catalogue.circuits():
+            return catalogue.read_circuit(Path(name_or_file))
+    return catalogue.circuit(name_or_file)
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """An argument's type: a whole number in this range."""
+
+    def checked(text: str) -> int:
+        number = int(text) if _WHOLE.fullmatch(text) else None
+        if number is None or not least <= number <= most:
+            raise argparse.ArgumentTypeError(
+                f"“{shown(text)[:40]}” is not a whole number from {least} to {most}: give one"
+            )
+        return number
+
+    return checked
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """An argument's type: a number in this range."""
+
+    def checked(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = float("nan")
+        if not least <= found <= most:
+            raise argparse.ArgumentTypeError(
+                f"“{shown(text)[:40]}” is not a number from {least:g} to {most:g}: give one"
+            )
+        return found
+
+    return checked
 
 
 def checked_by(check: Callable[[str], str]) -> Callable[[str], str]:
@@ -124,11 +167,24 @@ def measure(request: Request, n_parts: int | None = None) -> tuple[Any, ...]:
     """
     for name in models_of(request):
         shelf.fingerprint_of(name)  # an odd name is told before anything is computed
+        _check_heads(request, name)
     say_what_is_stored(request, n_parts)
     parts = tuple(islice(studies.run(request, progress()), n_parts))
     say_what_is_to_be_known(models_of(request))
     summarise(request, parts)
     return parts
+
+
+def _check_heads(request: Request, name: str) -> None:
+    """Raise UserError for heads that a model does not have, as far as its files tell."""
+    found = blueprint(registry.entry(name))
+    if not found:
+        return
+    if heads := circuit_of(request):
+        heads.circuit.check(found.shape, catalogue.label(name))
+    if isinstance(request, CmapRequest):
+        for _, sites in request.sets:
+            check_sites(sites, found.shape, catalogue.label(name))
 
 
 def say_what_is_stored(request: Request, n_parts: int | None = None) -> None:
@@ -189,7 +245,19 @@ def progress() -> Report:
 
 
 def _writable(text: str) -> Path:
-    path = Path(text).expanduser()
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"“{text}” is not a file in a folder that exists")
+    """A file that can be written, or one more in a folder that is there; only ordinary ones."""
+    try:
+        path = Path(text).expanduser()
+        reason = obstacle(path)
+        is_there = path.absolute().parent.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason, is_there = getattr(error, "strerror", None) or str(error), True
+    if not is_there:
+        reason = "its folder is not there"
+    elif not reason and not os.access(path.absolute().parent, os.W_OK):
+        reason = "nothing can be written in its folder"
+    if reason:
+        raise argparse.ArgumentTypeError(
+            f"“{shown(text)[:80]}” cannot be written: {reason}. Choose another file"
+        )
     return path

@@ -14,6 +14,9 @@ import numpy as np
 
 from backend.errors import UserError
 
+_MOST = 2**63 - 1
+"""What tables and pictures can hold."""
+
 
 def plain(value: Any) -> Any:
     """The value as JSON has it; an undefined figure is null, and sets are in order."""
@@ -60,8 +63,13 @@ def revived(kind: Any, data: Any) -> Any:
         return _array(data)
     if get_origin(kind) is Mapping and isinstance(data, dict):
         return {name: revived(get_args(kind)[1], item) for name, item in data.items()}
-    allowed = {str: (str,), int: (int,), float: (int, float)}.get(kind, ())
-    if isinstance(data, allowed) and not isinstance(data, bool):
+    if kind is float and isinstance(data, int | float) and not isinstance(data, bool):
+        if isfinite(data):
+            return float(data)
+    elif kind is int and type(data) is int:
+        if abs(data) <= _MOST:
+            return data
+    elif kind is str and isinstance(data, str):
         return data
     raise UserError(f"{str(data)[:60]!r} is not what a saved result holds there. Compute it again.")
 

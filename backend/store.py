@@ -2,7 +2,8 @@
 
 A file has a readable header (what was measured, in which models, on which prompts, when, how long
 it took), the parts of the result that are finished, and a checksum. It is written whole or not at
-all, so any number of processes may write at once. What cannot be trusted is moved aside.
+all, so any number of processes may write at once. A file under the name of a result made here that
+cannot be trusted is moved aside; whatever else is no result is left where it is, and named.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +25,18 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import UserError
-from backend.files import CACHE, LOCAL, write_atomically
+from backend.files import (
+    CACHE,
+    LOCAL,
+    MB,
+    Absent,
+    Unreadable,
+    json_of,
+    obstacle,
+    read,
+    shown,
+    write_atomically,
+)
 from backend.fingerprints import Fingerprint
 from backend.saved import plain, revived
 
@@ -37,8 +49,11 @@ DROPPED = CACHE
 """Where results from other machines may be put, too."""
 DAMAGED = LOCAL / "damaged"
 UNFINISHED = LOCAL / "unfinished"
+_MOST_MB = 64
+"""Every head at every token of the largest models takes 10."""
 _KEY = re.compile(r"[a-z-]{1,20}-[0-9a-f]{24}", re.ASCII)
 _PACKAGES = ("torch", "transformers", "peft", "numpy")
+_ITS_FIELDS = {"format", "header", "parts", "sha256"}
 _log = logging.getLogger(__name__)
 
 
@@ -133,44 +148,46 @@ def find(key: str) -> Entry | None:
 def entries() -> list[Entry]:
     """Everything that is stored, newest first."""
     take_in()
-    paths = [path for folder in (SHIPPED, RESULTS) for path in folder.glob("*.json")]
-    by_key = {entry.header.key: entry for path in paths if (entry := trusted(path))}
+    by_key = {entry.header.key: entry for path in _named() if (entry := trusted(path))}
     return sorted(by_key.values(), key=lambda entry: entry.header.date, reverse=True)
 
 
-def take_in() -> None:
-    """Put files that were copied into `cache` under their own names; bad ones go aside."""
-    foreign = [path for path in RESULTS.glob("*.json") if not _KEY.fullmatch(path.stem)]
-    for path in (*DROPPED.glob("*.json"), *foreign):
-        try:
-            found = [*_results_in(_data(path))]
-        except FileNotFoundError:
-            continue
-        except Untrusted as error:
-            _set_aside(path, str(error))
-            continue
-        with suppress(OSError):
-            for header, parts in found:
-                write(header, parts)
-            path.unlink(missing_ok=True)
+def take_in() -> dict[Path, str]:
+    """Put results that were copied into `cache` under their own names.
+
+    What holds anything else stays where it is: gives the reasons, a clause each.
+    """
+    foreign = [path for path in RESULTS.glob("*.json") if not _has_key(path)]
+    reasons = {path: _looked_into(path) for path in (*DROPPED.glob("*.json"), *foreign)}
+    return {path: reason for path, reason in reasons.items() if reason}
+
+
+def left() -> dict[Path, str]:
+    """What lies among the results and is not one, and why; it stays where it is."""
+    return take_in() | {path: flaw for path in _named() if (flaw := _flaw(path))}
 
 
 def trusted(path: Path) -> Entry | None:
     """The entry in this file; None if there is none, or none to be trusted, which goes aside."""
     try:
-        state = path.stat()
-        return _read(path, state.st_mtime_ns, state.st_size)
-    except OSError:
+        sign = _sign(path)
+        found = _read(path, sign)
+    except (OSError, Absent):
         return None
-    except Untrusted as error:
-        _set_aside(path, str(error))
+    except Unreadable as error:
+        _say_once(path, error.reason)
         return None
+    if isinstance(found, Untrusted):
+        _set_aside(path, sign, str(found))
+        return None
+    return found
 
 
 def distrust(entry: Entry, reason: str) -> None:
     """Move an entry aside whose parts are not what they ought to be."""
     if entry.header.engine == ENGINE:
-        _set_aside(entry.path, reason)
+        with suppress(OSError):
+            _set_aside(entry.path, _sign(entry.path), reason)
 
 
 def delete(entry: Entry) -> None:
@@ -209,57 +226,135 @@ def _there(key: str) -> Entry | None:
     return max(there, key=lambda entry: len(entry.parts), default=None)
 
 
+def _named() -> list[Path]:
+    """Files that lie where results do, under their names."""
+    return [*SHIPPED.glob("*.json"), *filter(_has_key, RESULTS.glob("*.json"))]
+
+
+def _has_key(path: Path) -> bool:
+    return bool(_KEY.fullmatch(path.stem))
+
+
+def _sign(path: Path) -> tuple[int, ...]:
+    """What changes when another file takes this one's place; raises OSError."""
+    state = path.stat()
+    return state.st_ino, state.st_mtime_ns, state.st_size
+
+
 @lru_cache(maxsize=256)
-def _read(path: Path, _: int, n_bytes: int) -> Entry:
-    ((header, parts),) = _results_in(_data(path), several=False)
+def _read(path: Path, sign: tuple[int, ...]) -> Entry | Untrusted:
+    try:
+        header, parts = _result(_data(path))
+    except Untrusted as error:
+        return error
     if header.key != path.stem:
-        raise Untrusted(f"it is the result {header.key}, under another name")
-    return Entry(header, parts, path, n_bytes)
+        return Untrusted(f"it is the result {header.key}, under another name")
+    return Entry(header, parts, path, sign[-1])
+
+
+def _flaw(path: Path) -> str | None:
+    """Why a file under the name of a result is not used, if so."""
+    try:
+        found = _read(path, _sign(path))
+    except (OSError, Absent):
+        return None
+    except Unreadable as error:
+        return error.reason
+    return str(found) if isinstance(found, Untrusted) else None
+
+
+def _looked_into(path: Path) -> str | None:
+    """Take in the results of a file; gives the reason if the file stays where it is."""
+    try:
+        reason = _taken_in(path, _sign(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = f"its results cannot be kept ({error.strerror})"
+    if reason:
+        _say_once(path, reason)
+    return reason
+
+
+@lru_cache(maxsize=1024)
+def _taken_in(path: Path, _: tuple[int, ...]) -> str | None:
+    try:
+        data = _data(path)
+    except Absent:
+        return None
+    except Unreadable as error:
+        return error.reason
+    except Untrusted as error:
+        return str(error)
+    is_several = isinstance(data, dict) and isinstance(data.get("results"), list)
+    each, flaws = data["results"] if is_several else [data], []
+    for number, one in enumerate(each, 1):
+        try:
+            write(*_result(one))
+        except Untrusted as error:
+            flaws.append(f"{f'of its results, number {number}: ' if is_several else ''}{error}")
+    if flaws or not each:
+        return flaws[0] if flaws else "it holds no result"
+    if data.keys() - ({"results"} if is_several else _ITS_FIELDS):
+        return "its results were taken in, but it holds something else as well"
+    if reason := obstacle(path):
+        return f"its results were taken in, but {reason}"
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        return f"its results were taken in, but it cannot be deleted ({error.strerror})"
+    return None
 
 
 def _data(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise Untrusted(f"it cannot be read: {error}") from error
+        return json_of(read(path, _MOST_MB * MB))
+    except ValueError as error:
+        raise Untrusted(str(error)) from error
 
 
-def _results_in(data: Any, several: bool = True) -> Iterator[tuple[Header, list[Any]]]:
-    """The result in a file, or those that the command line put into one."""
-    if several and isinstance(data, dict) and isinstance(data.get("results"), list):
-        for each in data["results"]:
-            yield from _results_in(each, several=False)
-        return
+def _result(data: Any) -> tuple[Header, list[Any]]:
+    """The header and the parts of a result, as JSON has them; raises Untrusted."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise Untrusted("it is not a result of this tool")
     content = {"header": data.get("header"), "parts": data.get("parts")}
-    if data.get("sha256") != _checksum(content):
-        raise Untrusted("it has been changed or damaged: its checksum is wrong")
     try:
+        if data.get("sha256") != _checksum(content):
+            raise Untrusted("it has been changed or damaged: its checksum is wrong")
         header: Header = revived(Header, content["header"])
+        datetime.fromisoformat(header.date).astimezone()
     except UserError as error:
         raise Untrusted(str(error)) from error
+    except (ValueError, OverflowError) as error:
+        raise Untrusted(f"it holds what no result does: {error}") from error
     parts = content["parts"]
     if not isinstance(parts, list) or not _KEY.fullmatch(header.key):
         raise Untrusted("it is not a result of this tool")
     if not 0 < len(parts) <= header.n_parts or not header.key.startswith(f"{header.method}-"):
         raise Untrusted("its header does not fit its parts")
-    yield header, parts
+    return header, parts
 
 
-def _set_aside(path: Path, reason: str) -> None:
+def _set_aside(path: Path, sign: tuple[int, ...], reason: str) -> None:
+    """Move a file that lies under the name of a result made here; say so of any other."""
+    if path.parent != RESULTS or obstacle(path):
+        _say_once(path, reason)
+        return
     place, number = DAMAGED / path.name, 1
     while place.exists():
         place, number = DAMAGED / f"{path.name}.{number}", number + 1
     try:
         DAMAGED.mkdir(parents=True, exist_ok=True)
-        os.replace(path, place)
+        if _sign(path) == sign:  # another process may have put a good one there
+            os.replace(path, place)
+            _log.warning("%s was moved to %s, because %s.", path, place, reason)
     except OSError as error:
         _log.warning("%s is not used, because %s. (%s)", path, reason, error.strerror)
-    else:
-        _log.warning("%s was moved to %s, because %s.", path, place, reason)
+
+
+@lru_cache(maxsize=1024)
+def _say_once(path: Path, reason: str) -> None:
+    _log.warning("%s is not used, and left where it is, because %s.", shown(path), reason)
 
 
 def _text(data: Mapping[str, Any]) -> str:
@@ -274,7 +369,7 @@ def _text(data: Mapping[str, Any]) -> str:
 
 
 def _canonical(data: Any) -> str:
-    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _checksum(content: Any) -> str:

@@ -112,11 +112,14 @@ def as_data(request: Request, parts: tuple[Any, ...]) -> dict[str, Any]:
 def _keep(request: Request, parts: tuple[Any, ...], seconds: float) -> None:
     """Store the parts; a result that cannot be written is still a result."""
     header = _header(request, seconds)
-    if header:
-        try:
-            store.write(header, plain(parts))
-        except OSError as error:
-            _log.warning("The result cannot be kept in %s (%s).", store.RESULTS, error.strerror)
+    if not header:
+        _log.warning("The result is not kept: the files of its models are no longer all there.")
+        return
+    try:
+        store.write(header, plain(parts))
+    except OSError as error:
+        _log.warning("The result cannot be kept in %s (%s).", store.RESULTS, error.strerror)
+    else:
         store.forget_unfinished(header.key)
 
 

@@ -20,6 +20,7 @@ from backend.errors import UserError
 from backend.vocabulary import Vocabulary, tokenized, usable_vocabulary
 
 MIN_BOXES, MAX_BOXES = 2, 10
+MAX_PROMPTS, MAX_SEED = 100_000, 2**31 - 1
 _PER_PROMPT = (
     "input_ids",
     "answer_ids",
@@ -102,7 +103,7 @@ def sample_prompts(tokenizer: Any, n: int, n_boxes: int = 7, seed: int = 0) -> P
     The first prompts of a seed are the same for every `n`. Raises UserError for a number of boxes
     outside 2 to 10 and for a tokenizer that leaves too few one-token objects or labels.
     """
-    _check_size(n, n_boxes)
+    _check_size(n, n_boxes, seed)
     vocabulary = usable_vocabulary(tokenizer)
     objects_rng, labels_rng, query_rng = _generators(seed, "prompts")
     objects = _draw(objects_rng, vocabulary.objects, "objects", n, n_boxes)
@@ -139,7 +140,7 @@ def reference_prompts(tokenizer: Any, n: int, n_boxes: int = 7, seed: int = 0) -
     They are drawn independently of the prompts of every seed, and ask for a label that does not
     occur in them (Prakash et al., circuit evaluation).
     """
-    _check_size(n, n_boxes)
+    _check_size(n, n_boxes, seed)
     vocabulary = usable_vocabulary(tokenizer)
     objects_rng, labels_rng, query_rng = _generators(seed, "reference")
     objects = _draw(objects_rng, vocabulary.objects, "objects", n, n_boxes)
@@ -164,7 +165,7 @@ def select(prompts: PromptSet, keep: NDArray[np.bool_]) -> PromptSet:
     )
 
 
-def _check_size(n: int, n_boxes: int) -> None:
+def _check_size(n: int, n_boxes: int, seed: int) -> None:
     if not MIN_BOXES <= n_boxes <= MAX_BOXES:
         raise UserError(
             f"A prompt can have {MIN_BOXES} to {MAX_BOXES} boxes, not {n_boxes}. "
@@ -172,6 +173,10 @@ def _check_size(n: int, n_boxes: int) -> None:
         )
     if n < 1:
         raise UserError(f"At least one prompt is needed, not {n}. Ask for more prompts.")
+    if n > MAX_PROMPTS:
+        raise UserError(f"At most {MAX_PROMPTS} prompts can be drawn, not {n}. Ask for fewer.")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"A seed is a number from 0 to {MAX_SEED}, not {seed}. Choose another.")
 
 
 def _generators(seed: int, purpose: str) -> list[np.random.Generator]:

@@ -33,6 +33,7 @@ _FIGURE_COLUMNS: dict[str, Any] = {
     "high": st.column_config.NumberColumn("to", format="%.3f"),
     "n": "n",
 }
+_MOST_LEFT = 10
 _EXPLANATION = (
     "Whatever the pages and the command line measure is kept in `cache/local/results`, and is "
     "found again when the same is asked. Files from another machine can be copied there."
@@ -52,10 +53,18 @@ def show_title() -> None:
     """What this page is, and what could not be trusted."""
     st.markdown("#### Results", help=_EXPLANATION)
     if aside := store.set_aside():
-        names = ", ".join(f"“{unmarked(name)}”" for name in aside)
         st.warning(
-            f"Damaged or foreign files were moved to {unmarked(store.DAMAGED)}, and are not used: "
-            f"{names}. What they held is computed again when it is asked for. You can delete them."
+            f"Damaged results were moved to {unmarked(store.DAMAGED)}, and are not used: "
+            f"{', '.join(f'“{unmarked(name)}”' for name in aside)}. They are computed again when "
+            "they are asked for. You can delete these files."
+        )
+    if left := store.left():
+        lines = [f"- “{unmarked(path)}”: {unmarked(why)}." for path, why in left.items()]
+        if len(lines) > _MOST_LEFT:
+            lines[_MOST_LEFT:] = [f"- and {len(lines) - _MOST_LEFT} more."]
+        st.warning(
+            "Files among the results that are not used, and were left as they are. Mend them, or "
+            "put them elsewhere:\n\n" + "\n".join(lines)
         )
 
 

@@ -8,10 +8,10 @@ import streamlit as st
 
 from backend import catalogue
 from backend.errors import UserError
-from backend.tasks import MAX_BOXES, MIN_BOXES
+from backend.tasks import MAX_BOXES, MAX_SEED, MIN_BOXES
 from shell import fitting, joblist, state
 from shell.history import History
-from shell.view import MAX_SEED, N_PROMPTS
+from shell.view import N_PROMPTS
 from shell.words import unmarked
 
 

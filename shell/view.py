@@ -10,11 +10,10 @@ from typing import Any
 from backend.circuit import Group, Head
 from backend.errors import UserError
 from backend.setting import Mode, Reading, Setting
-from backend.tasks import MAX_BOXES, MIN_BOXES
+from backend.tasks import MAX_BOXES, MAX_SEED, MIN_BOXES
 from shell.history import NodeKey, Switches
 
 N_PROMPTS = (50, 100, 200, 500, 1000)
-MAX_SEED = 2**31 - 1
 _NODE = re.compile(r"([ABCD])(\d{1,4})\.(\d{1,4})", re.ASCII)
 
 

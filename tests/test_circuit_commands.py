@@ -193,9 +193,10 @@ def test_a_wrong_option_is_explained(capsys, option, message):
     [
         ("completeness", ("--sets", "-1"), "not a whole number"),
         ("completeness", ("--sets", "x"), "not a whole number"),
-        ("minimality", ("--removed", "1.5"), "not a share from 0 to 1"),
-        ("minimality", ("--removed", "nan"), "not a share from 0 to 1"),
-        ("minimality", ("--removed", "x"), "not a share from 0 to 1"),
+        ("minimality", ("--removed", "1.5"), "not a number from 0 to 1"),
+        ("minimality", ("--removed", "nan"), "not a number from 0 to 1"),
+        ("minimality", ("--least", "nan"), "not a number from 0 to 100"),
+        ("minimality", ("--removed", "x"), "not a number from 0 to 1"),
     ],
 )
 def test_a_number_out_of_range_is_explained(capsys, command, option, message):

@@ -140,9 +140,6 @@ def test_discover_finds_and_saves_the_planted_circuit(
     ("arguments", "message"),
     [
         (("accuracy", "no-such-model"), "There is no model “no-such-model”"),
-        (("accuracy", "{folder}", "--boxes", "0"), "2 to 10 boxes, not 0"),
-        (("accuracy", "{folder}", "--boxes", "100"), "2 to 10 boxes, not 100"),
-        (("accuracy", "{folder}", "--prompts", "0"), "At least one prompt"),
         (("faithfulness", "{folder}", "--circuit", "nothing"), "There is no circuit “nothing”"),
         (("faithfulness", "{folder}", "--circuit", "{big}"), r"has head L31.31 in group A"),
         (("faithfulness", "{folder}", "--circuit", "{bad}"), "groups.A"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from backend.methods import METHODS
 from backend.requests import CmapRequest, ComparisonRequest, Prompts, StageRequest, heads_of
 from backend.results import Part
 from shell import places, results
+from shell.words import unmarked
 from tests.dashboard import ROOT
 
 HEADS = heads_of(catalogue.circuit("base"))
@@ -186,12 +188,21 @@ def test_deleting_asks_first_and_spares_what_was_shipped(monkeypatch: pytest.Mon
         assert "What came with this tool stays" in said(ticked(patched, 0))
 
 
-def test_files_that_were_moved_aside_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    store.RESULTS.mkdir()
-    (store.RESULTS / "notes.json").write_text("{}")
-    test = ticked(monkeypatch)
-    assert "“notes.json”" in test.warning[0].value
-    assert str(store.DAMAGED) in test.warning[0].value
+def test_files_that_were_moved_aside_or_left_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    (result,) = measured(COMPARISON)
+    result.entry.path.write_text("{")
+    odd = "*no tes*\n.json"
+    (store.RESULTS / odd).write_text("{}")
+    os.mkfifo(store.RESULTS / "pipe.json")
+    moved, left = (warning.value for warning in ticked(monkeypatch).warning)
+    assert unmarked(result.entry.path.name) in moved
+    assert unmarked(str(store.DAMAGED)) in moved
+    assert r"\*no tes\* \.json”: it is not a result of this tool." in left
+    assert r"pipe\.json”: it is a pipe, not an ordinary file." in left
+    assert (store.RESULTS / odd).read_text() == "{}"
+    for number in range(20):
+        (store.RESULTS / f"more {number}.json").write_text("{}")
+    assert ticked(monkeypatch).warning[1].value.endswith("- and 12 more.")
 
 
 def test_every_method_with_a_page_can_be_opened() -> None:

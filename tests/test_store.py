@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -249,6 +252,192 @@ def test_a_file_under_another_key_is_no_answer(parts: tuple[Any, ...]) -> None:
     path.rename(store.RESULTS / f"{identity(other)}.json")
     assert studies.find(other) is None
     assert len(store.set_aside()) == 1
+
+
+Make = Callable[[Path], object]
+FOREIGN: dict[str, tuple[str, Make]] = {
+    "notes": ("not a result", lambda path: path.write_text('{"mine": 1}')),
+    "a list": ("not a result", lambda path: path.write_text("[]")),
+    "empty": ("not JSON", lambda path: path.write_text("")),
+    "cut off": ("not JSON", lambda path: path.write_text('{"format": "circuit-expl')),
+    "no results": ("no result", lambda path: path.write_text('{"results": [], "mine": 1}')),
+    "other results": ("number 1: it is not", lambda path: path.write_text('{"results": [{}]}')),
+    "deep": ("nested", lambda path: path.write_text("[" * 100_000)),
+    "a number": ("of 5000 digits", lambda path: path.write_text("9" * 5000)),
+    "bytes": ("not text", lambda path: path.write_bytes(b"\xff\xfe")),
+    "huge": ("more than 64 MB", lambda path: (path.touch(), os.truncate(path, 2**36))),
+    "a pipe": ("it is a pipe", os.mkfifo),
+    "a device": ("it is a device", lambda path: path.symlink_to("/dev/zero")),
+    "a folder": ("it is a folder", lambda path: (path.mkdir(), (path / "mine").touch())),
+}
+
+
+@pytest.mark.parametrize("place", ["DROPPED", "RESULTS"])
+def test_what_is_no_result_is_left_and_named(place: str, caplog: pytest.LogCaptureFixture) -> None:
+    folder = getattr(store, place)
+    folder.mkdir()
+    for name, (_, make) in FOREIGN.items():
+        make(folder / f"{name}.json")
+    before = {path: path.lstat() for path in folder.rglob("*")}
+    caplog.clear()
+    for _ in range(2):
+        assert store.entries() == []
+        assert studies.find(REQUEST) is None
+        left = store.left()
+    assert {path: path.lstat() for path in folder.rglob("*")} == before
+    assert left.keys() == {folder / f"{name}.json" for name in FOREIGN}
+    for name, (reason, _) in FOREIGN.items():
+        assert reason in left[folder / f"{name}.json"]
+        assert caplog.text.count(f"{name}.json is not used, and left where it is") == 1
+    assert store.set_aside() == []
+
+
+@pytest.mark.parametrize("name", ["a pipe", "a device", "a folder", "huge"])
+def test_what_lies_in_the_place_of_a_result_is_left(
+    parts: tuple[Any, ...], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, (reason, make) = stored(parts), FOREIGN[name]
+    path.unlink()
+    make(path)
+    before = path.lstat()
+    assert reason in store.left()[path]
+    if name != "huge":
+        assert tuple(studies.run(REQUEST, silent)) == parts
+        assert f"cannot be kept in {store.RESULTS} (it is a" in caplog.text
+        assert path.lstat() == before
+
+
+def test_a_file_of_several_results_of_which_one_is_bad_loses_none(parts: tuple[Any, ...]) -> None:
+    path = stored(parts)
+    good = json.loads(path.read_text())
+    path.unlink()
+    store.DROPPED.mkdir()
+    dropped = store.DROPPED / "some.json"
+    text = json.dumps({"results": [good, good | {"sha256": "0"}]})
+    dropped.write_text(text)
+    assert [entry.header.key for entry in store.entries()] == [path.stem]
+    assert "of its results, number 2: it has been changed" in store.left()[dropped]
+    assert dropped.read_text() == text
+
+
+@pytest.mark.parametrize("more", ["of several", "of one", "a link"])
+def test_a_file_that_is_more_than_its_results_is_not_deleted(
+    parts: tuple[Any, ...], more: str
+) -> None:
+    path = stored(parts)
+    good = json.loads(path.read_text())
+    path.unlink()
+    store.DROPPED.mkdir()
+    dropped = store.DROPPED / "found.json"
+    found = catalogue.circuit("base").as_data() | {"results": [good]}
+    (store.DROPPED / "elsewhere").write_text(
+        json.dumps({"of several": found, "of one": good | {"kept": []}}.get(more, good))
+    )
+    if more == "a link":
+        dropped.symlink_to("elsewhere")
+    else:
+        (store.DROPPED / "elsewhere").rename(dropped)
+    text = dropped.read_text()
+    for _ in range(2):
+        assert [entry.header.key for entry in store.entries()] == [path.stem]
+        assert "its results were taken in, but it" in store.left()[dropped]
+        assert dropped.read_text() == text
+
+
+def test_what_comes_from_another_machine_stays_while_the_disk_is_full(
+    parts: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stored(parts)
+    store.DROPPED.mkdir()
+    dropped = path.rename(store.DROPPED / "theirs.json")
+    with monkeypatch.context() as full:
+        full.setattr(store, "write_atomically", Mock(side_effect=OSError(28, "No space left")))
+        assert studies.find(REQUEST) is None
+        assert store.left() == {dropped: "its results cannot be kept (No space left)"}
+        assert dropped.exists()
+    assert studies.find(REQUEST)
+    assert not dropped.exists()
+    assert store.left() == {}
+
+
+def test_what_shipped_is_left_though_damaged(parts: tuple[Any, ...]) -> None:
+    path = stored(parts)
+    store.RESULTS.rename(store.SHIPPED)
+    shipped = store.SHIPPED / path.name
+    shipped.write_text(shipped.read_text().replace('"n": 20', '"n": 21'))
+    assert studies.find(REQUEST) is None
+    assert "its checksum is wrong" in store.left()[shipped]
+    assert store.set_aside() == []
+    assert tuple(studies.run(REQUEST, silent)) == parts
+
+
+def test_a_result_that_cannot_be_read_just_now_is_not_moved(
+    parts: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stored(parts)
+    with monkeypatch.context() as busy:
+        busy.setattr(os, "open", Mock(side_effect=OSError(24, "Too many open files")))
+        assert store.trusted(path) is None
+    assert store.trusted(path)
+    assert store.set_aside() == []
+
+
+def test_a_good_result_that_comes_in_between_is_not_moved(
+    parts: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stored(parts)
+    good = path.read_text()
+    path.write_text("{")
+    read = store._read
+
+    def slowly(*asked: Any) -> Any:
+        found = read(*asked)
+        path.write_text(good)
+        return found
+
+    monkeypatch.setattr(store, "_read", slowly)
+    assert store.trusted(path) is None
+    monkeypatch.undo()
+    assert path.read_text() == good
+
+
+def forged(path: Path, **header: Any) -> None:
+    """The result in this file with something else in its header, and the checksum of that."""
+    data = json.loads(path.read_text())
+    content = {"header": data["header"] | header, "parts": data["parts"]}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    path.write_text(
+        json.dumps(data | content | {"sha256": hashlib.sha256(text.encode()).hexdigest()})
+    )
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"date": "yesterday"},
+        {"date": "0001-01-01T00:00:00+14:00"},
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"seconds": "long"},
+        {"n_parts": 10**30},
+        {"n_parts": 0},
+        {"n_parts": True},
+        {"engine": 10**30},
+        {"models": [{"name": "a", "label": 3, "fingerprint": None}]},
+        {"versions": {"python": 3}},
+        {"method": "minimality"},
+        {"request": 3},
+    ],
+)
+def test_a_header_that_no_result_has_is_no_answer_whatever_its_checksum(
+    parts: tuple[Any, ...], header: dict[str, Any]
+) -> None:
+    path = stored(parts)
+    forged(path)
+    assert store.trusted(path)
+    forged(path, **header)
+    assert store.entries() == []
+    assert store.set_aside() == [path.name]
 
 
 @pytest.mark.parametrize("place", ["DROPPED", "RESULTS"])
