@@ -35,7 +35,7 @@ from backend.command_parts import (
     say_what_is_begun,
     say_what_is_to_be_known,
 )
-from backend.errors import UserError, explained
+from backend.errors import UserError, is_out_of_memory
 from backend.files import shown, write_atomically
 from backend.jobs import Cancelled
 from backend.placement import Dtype
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"\nstopped. {_KEPT}")
         return 130
     except Exception as error:
-        say(f"error: {explained(error)}" + ("" if isinstance(error, UserError) else f" {_KEPT}"))
+        say(f"error: {_failure(error)}")
         _log.debug("where it failed", exc_info=True)
         return 1
     # What was computed is told first, whatever else then fails.
@@ -90,6 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for failure in filter(None, failures):
         say(f"error: {failure}")
     return 1 if any(failures) else 0
+
+
+def _failure(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    what = f"{type(error).__name__}: {error}."
+    if is_out_of_memory(error):
+        return f"{what} {_KEPT} Fewer prompts need less memory."
+    return f"{what} {_KEPT} If it fails again, choose another model or other options."
 
 
 def _deliver(text: str, out: Path | None) -> str | None:

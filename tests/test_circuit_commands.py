@@ -132,7 +132,7 @@ def test_a_result_goes_to_a_file(capsys, family, tmp_path):
     assert found.model == family["good"]
     with pytest.raises(SystemExit):
         main(["edges", "base", "--out", str(tmp_path / "nowhere" / "x.json")])
-    assert "is not a file in a folder that exists" in capsys.readouterr().err
+    assert "its folder is not there" in capsys.readouterr().err
 
 
 def test_full_memory_is_said_and_what_is_finished_stays(capsys, family, monkeypatch):
