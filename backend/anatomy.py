@@ -32,7 +32,8 @@ class Family:
 
     `enter` makes what attention reads of a block and a residual; `leave` makes what leaves of a
     block, the residual that entered and what attention adds; `fused` says where in the output of
-    the one module of that name a projection's heads are, if there is one.
+    the one module of that name a projection's heads are, if there is one. Residuals have three
+    axes [n, rows, d_model], as the model's own: blocks of experts ask for that.
     """
 
     enter: Callable[[Any, Tensor], Tensor]
@@ -42,7 +43,7 @@ class Family:
     attention: str = "self_attn"
     out: str = "o_proj"
     cache: str = "past_key_values"
-    fused: tuple[str, Callable[[Tensor, int, int], Tensor]] | None = None
+    fused: tuple[str, Callable[[Tensor, int, ModelShape], Tensor]] | None = None
     embed_positions: str | None = None
     rotates_by_layer_type: bool = False
 
@@ -72,11 +73,22 @@ def _beside_mlp(block: Any, entering: Tensor, attended: Tensor) -> Tensor:
     return entering + attended + block.mlp(block.post_attention_layernorm(entering))
 
 
+def _in_a_row(flat: Tensor, part: int, shape: ModelShape) -> Tensor:
+    """All queries, then all keys, then all values."""
+    sizes = shape.n_heads, shape.n_kv_heads, shape.n_kv_heads
+    return flat.unflatten(-1, (-1, shape.d_head)).narrow(-2, sum(sizes[:part]), sizes[part])
+
+
+def _head_by_head(flat: Tensor, part: int, shape: ModelShape) -> Tensor:
+    return flat.unflatten(-1, (-1, 3, shape.d_head))[..., part, :]
+
+
 _LLAMA = Family(
     enter=lambda block, residual: block.input_layernorm(residual),
     leave=_through_mlp("post_attention_layernorm"),
 )
 _GEMMA = replace(_LLAMA, leave=_normed_twice)
+_PHI3 = replace(_LLAMA, fused=("qkv_proj", _in_a_row))
 _OLMO2 = Family(enter=lambda block, residual: residual, leave=_normed_after)
 _GPT2 = Family(
     enter=lambda block, residual: block.ln_1(residual),
@@ -85,7 +97,7 @@ _GPT2 = Family(
     norm="ln_f",
     attention="attn",
     out="c_proj",
-    fused=("c_attn", lambda flat, part, d: flat.unflatten(-1, (3, -1, d))[..., part, :, :]),
+    fused=("c_attn", _in_a_row),
     embed_positions="wpe",
 )
 _NEOX = replace(
@@ -95,21 +107,24 @@ _NEOX = replace(
     attention="attention",
     out="dense",
     cache="layer_past",
-    fused=("query_key_value", lambda flat, part, d: flat.unflatten(-1, (-1, 3, d))[..., part, :]),
+    fused=("query_key_value", _head_by_head),
 )
 
 _FAMILIES: Mapping[str, Family] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
+    "qwen2_moe": _LLAMA,
     "qwen3": _LLAMA,
+    "qwen3_moe": _LLAMA,
+    "phi3": _PHI3,
     "gemma2": _GEMMA,
     "gemma3_text": replace(_GEMMA, rotates_by_layer_type=True),
     "olmo2": _OLMO2,
     "gpt2": _GPT2,
     "gpt_neox": _NEOX,
 }
-KNOWN = "Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, OLMo 2, GPT-2, GPT-NeoX (Pythia)"
+KNOWN = "Llama, Mistral, Qwen 2 and 3, Phi-3, Gemma 2 and 3, OLMo 2, GPT-2, GPT-NeoX (Pythia)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +133,7 @@ class Layer:
 
     family: Family
     block: Any
-    d_head: int
+    shape: ModelShape
 
     @property
     def attention(self) -> Any:
@@ -133,10 +148,11 @@ class Layer:
     def projection(self, name: Projection) -> tuple[Any, View]:
         """The module that makes queries, keys or values, and where they are in what it gives."""
         if self.family.fused is None:
-            return getattr(self.attention, name), lambda flat: flat.unflatten(-1, (-1, self.d_head))
+            d_head = self.shape.d_head
+            return getattr(self.attention, name), lambda flat: flat.unflatten(-1, (-1, d_head))
         module, pick = self.family.fused
         part = _ORDER.index(name)
-        return getattr(self.attention, module), lambda flat: pick(flat, part, self.d_head)
+        return getattr(self.attention, module), lambda flat: pick(flat, part, self.shape)
 
     def project(self, name: Projection, residual: Tensor) -> Tensor:
         """Queries, keys or values of residuals [..., d_model], not yet rotated or normed."""
@@ -155,7 +171,7 @@ class Layer:
         return added
 
     def leave(self, entering: Tensor, attended: Tensor) -> Tensor:
-        """What leaves the layer, of residuals [..., d_model] and what attention adds to them."""
+        """What leaves the layer, of residuals [n, rows, d_model] and what attention adds."""
         return self.family.leave(self.block, entering, attended)
 
     def run(self, residual: Tensor, inputs: Mapping[str, Any], cache: Any) -> Tensor:
@@ -173,16 +189,20 @@ def decoder(model: nn.Module) -> Any:
     return unwrapped(model).get_decoder()
 
 
+def config_of(model: nn.Module) -> Any:
+    """The configuration of the language model, also of one inside a wrapper for pictures."""
+    return unwrapped(model).config.get_text_config()
+
+
 def family_of(model: nn.Module) -> Family:
     """How this model is built, if `backend.decomposition` agrees."""
-    return _FAMILIES.get(unwrapped(model).config.model_type, _LLAMA)
+    return _FAMILIES.get(config_of(model).model_type, _LLAMA)
 
 
 def layers(model: nn.Module) -> list[Layer]:
     """The layers of a model, lowest first."""
-    family = family_of(model)
-    d_head = shape_of(model).d_head
-    return [Layer(family, block, d_head) for block in getattr(decoder(model), family.layers)]
+    family, shape = family_of(model), shape_of(model)
+    return [Layer(family, block, shape) for block in getattr(decoder(model), family.layers)]
 
 
 def shape_of(model: nn.Module) -> ModelShape:
@@ -190,7 +210,7 @@ def shape_of(model: nn.Module) -> ModelShape:
 
     Raises AttributeError when the layers have no attention that the engine can find.
     """
-    family, config = family_of(model), unwrapped(model).config
+    family, config = family_of(model), config_of(model)
     blocks = getattr(decoder(model), family.layers)
     attention = getattr(blocks[0], family.attention)
     getattr(attention, family.out)
@@ -202,7 +222,7 @@ def shape_of(model: nn.Module) -> ModelShape:
 
 def widths(model: nn.Module) -> tuple[int, int]:
     """How many numbers the residual stream and an MLP's inside have."""
-    config = unwrapped(model).config
+    config = config_of(model)
     inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
     return config.hidden_size, inner or 4 * config.hidden_size
 
@@ -230,7 +250,7 @@ def kind_of_rotation(model: nn.Module, layer: int) -> str | None:
     """The kind of layers that rotate like this one; None if all layers rotate alike."""
     if not family_of(model).rotates_by_layer_type:
         return None
-    kind: str = decoder(model).config.layer_types[layer]
+    kind: str = config_of(model).layer_types[layer]
     return kind
 
 
@@ -244,7 +264,7 @@ def rotations(model: nn.Module, hidden: Tensor, tokens: Tensor, kind: str | None
 
 def window(model: nn.Module, layer: int) -> int | None:
     """How many tokens back, itself included, a layer sees; None if all."""
-    config = decoder(model).config
+    config = config_of(model)
     types = getattr(config, "layer_types", None)
     slides = types is None or types[layer] == "sliding_attention"
     return getattr(config, "sliding_window", None) if slides else None
@@ -258,8 +278,7 @@ def last_logits(model: nn.Module, input_ids: Tensor) -> Tensor:
 
 def logits_of(model: nn.Module, hidden: Tensor) -> Tensor:
     """The logits [..., vocab] read from residuals [..., d_model] that left the last layer."""
-    language_model = unwrapped(model)
     normed = getattr(decoder(model), family_of(model).norm)(hidden)
-    logits: Tensor = language_model.get_output_embeddings()(normed)
-    cap = getattr(language_model.config, "final_logit_softcapping", None)
+    logits: Tensor = unwrapped(model).get_output_embeddings()(normed)
+    cap = getattr(config_of(model), "final_logit_softcapping", None)
     return torch.tanh(logits / cap) * cap if cap else logits

@@ -15,6 +15,7 @@ from backend.anatomy import decoder
 from backend.circuit import Group, Head, Position
 from backend.finite import check_finite
 from backend.tasks import PromptSet, Role
+from backend.vital import input_ids
 
 _BATCH = 32
 TARGETS = (
@@ -48,17 +49,17 @@ def attention_mass(model: nn.Module, prompts: PromptSet) -> AttentionMass:
 
     The model must run eager attention, as `load_model` sees to.
     """
-    n, device = len(prompts), next(model.parameters()).device
+    n, ids = len(prompts), input_ids(model, prompts)
+    home = ids.device
     sums: dict[Position, Any] = dict.fromkeys({group.position for group in Group}, 0)
     for start in range(0, n, _BATCH):
         rows = slice(start, start + _BATCH)
-        input_ids = torch.tensor(prompts.input_ids[rows], device=device)
-        output = decoder(model)(input_ids=input_ids, use_cache=False, output_attentions=True)
-        targets = torch.tensor(_target_indicators(prompts, rows), device=device)
+        output = decoder(model)(input_ids=ids[rows], use_cache=False, output_attentions=True)
+        targets = torch.tensor(_target_indicators(prompts, rows), device=home)
         for position in sums:
-            tokens = torch.tensor(prompts.positions[position][rows], device=device)
-            here = torch.arange(len(tokens), device=device)
-            looks = torch.stack([layer[here, :, tokens] for layer in output.attentions])
+            tokens = torch.tensor(prompts.positions[position][rows], device=home)
+            here = torch.arange(len(tokens), device=home)
+            looks = torch.stack([layer.to(home)[here, :, tokens] for layer in output.attentions])
             check_finite(looks, prompts=1)
             sums[position] += torch.einsum("lnhs,nst->lht", looks.double(), targets)
     return AttentionMass({p: (total / n).cpu().numpy() for p, total in sums.items()}, n)

@@ -18,7 +18,13 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+)
 
 from backend.errors import UserError
 from backend.model_files import CONFIG, read_object, weight_files, weights_in
@@ -123,8 +129,12 @@ def _quantised(folder: Path, fields: Mapping[str, Any]) -> str:
 
 def _kind_that_fits(config: Any, n_held: int) -> Any:
     """The class of the model, once it is sure that it does not need more than the files hold."""
+    sees_pictures = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    kinds = AutoModelForCausalLM
+    if sees_pictures and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        kinds = AutoModelForImageTextToText
     with torch.device("meta"):
-        plan = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        plan = kinds.from_config(config, attn_implementation="eager")
     tied = set(getattr(plan, "all_tied_weights_keys", ()))
     n_needed = sum(w.numel() for name, w in plan.named_parameters() if name not in tied)
     if n_needed > n_held:

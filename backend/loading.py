@@ -39,6 +39,7 @@ from backend.model_files import is_adapter, n_parameters, weights_in
 from backend.placement import Placement
 from backend.registry import Entry, base_of
 from backend.runtime import Runtime, at_work, runtime_for
+from backend.unfit import unfit
 from backend.vocabulary import tokenized, usable_vocabulary
 from backend.weights import folder_of
 
@@ -322,13 +323,11 @@ def _failed(name: str, error: BaseException) -> str:
 
 
 def _checked_shape(name: str, model: nn.Module, tokenizer: Any) -> ModelShape:
-    try:
-        shape = shape_of(model)
-    except (AttributeError, IndexError, TypeError) as error:
+    if reason := unfit(model):
         raise UserError(
-            f"“{name}” is built in a way that is not known here: its attention cannot be found. "
+            f"“{name}” is built in a way that is not known here: {reason}. "
             f"Choose a model of one of these families: {KNOWN}."
-        ) from error
+        )
     if not tokenizer.is_fast:
         raise UserError(
             f"The tokenizer of “{name}” cannot say where each token stands in the text. "
@@ -342,4 +341,4 @@ def _checked_shape(name: str, model: nn.Module, tokenizer: Any) -> ModelShape:
             f"The tokenizer of “{name}” gives words that the model, of {n_words} words, has not. "
             "Put the tokenizer there that belongs to the model."
         )
-    return shape
+    return shape_of(model)

@@ -91,7 +91,8 @@ def _moved_by_values(scene: Scene, layer: int, tokens: Tensor, context: Context)
         moved[..., readers, :] += (
             attention[..., readers, None] * change.repeat_interleave(shared_by, 2)[:, :, None]
         )
-        return here.leave(residual[:, None], here.add_heads(moved)).flatten(1, 2)
+        entering = residual.repeat(1, len(senders), 1)
+        return here.leave(entering, here.add_heads(moved.flatten(1, 2)))
 
     return leave
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backend.anatomy import device_of, dtype_of
+from backend.anatomy import config_of, device_of, dtype_of
 from backend.circuit import Head, ModelShape, Position, Site
+from backend.errors import UserError
 from backend.finite import check_finite
 from backend.hooks import record_head_outputs
 from backend.memory import prompt_batches
@@ -41,7 +42,16 @@ def site_mask(shape: ModelShape, sites: Collection[Site]) -> Tensor:
 
 
 def input_ids(model: nn.Module, prompts: PromptSet) -> Tensor:
-    """The prompts' token ids [n, seq] on the model's device."""
+    """The prompts' token ids [n, seq] on the model's device.
+
+    Raises UserError when they are longer than the model can read.
+    """
+    length = prompts.input_ids.shape[1]
+    most = getattr(config_of(model), "max_position_embeddings", None) or length
+    if length > most:
+        raise UserError(
+            f"Prompts have {length} tokens, and the model reads at most {most}. Choose fewer boxes."
+        )
     return torch.tensor(prompts.input_ids, device=device_of(model))
 
 

@@ -42,6 +42,11 @@ def parts(model: Any, layer: int) -> dict[str, Any]:
         }
         return {"o": attention.dense, "qkv": attention.query_key_value, "where": where}
     attention = base.model.layers[layer].self_attn
+    if kind == "phi3":
+        _, heads, kv_heads, size = sizes(model)
+        ends = [0, heads * size, (heads + kv_heads) * size, (heads + 2 * kv_heads) * size]
+        where = {name: [*range(ends[i], ends[i + 1])] for i, name in enumerate(NAMES)}
+        return {"o": attention.o_proj, "qkv": attention.qkv_proj, "where": where}
     return {"o": attention.o_proj} | {name: getattr(attention, name) for name in NAMES}
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from backend import anatomy
 from backend.anatomy import decoder
 from backend.clicks import prepare_clean
 from backend.decomposition import holds
 from backend.faithfulness import prepare_backdrop
+from backend.replay import full_run
 from backend.tasks import sample_prompts
 from backend.vital import mean_head_outputs
 from tests import tiny
@@ -21,6 +25,75 @@ def test_every_family_but_the_strangers_is_taken_apart(maker):
     model = tiny.MAKERS[maker]()
     assert holds(model) == (maker not in tiny.STRANGERS)
     assert holds(tiny.in_float64(tiny.MAKERS[maker]())) == (maker not in tiny.STRANGERS)
+
+
+@pytest.mark.parametrize("maker", tiny.OTHERS)
+def test_experts_and_models_inside_others_are_taken_apart(maker):
+    assert holds(tiny.OTHERS[maker]())
+
+
+@pytest.mark.parametrize("maker", ["llama", "neox"])
+def test_what_differs_at_small_tokens_only_is_found_out(maker):
+    """One token is a thousand times as large as all others, as in real models."""
+    model = tiny.MAKERS[maker]()
+    model.get_input_embeddings().weight.data[::8] *= 1000
+    assert holds(model)
+
+    other = tiny.MAKERS[maker]()
+    other.get_input_embeddings().weight.data[::8] *= 1000
+    block = decoder(other).layers[1]
+
+    def more_at_small_tokens(_, __, output):
+        small = output.abs().amax(-1, keepdim=True) < 100
+        return torch.where(small, 1.003 * output, output)
+
+    block.register_forward_hook(more_at_small_tokens)
+    assert not holds(other)
+    with torch.no_grad():
+        ids = torch.arange(64).view(2, 32)
+        run = full_run(other, ids)
+        own = decoder(other)(input_ids=ids, output_hidden_states=True).hidden_states
+    gap = max(
+        (ours - theirs).abs().max() for ours, theirs in zip(run.residuals, own[:-1], strict=False)
+    )
+    assert gap > 1e-2
+    assert gap < 1e-4 * max(each.abs().max() for each in own[:-1])
+
+
+def test_what_differs_only_when_run_again_is_found_out():
+    """Whole runs agree; but a head's output depends on how many rows there are before it."""
+    model = tiny.llama()
+    out = decoder(model).layers[2].self_attn.o_proj
+
+    def by_row(_, inputs):
+        rows = torch.arange(inputs[0].shape[-2])[:, None]
+        return (inputs[0] * (1 + 0.01 * rows),)
+
+    out.register_forward_pre_hook(by_row)
+    ids = torch.arange(64).view(2, 32)
+    with torch.no_grad():
+        own = decoder(model)(input_ids=ids, output_hidden_states=True).hidden_states
+        for ours, theirs in zip(full_run(model, ids).residuals, own[:-1], strict=False):
+            torch.testing.assert_close(ours, theirs)
+    assert not holds(model)
+
+
+@pytest.mark.parametrize("swapped", [(0, 1), (0, 2), (1, 2)])
+def test_projections_that_are_not_what_they_are_called_are_found_out(monkeypatch, swapped):
+    model = tiny.gpt2()
+    names = ["q_proj", "k_proj", "v_proj"]
+    first, second = swapped
+    names[first], names[second] = names[second], names[first]
+    monkeypatch.setattr(anatomy, "_ORDER", tuple(names))
+    assert not holds(model)
+
+
+def test_queries_and_keys_that_are_told_apart_by_the_wrong_heads_are_found_out(monkeypatch):
+    """As if groups of query heads were not next to each other."""
+    fused = ("query_key_value", anatomy._in_a_row)
+    wrong = replace(anatomy._FAMILIES["gpt_neox"], fused=fused)
+    monkeypatch.setattr(anatomy, "_FAMILIES", {"gpt_neox": wrong})
+    assert not holds(tiny.neox())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -60,6 +60,7 @@ def test_scores_equal_two_plain_runs_per_sender(maker, group):
 
 @pytest.mark.parametrize("projection", ["q_proj", "k_proj", "v_proj"])
 @pytest.mark.parametrize("maker", ["grouped", "gpt2"])
+@torch.no_grad()
 def test_receivers_receive_what_they_are_said_to(maker, projection):
     model = float64_model(maker)
     pair = RunPairs(model, PROMPTS, COUNTERFACTUAL).of(slice(0, len(PROMPTS)))

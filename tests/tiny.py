@@ -13,20 +13,26 @@ from torch import Tensor
 from transformers import (
     AttentionInterface,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     CohereConfig,
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
     MistralConfig,
     Olmo2Config,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
 )
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
@@ -45,6 +51,17 @@ SIZE: dict[str, Any] = {
 }
 """Weights so large that every head of a random model does something."""
 
+
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2}
+_EYE: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
+"""What sees pictures."""
 
 FRAME = ("<unk>", "The", "the", "is", "in", "Box", "contains", ",", ".")
 
@@ -122,6 +139,47 @@ def gemma3(seed: int = 0) -> Any:
     return of_kind(Gemma3TextConfig, seed, num_key_value_heads=2, **window)
 
 
+def phi3(seed: int = 0) -> Any:
+    """One matrix for queries, keys and values, with fewer heads of keys and values."""
+    return of_kind(Phi3Config, seed, num_key_value_heads=2, head_dim=6, pad_token_id=0)
+
+
+def experts(seed: int = 0) -> Any:
+    """MLPs among which each token chooses, and one that all go through."""
+    inside = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "head_dim": 6}
+    return of_kind(Qwen2MoeConfig, seed, num_key_value_heads=2, **EXPERTS, **inside)
+
+
+def more_experts(seed: int = 0) -> Any:
+    """Experts, and queries and keys normed."""
+    size = {"moe_intermediate_size": 16}
+    return of_kind(Qwen3MoeConfig, seed, num_key_value_heads=2, **EXPERTS, **size)
+
+
+def with_pictures(seed: int = 0) -> Any:
+    """A language model inside one that sees pictures, too."""
+    torch.manual_seed(seed)
+    types = ["sliding_attention", "full_attention"] * 2
+    text = {"num_key_value_heads": 2, "query_pre_attn_scalar": 8, "sliding_window": 9}
+    tokens = {"image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7}
+    config = Gemma3Config(
+        text_config=SIZE | text | {"layer_types": types},
+        vision_config=_EYE,
+        mm_tokens_per_image=4,
+        **tokens,
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def llava(seed: int = 0) -> Any:
+    """Another such, of a kind that transformers does not count among language models."""
+    torch.manual_seed(seed)
+    eye = _EYE | {"model_type": "clip_vision_model"}
+    text = SIZE | {"model_type": "llama"}
+    config = LlavaConfig(text_config=text, vision_config=eye, image_token_index=5)
+    return AutoModelForImageTextToText.from_config(config).eval()
+
+
 def olmo2(seed: int = 0) -> Any:
     """No norm before attention and MLP, norms after; queries and keys normed across heads."""
     return of_kind(Olmo2Config, seed, num_key_value_heads=2, head_dim=6)
@@ -157,12 +215,21 @@ LLAMAS = {"llama": llama, "grouped": grouped_llama, "lora": lora_llama, "qwen3":
 STRANGERS = {"granite": granite, "cohere": cohere}
 """Models that the engine cannot take apart."""
 
+OTHERS = {
+    "experts": experts,
+    "more experts": more_experts,
+    "with pictures": with_pictures,
+    "llava": llava,
+}
+"""Models that the engine takes apart, and whose language model or MLPs are not what they seem."""
+
 MAKERS = {
     **LLAMAS,
     "mistral": mistral,
     "qwen2": qwen2,
     "gemma2": gemma2,
     "gemma3": gemma3,
+    "phi3": phi3,
     "olmo2": olmo2,
     "gpt2": gpt2,
     "neox": neox,
