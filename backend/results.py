@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import compress
 from math import isfinite
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.circuit import Circuit, Group, Head
-from backend.statistics import Estimate, false_discovery, p_below_zero
+from backend.statistics import Estimate, clear_among, false_discovery, p_below_zero
 
 DEFAULT_SIZES: Mapping[Group, int] = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
 """How many heads the groups keep at most unless told otherwise."""
@@ -384,6 +385,12 @@ class Minimality:
     accuracy: Estimate
     heads: tuple[HeadContribution, ...]
 
+    @property
+    def clear(self) -> tuple[HeadContribution, ...]:
+        """The heads that clearly add or take something, among all that were tried."""
+        chosen = clear_among([each.gain for each in self.heads])
+        return tuple(compress(self.heads, chosen))
+
 
 @dataclass(frozen=True)
 class Removal:
@@ -432,3 +439,9 @@ class Edges:
     model: str
     circuit: str
     edges: tuple[Edge, ...]
+
+    @property
+    def clear(self) -> tuple[Edge, ...]:
+        """The edges whose weights are clear among all that were measured."""
+        chosen = clear_among([edge.weight for edge in self.edges])
+        return tuple(compress(self.edges, chosen))

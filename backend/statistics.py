@@ -3,13 +3,16 @@
 Intervals are at 95 % unless a level is given. Those of right and wrong answers are score intervals:
 Wilson's for a share, Tango's for a difference on the same prompts, Nam and Blackwelder's for a
 ratio, and the same for a share of a gap. Each holds the values that a score test does not refuse,
-so none shrinks to a point where all answers are right, or none, or where nothing changed.
+so none shrinks to a point where all answers are right, or none, or where nothing changed. With few
+prompts, and where few answers could be otherwise, they are conservative: up to 100 % hold the true
+value. Otherwise 93 to 97 % do, from 20 prompts on, unless a function says less.
 
 SciPy is imported where it is needed: first paint must not wait for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan, sqrt
 from statistics import NormalDist
@@ -53,6 +56,11 @@ class Estimate:
         """Whether zero lies outside the interval: a difference is larger than its interval."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def is_vague(self) -> bool:
+        """Whether the interval of a share or a ratio is wider than half of all that it can be."""
+        return self.high - self.low > 0.5
+
 
 def wilson(correct: NDArray[np.bool_]) -> Estimate:
     """A share of right answers with its Wilson score interval (Wilson 1927)."""
@@ -65,7 +73,8 @@ def mean_share(shares: Floats, n_answers: float = inf) -> Estimate:
 
     Wilson's interval for as many right and wrong answers as would vary like this, at most
     `n_answers` (the effective sample size; Korn and Graubard 1998), with Student's quantile. It
-    stays within 0 and 1, and holds near them where Student's does not.
+    stays within 0 and 1, and holds near them where Student's does not: with 20 prompts of which
+    nearly all are sure, in 92 % of cases (Student's: 90 %).
     """
     n = len(shares)
     if n < 2:
@@ -78,8 +87,8 @@ def mean_share(shares: Floats, n_answers: float = inf) -> Estimate:
 def mean_estimate(values: PerPrompt) -> Estimate:
     """A mean of values without bounds, [n], with Student's interval and p; undefined of none.
 
-    Skewed values need more prompts: at a skewness of 2 (scores of a head have 1.5) it holds the
-    mean in 91 % of cases with 20 prompts, in 93 % with 50.
+    Skewed values need more prompts: at a skewness of 2 (scores of a head have about 1.5) it holds
+    the mean in 91 % of cases with 20 prompts, in 93 % with 50.
     """
     n, values = len(values), np.asarray(values, float)
     if n == 0:
@@ -229,6 +238,17 @@ def score_limits(cells: Floats, counts: Counts, level: float) -> tuple[Floats, F
         kept, refused = np.where(is_refused, kept, middle), np.where(is_refused, middle, refused)
     low, high = np.tan(np.moveaxis(kept, -1, 0))
     return low, high
+
+
+def clear_among(estimates: Sequence[Estimate], rate: float = 1 - LEVEL) -> list[bool]:
+    """Which of these differ clearly from nothing, all looked at together.
+
+    rate: the share of false discoveries among them, at most. Estimates without p are judged by
+    their own intervals.
+    """
+    rates = false_discovery(np.array([nan if e.p is None else e.p for e in estimates]))
+    pairs = zip(estimates, rates.tolist(), strict=True)
+    return [e.is_clear if isnan(found) else found <= rate for e, found in pairs]
 
 
 def _quotient(above: PerPrompt, below: PerPrompt, possible: Floats, level: float) -> Estimate:

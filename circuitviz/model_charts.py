@@ -185,6 +185,7 @@ def _with_interval(estimate: Estimate) -> str:
 GAIN, LOSS = (40, 104, 200), (200, 50, 24)
 FAINT = 0.07
 """Opacity at zero: colours fade into the page, be it light or dark."""
+_UNCLEAR = 0.3
 YOURS = "#E69F00"
 
 
@@ -264,12 +265,16 @@ def transplant_chart(
 
 
 def head_chart(
-    heads: Sequence[Sequence[Transplanted]], pinned: Collection[Head], largest: float
+    heads: Sequence[Sequence[Transplanted]],
+    clear: Sequence[Sequence[bool]],
+    pinned: Collection[Head],
+    largest: float,
 ) -> alt.LayerChart:
     """What each single head does: layers upward, heads to the right, zero is the page’s colour.
 
-    Shown is the recovery, or the change of the accuracy where that is undefined; heads in `pinned`
-    have a frame. A click on a cell is the selection “cell”.
+    Shown is the recovery, or the change of the accuracy where that is undefined; a head that is not
+    `clear` is pale and without a number, and heads in `pinned` have a frame. A click on a cell is
+    the selection “cell”.
     """
     frame = pd.DataFrame(
         [
@@ -282,6 +287,8 @@ def head_chart(
                 "recovery": _with_interval(outcome.recovery),
                 "accuracy": _with_interval(outcome.accuracy),
                 "n": outcome.accuracy.n,
+                "clear": clear[layer][index],
+                "change_is": "clear" if clear[layer][index] else "not clear",
                 "pinned": Head(layer, index) in pinned,
             }
             for layer, row in enumerate(heads)
@@ -303,6 +310,7 @@ def head_chart(
             alt.Tooltip("recovery:N"),
             alt.Tooltip("change:N", title="change of accuracy"),
             alt.Tooltip("accuracy:N"),
+            alt.Tooltip("change_is:N", title="among all heads"),
             alt.Tooltip("n:Q", title="prompts"),
         ],
     )
@@ -318,7 +326,10 @@ def head_chart(
     )
     squares = (
         cells.mark_rect(cornerRadius=2, cursor="pointer")
-        .encode(color=colour)
+        .encode(
+            color=colour,
+            opacity=alt.condition("datum.clear", alt.value(1.0), alt.value(_UNCLEAR)),
+        )
         .add_params(alt.selection_point("cell", fields=["layer", "head"]))
     )
     frames = cells.transform_filter("datum.pinned").mark_rect(
@@ -326,7 +337,8 @@ def head_chart(
     )
     layers = [squares, frames]
     if n_heads <= _ROOM_FOR_NUMBERS:
-        frame["text"] = frame["effect"].map(lambda e: f"{e:+.2f}".replace("-", MINUS) if e else "")
+        numbers = frame["effect"].map(lambda e: f"{e:+.2f}".replace("-", MINUS) if e else "")
+        frame["text"] = numbers.where(frame["clear"], "")
         frame["strong"] = frame["effect"].abs() > 0.6 * largest
         layers.append(
             cells.mark_text(fontSize=12).encode(

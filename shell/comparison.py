@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from math import isnan
+from math import comb, isnan
 
 import pandas as pd
 import streamlit as st
@@ -43,8 +43,9 @@ def show_table(request: ComparisonRequest, result: Comparison) -> None:
     random = result.models[0].random
     st.caption(
         f"Accuracy on {request.prompts}; circuit “{unmarked(request.heads.name)}” "
-        f"({sizes(request.heads.circuit)}). 95 % intervals: Wilson for accuracies, paired "
-        "bootstrap over prompts for faithfulness = circuit / full model. Knocked-out heads give "
+        f"({sizes(request.heads.circuit)}). 95 % intervals: Wilson for accuracies, "
+        "Nam and Blackwelder for faithfulness = circuit / full model, undefined where fewer than 6 "
+        "prompts are right. Knocked-out heads give "
         f"each model’s own means over {result.models[0].n_reference} other prompts. Random "
         f"circuits: {len(random.accuracies)} draws with as many heads at each token; SD is "
         "between draws."
@@ -104,10 +105,13 @@ def show_differences(result: Comparison) -> None:
         return
     st.markdown("#### Do the models differ?")
     st.markdown("\n".join(f"- {difference_sentence(pair)}" for pair in result.differences))
+    n_pairs = comb(len(result.models), 2)
+    together = f" that hold for all {n_pairs} pairs together (Bonferroni)" if n_pairs > 1 else ""
     st.caption(
-        f"Second model less the first, on the same {result.models[0].model.n} prompts; 95 % "
-        "intervals by paired bootstrap over prompts. A difference is clear when its interval does "
-        "not hold 0."
+        f"Second model less the first, on the same {result.models[0].model.n} prompts, with 95 % "
+        f"intervals{together}: Tango’s, which hold 0 unless McNemar’s exact test refuses it, and "
+        "for faithfulness from the limits of both ratios. A difference is clear when its interval "
+        "does not hold 0."
     )
 
 

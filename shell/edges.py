@@ -19,7 +19,7 @@ _MOST_PERCENT = 60
 
 
 def edge_weights(circuit: Circuit) -> Mapping[tuple[NodeKey, NodeKey | str], float]:
-    """The weights that came with the circuit; none if they were not measured or are malformed."""
+    """The clear weights that came with the circuit; none if not measured, or malformed."""
     try:
         found: Edges = revived(Edges, circuit.provenance.get("edges"))
         return {
@@ -27,7 +27,7 @@ def edge_weights(circuit: Circuit) -> Mapping[tuple[NodeKey, NodeKey | str], flo
                 (Group[edge.group], edge.sender),
                 (_NEXT[Group[edge.group]], edge.receiver) if edge.receiver else LOGITS,
             ): edge.weight.value
-            for edge in found.edges
+            for edge in found.clear
         }
     except (UserError, KeyError):
         return {}
@@ -47,7 +47,9 @@ def show_threshold(circuit: Circuit) -> None:
         format="%d %%",
         persist_state="session",
         width=118,
-        help="Weaker edges are left out. In percent of the strongest edge, whose score is "
+        help="Weaker edges are left out, and so are those that are not clear among all that were "
+        "measured (Student’s t, false discovery rate 5 %). In percent of the strongest edge, whose "
+        "score is "
         f"{strongest:.3f} up or down. The score of an edge: (p_patched − p_clean) / p_clean of the "
         "right answer, by path patching from one head to one other.",
     )

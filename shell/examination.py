@@ -37,7 +37,7 @@ _MINIMALITY = (
 _COMPLETENESS = (
     "The circuit and the whole model, each without the same heads K: whole groups, and 20 random "
     "sets with every head in or out at even odds. On the diagonal they lose alike; the bars are "
-    "95 % Wilson intervals (Prakash et al., circuit completeness)."
+    "95 % Wilson intervals, each for its own (Prakash et al., circuit completeness)."
 )
 _EDGES = (
     "Path patching from each single head to each single head of the next group, and from A to the "
@@ -111,9 +111,12 @@ def _show_minimality(whole: Circuit, circuit: Circuit, setting: Setting) -> None
         )
     frame = contribution_frame(found, least)
     st.altair_chart(contribution_bars(frame, least), width="stretch", key="contributions")
+    st.caption(_what_is_clear(found))
     with st.expander("As a table"):
         st.dataframe(
-            frame[["name", "removed", "before", "after", "gain", "low", "high", "minimal"]],
+            frame[
+                ["name", "removed", "before", "after", "gain", "low", "high", "minimal", "clear"]
+            ],
             hide_index=True,
             column_config={
                 "name": "head v",
@@ -125,6 +128,23 @@ def _show_minimality(whole: Circuit, circuit: Circuit, setting: Setting) -> None
                 "high": st.column_config.NumberColumn("to", format="percent"),
             },
         )
+
+
+def _what_is_clear(found: Minimality) -> str:
+    """How sure the bars are, tested together, and which heads have none."""
+    clear = f"{len(found.clear)} of {len(found.heads)} heads"
+    said = (
+        "The dashed line looks at values, as the paper does. Tested together (McNemar’s exact "
+        f"test, false discovery rate 5 %), {clear} change the accuracy clearly on "
+        f"{found.accuracy.n} prompts."
+    )
+    undefined = [f"{e.group} {e.head}" for e in found.heads if isnan(e.gain.value)]
+    if undefined:
+        said += (
+            f" No bar for {', '.join(undefined)}: with v gone, fewer than 6 prompts are right, too "
+            "few to divide by."
+        )
+    return said
 
 
 def _show_completeness(found: Completeness) -> None:
@@ -140,7 +160,8 @@ def _show_completeness(found: Completeness) -> None:
                 "Mean incompleteness",
                 f"{mean.value:.3f}",
                 help="|accuracy of the circuit − accuracy of the model|, averaged over the random "
-                "sets; the interval is over these sets. 0 is complete.",
+                "sets; the interval is over these sets, on these prompts. 0 is complete; "
+                "differences by chance count, so few prompts keep it above 0.",
             )
             st.caption(f"95 %: {mean.low:.3f} to {mean.high:.3f}, n = {mean.n} random sets")
         for removal in found.groups:
@@ -148,12 +169,21 @@ def _show_completeness(found: Completeness) -> None:
             words = f"{gap.value:+.3f}, 95 %: {gap.low:+.3f} to {gap.high:+.3f}"
             signed = words.replace("-", "\N{MINUS SIGN}")
             st.markdown(f"Without all of **{unmarked(removal.name)}**: {signed}.")
-        st.caption(f"Circuit − model, on {found.groups[0].difference.n} prompts.")
+        st.caption(
+            f"Circuit − model, on {found.groups[0].difference.n} prompts, with Tango’s intervals; "
+            f"with {len(found.groups)} of them, one misses the true value more often than 5 %."
+        )
 
 
 def _show_edges(found: Edges) -> None:
-    strongest = sorted(found.edges, key=lambda edge: edge.weight.value)[:8]
-    st.markdown(f"{len(found.edges)} edges are measured, and are saved with the circuit.")
+    clear = found.clear
+    strongest = sorted(clear, key=lambda edge: edge.weight.value)[:8]
+    st.markdown(
+        f"{len(found.edges)} edges are measured, and are saved with the circuit; {len(clear)} of "
+        "them are clear (Student’s t, false discovery rate 5 %)."
+    )
+    if not strongest:
+        return
     st.caption(
         "Strongest: "
         + "; ".join(
@@ -162,7 +192,7 @@ def _show_edges(found: Edges) -> None:
             )
             for edge in strongest
         )
-        + ". The Circuit page draws them all."
+        + ". The Circuit page draws those that are clear."
     )
 
 
@@ -178,6 +208,7 @@ def contribution_frame(found: Minimality, least: float) -> pd.DataFrame:
             "low": [each.gain.low for each in found.heads],
             "high": [each.gain.high for each in found.heads],
             "minimal": [each.adds(least) for each in found.heads],
+            "clear": [each in found.clear for each in found.heads],
             "colour": [COLOURS[Group[each.group]] for each in found.heads],
         }
     )

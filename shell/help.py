@@ -35,7 +35,11 @@ off are replaced: are they *needed*?
 **Faithfulness** (circuit evaluation, same section). Accuracy of the circuit alone divided by
 accuracy of the whole model.
 
-**Intervals** are 95 %: Wilson's for accuracies, bootstrap over prompts for ratios and means.
+**Intervals** are 95 %. Of right and wrong answers they are score intervals (Wilson's for
+accuracies, Nam and Blackwelder's for ratios), of scores and edges Student's. A ratio is undefined
+with fewer than 6 right answers below the line. Two models differ *clearly* when McNemar's exact
+test says so. Where many heads, edges or pairs are tested at once, what is called clear is corrected
+for it.
 
 **Keys.** Tab enters the graph, arrows move between heads, space switches. Ctrl+Z undoes, Ctrl+Y
 redoes.

@@ -68,7 +68,7 @@ _WHAT_RUNS = {
 def _figure(label: str, estimate: Estimate, change: float | None, explanation: str) -> None:
     if isnan(estimate.value):
         st.metric(label, "undefined", help=explanation)
-        st.caption(f"The model answers none of {estimate.n} prompts right.")
+        st.caption(f"The whole model answers fewer than 6 of {estimate.n} prompts right.")
         return
     moved = change is not None and abs(change) >= 0.0005
     st.metric(
@@ -80,15 +80,17 @@ def _figure(label: str, estimate: Estimate, change: float | None, explanation: s
         delta_arrow="auto" if moved else "off",
         help=explanation,
     )
-    st.caption(f"95 %: {estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}")
+    told = ": too few prompts to tell" if estimate.is_vague else ""
+    st.caption(f"95 %: {estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}{told}")
 
 
 def announce(reading: Reading, whole: Answers, after: Answers) -> None:
     """The outcome in one sentence for screen readers, with the number of the click it answers."""
     part, share = _LABELS[reading]
     kept = ratio(after.correct, whole.correct).value
+    of_whole = "undefined" if isnan(kept) else f"{kept:.3f}"
     click = f"{st.session_state['epoch']}.{st.session_state['served']}"
     st.html(
         f'<div class="spoken" role="status" data-click="{click}">{part}: accuracy '
-        f"{after.correct.mean():.3f}. {share} {kept:.3f}.</div>"
+        f"{after.correct.mean():.3f}. {share} {of_whole}.</div>"
     )

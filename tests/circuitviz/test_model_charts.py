@@ -65,8 +65,9 @@ def test_an_undefined_recovery_is_said() -> None:
 
 
 def test_a_map_is_centred_at_zero_and_frames_what_is_pinned() -> None:
-    chart = head_chart([[DEFINED, UNDEFINED]], {Head(0, 1)}, 0.5)
+    chart = head_chart([[DEFINED, UNDEFINED]], [[True, False]], {Head(0, 1)}, 0.5)
     shown = rows(chart)
+    assert [row["text"] for row in shown] == ["+0.50", ""], "no number that is not clear"
     assert [(row["effect"], row["pinned"]) for row in shown] == [(0.5, False), (-0.1, True)]
     assert "0.500, 95 %:" in shown[0]["recovery"]
     assert shown[1]["recovery"] == "undefined"
