@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 from backend import studies
@@ -13,6 +14,7 @@ from backend.command_parts import (
     add_models,
     add_placement,
     add_prompts,
+    check_heads,
     measure,
     number,
     prompts_of,
@@ -155,8 +157,10 @@ def _cmap(options: argparse.Namespace) -> Any:
         heads_of(circuit),
         Part[options.part],
         prompts_of(options),
-        _sets(circuit, options),
+        tuple(options.heads),
     )
+    check_heads(request)  # before torch is there
+    request = replace(request, sets=_sets(circuit, options))
     return studies.as_data(request, measure(request, None if options.map else 1))
 
 

@@ -167,7 +167,7 @@ def measure(request: Request, n_parts: int | None = None) -> tuple[Any, ...]:
     """
     for name in models_of(request):
         shelf.fingerprint_of(name)  # an odd name is told before anything is computed
-        _check_heads(request, name)
+    check_heads(request)
     say_what_is_stored(request, n_parts)
     parts = tuple(islice(studies.run(request, progress()), n_parts))
     say_what_is_to_be_known(models_of(request))
@@ -175,16 +175,17 @@ def measure(request: Request, n_parts: int | None = None) -> tuple[Any, ...]:
     return parts
 
 
-def _check_heads(request: Request, name: str) -> None:
+def check_heads(request: Request) -> None:
     """Raise UserError for heads that a model does not have, as far as its files tell."""
-    found = blueprint(registry.entry(name))
-    if not found:
-        return
-    if heads := circuit_of(request):
-        heads.circuit.check(found.shape, catalogue.label(name))
-    if isinstance(request, CmapRequest):
-        for _, sites in request.sets:
-            check_sites(sites, found.shape, catalogue.label(name))
+    for name in models_of(request):
+        found = blueprint(registry.entry(name))
+        if not found:
+            continue
+        if heads := circuit_of(request):
+            heads.circuit.check(found.shape, catalogue.label(name))
+        if isinstance(request, CmapRequest):
+            for _, sites in request.sets:
+                check_sites(sites, found.shape, catalogue.label(name))
 
 
 def say_what_is_stored(request: Request, n_parts: int | None = None) -> None:
