@@ -1,15 +1,15 @@
-"""A model on its prompts, prepared once so that every click is cheap.
+"""A model on its prompts, prepared once so that every click is cheap, for all sessions.
 
 Importing this module imports torch: pages reach it from a background job.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from weakref import ref
+from dataclasses import dataclass, fields
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from backend.anatomy import dtype_of, shape_of, widths
 from backend.answers import Answers, read_answers
 from backend.attention import AttentionMass, attention_mass
 from backend.clicks import CleanRun, clean_logits, patched_logits, prepare_clean
@@ -19,15 +19,18 @@ from backend.errors import UserError
 from backend.faithfulness import Backdrop, circuit_logits, prepare_backdrop, with_values
 from backend.jobs import Report
 from backend.loading import LoadedModel
-from backend.memory import check_fits
+from backend.memory import bytes_in, bytes_of_prompt, check_fits, fits
+from backend.prepared import keep, make_room, part
 from backend.runtime import at_work
 from backend.setting import Intervention, Mode, Reading, Setting
 from backend.shelf import load, until_unload
 from backend.subject import Subject
 from backend.tasks import PromptSet, counterfactual_prompts, reference_prompts, sample_prompts
-from backend.vital import mean_head_outputs, vital_head_outputs, vital_means
+from backend.urgency import unhurried
+from backend.vital import VITAL, mean_head_outputs, vital_head_outputs, vital_means
 
 _N_ATTENTION = 100
+_SMALL = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,22 +53,44 @@ class Bench:
 
 
 def prepare(setting: Setting, report: Report) -> Bench:
-    """Load the model and run everything that does not depend on which heads are on.
+    """Load the model and run everything that does not depend on which heads are on; it is kept.
 
-    Raises UserError when the model cannot be loaded or its tokenizer does not fit the task.
+    Waits until there is room for it. Raises UserError when the model cannot be loaded, its
+    tokenizer does not fit the task, or there is not enough memory for so many prompts.
     """
     report("Loading the model", 0.1)
     loaded = load(setting.model)
-    with at_work(loaded.runtime):
-        return _prepared(setting, loaded, report)
-
-
-def _prepared(setting: Setting, loaded: LoadedModel, report: Report) -> Bench:
-    model, tokenizer = loaded.model, loaded.tokenizer
     report("Writing the prompts", 0.4)
-    prompts = sample_prompts(tokenizer, setting.n, setting.boxes, setting.seed)
+    prompts = sample_prompts(loaded.tokenizer, setting.n, setting.boxes, setting.seed)
+    size = loaded.model, *prompts.input_ids.shape
+    with unhurried():
+        make_room(bytes_expected(*size), lambda: fits(*size), lambda said: report(said, 0.4))
+    check_fits(*size)
+    with at_work(loaded.runtime):
+        bench = _run(setting, loaded, prompts, report)
+    keep(setting, bench, bytes_of(bench), setting.model)
+    return bench
+
+
+def bytes_expected(model: nn.Module, n: int, length: int) -> int:
+    """What a bench for `n` prompts of `length` tokens takes at most."""
+    shape, itemsize = shape_of(model), dtype_of(model).itemsize
+    kept, _ = bytes_of_prompt(model, length)
+    heads = itemsize * shape.n_layers * shape.n_heads * shape.d_head
+    d_model, _ = widths(model)
+    # Two runs, the residual stream after the last layer, three sets of values, and token ids.
+    of_prompt = 2 * kept + itemsize * length * d_model + 3 * len(VITAL) * heads + 64 * length
+    return n * of_prompt + length * heads + _SMALL
+
+
+def bytes_of(bench: Bench) -> int:
+    """What a bench takes, without its model."""
+    return bytes_in([getattr(bench, f.name) for f in fields(bench) if f.name != "loaded"])
+
+
+def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Report) -> Bench:
+    model, tokenizer = loaded.model, loaded.tokenizer
     reference = reference_prompts(tokenizer, N_REFERENCE, setting.boxes, setting.seed)
-    check_fits(model, *prompts.input_ids.shape)
     report(f"Averaging head outputs over {N_REFERENCE} reference prompts", 0.45)
     means = mean_head_outputs(model, reference)
     report("Running the counterfactual prompts", 0.6)
@@ -88,12 +113,18 @@ def source_values(bench: Bench, source: str) -> Tensor:
 
     Raises UserError when they do not fit into the bench's model.
     """
-    return _source_values(ref(bench), source)
+    load(source)  # files that have changed are another model: what was kept of it goes
+    return part(
+        bench.setting,
+        bench,
+        source,
+        lambda: _source_values(bench, source),
+        bytes_in,
+        frozenset({source}),
+    )
 
 
-@until_unload(maxsize=4)
-def _source_values(of: ref[Bench], source: str) -> Tensor:
-    bench = _still_there(of)
+def _source_values(bench: Bench, source: str) -> Tensor:
     other = load(source)
     if reason := compatible(other, bench.loaded):
         raise UserError(f"{reason} Choose a source of the same shape and tokenizer, loaded alike.")
@@ -103,12 +134,18 @@ def _source_values(of: ref[Bench], source: str) -> Tensor:
 
 def answers(bench: Bench, intervention: Intervention) -> Answers:
     """The answers with the heads switched as the intervention says; the last ones are kept."""
-    return _answers(ref(bench), intervention)
+    source = intervention.source
+    return part(
+        bench.setting,
+        bench,
+        intervention,
+        lambda: _answers(bench, intervention),
+        bytes_in,
+        frozenset({source} if source else ()),
+    )
 
 
-@until_unload(maxsize=32)
-def _answers(of: ref[Bench], intervention: Intervention) -> Answers:
-    bench = _still_there(of)
+def _answers(bench: Bench, intervention: Intervention) -> Answers:
     if intervention.source is None:
         values = bench.values[intervention.mode]
     else:
@@ -130,10 +167,3 @@ def _logits(bench: Bench, intervention: Intervention, values: Tensor) -> Tensor:
 def subject(model: str, n: int, boxes: int, seed: int) -> Subject:
     """The model under examination; a pair is kept, so that one more question costs little."""
     return examine(load(model), n, boxes, seed)
-
-
-def _still_there(of: ref[Bench]) -> Bench:
-    """What is cached of a bench does not keep it in memory; whoever asks does."""
-    bench = of()
-    assert bench
-    return bench

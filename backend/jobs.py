@@ -1,8 +1,9 @@
 """Long work in the background: a page paints at once, asks how far it is, may cancel.
 
-Every job has a thread. Urgent ones, which someone waits for on screen, start at once; long ones
-hold meanwhile, and queue for their devices: one at a time on each, in the order in which they were
-asked for. Jobs belong to the server: they outlive pages and tabs, and every session sees them.
+Every job has a thread. Small urgent ones, which someone waits for on screen, start at once; long
+ones hold meanwhile, and queue for their devices: one at a time on each, in the order in which they
+were asked for. So do those that prepare the Circuit page, among themselves. Jobs belong to the
+server: they outlive pages and tabs, and every session sees them.
 """
 
 from __future__ import annotations
@@ -46,20 +47,23 @@ def on_cpu() -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Kind:
-    """Jobs that are treated alike: how many finished ones are kept, and whether they queue."""
+    """Jobs that are treated alike: how many finished ones are kept, whether long work makes way for
+    them, and whether they queue, behind others that are as urgent."""
 
     n_kept: int
     is_urgent: bool
+    queues: bool
 
 
-LONG = Kind(n_kept=20, is_urgent=False)
+LONG = Kind(n_kept=20, is_urgent=False, queues=True)
 """Asked for by a button, may take hours; in the list of jobs."""
-SMALL = Kind(n_kept=40, is_urgent=False)
+SMALL = Kind(n_kept=40, is_urgent=False, queues=True)
 """A small question that works on what long jobs work on, and so queues with them."""
-QUICK = Kind(n_kept=40, is_urgent=True)
+QUICK = Kind(n_kept=40, is_urgent=True, queues=False)
 """A small answer that the page is waiting for."""
-BENCH = Kind(n_kept=3, is_urgent=True)
-"""What the Circuit page needs before its first click: big tensors, so only a few are kept."""
+BENCH = Kind(n_kept=10, is_urgent=True, queues=True)
+"""Prepares what the Circuit page needs before its first click. Several at once would need the
+memory and the processor of all of them, and none would be there before the last."""
 
 
 class Cancelled(Exception):
@@ -199,7 +203,7 @@ def job(
     with _changed:
         if key not in _jobs:
             _jobs[key] = new = Job(title, request, kind)
-            begin = new.run if kind.is_urgent else partial(_run_in_turn, new, where)
+            begin = partial(_run_in_turn, new, where) if kind.queues else new.run
             threading.Thread(target=begin, args=(work,), daemon=True).start()
             _drop_the_oldest(kind)
         _jobs.move_to_end(key)
@@ -260,7 +264,9 @@ def _run_in_turn(new: Job, where: Where, work: Work) -> None:
 
 
 def _goes_before(other: Job, waiting: Job) -> bool:
-    if other.kind.is_urgent or other.future.done() or other.number >= waiting.number:
+    if not other.kind.queues or other.kind.is_urgent != waiting.kind.is_urgent:
+        return False
+    if other.future.done() or other.number >= waiting.number:
         return False
     theirs, ours = other.devices, waiting.devices
     return theirs is None or ours is None or bool(theirs & ours)

@@ -8,11 +8,12 @@ memory that is free; finished chunks that do not fit beside each other wait in t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,11 +80,17 @@ def bytes_of_prompt(model: nn.Module, length: int) -> tuple[int, int]:
     return itemsize * kept, itemsize * passing
 
 
+def fits(model: nn.Module, n: int, length: int) -> bool:
+    """Whether `n` prompts that have to be kept at once fit into the memory that is free now."""
+    kept, passing = bytes_of_prompt(model, length)
+    return n * (2 * kept + passing) <= SHARE * free_bytes(str(device_of(model)))
+
+
 def check_fits(model: nn.Module, n: int, length: int) -> None:
     """Raise UserError if `n` prompts that have to be kept at once do not fit into memory."""
-    kept, passing = bytes_of_prompt(model, length)
-    needed, free = n * (2 * kept + passing), free_bytes(str(device_of(model)))
-    if needed > SHARE * free:
+    if not fits(model, n, length):
+        kept, passing = bytes_of_prompt(model, length)
+        needed, free = n * (2 * kept + passing), free_bytes(str(device_of(model)))
         fitting = int(SHARE * free // (2 * kept + passing))
         raise UserError(
             f"{n} prompts would need about {_gb(needed)} of memory at once, and {_gb(free)} are "
@@ -131,6 +138,27 @@ def moved(value: Kept, device: torch.device) -> Kept:
         changed = replace(value, **parts)
     kept: Kept = changed
     return kept
+
+
+def bytes_in(value: Any) -> int:
+    """What the tensors and arrays in a value take, each memory once, without those of models."""
+    return sum(dict(_memories(value)).values())
+
+
+def _memories(value: Any) -> Iterator[tuple[int, int]]:
+    """Where every tensor and array in a value is, and how many bytes it takes."""
+    if isinstance(value, Tensor):
+        storage = value.untyped_storage()
+        yield storage.data_ptr(), storage.nbytes()
+    elif isinstance(value, np.ndarray):
+        yield id(value), value.nbytes
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _memories(item)
+    elif isinstance(value, Mapping):
+        yield from _memories([*value.values()])
+    elif is_dataclass(value):
+        yield from _memories([getattr(value, f.name) for f in fields(value)])
 
 
 def _wanted() -> int | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
-from backend import registry
+from backend import prepared, registry
 from backend.devices import decided, devices_meant
 from backend.errors import UserError
 from backend.fingerprints import Fingerprint, fingerprint, is_here
@@ -124,6 +124,7 @@ def unload(name: str) -> None:
         return
     for cache in _caches:
         cache.cache_clear()
+    prepared.forget(name)
     tidy_up()
     import torch
 

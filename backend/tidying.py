@@ -12,11 +12,15 @@ def tidy_up() -> None:
 
     To walk through torch and a model takes a third of a second, in which no click is answered. Only
     after a collection is everything that is there meant to stay: what is frozen at other times may
-    be garbage, and is then kept for good. glibc keeps freed memory for threads to come, hundreds of
-    megabytes after a few large runs, unless it is told to give it back.
+    be garbage, and is then kept for good.
     """
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+    give_back()
+
+
+def give_back() -> None:
+    """Give freed memory to the system: glibc keeps hundreds of megabytes after a few large runs."""
     with suppress(OSError, AttributeError):  # another libc does without
         ctypes.CDLL("libc.so.6").malloc_trim(0)

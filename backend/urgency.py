@@ -36,17 +36,24 @@ _here = threading.local()
 @contextmanager
 def urgent() -> Iterator[None]:
     """Long work holds while the block runs, in whichever thread that is."""
-    global _n_urgent
-    with _changed:
-        _n_urgent += 1
+    _count(+1)
     _mark()
     try:
         yield
     finally:
         _mark()
-        with _changed:
-            _n_urgent -= 1
-            _changed.notify_all()
+        _count(-1)
+
+
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """Inside a block of this thread that is urgent: long work goes on meanwhile."""
+    depth = getattr(_here, "n_urgent", 0)
+    _count(-depth)
+    try:
+        yield
+    finally:
+        _count(depth)
 
 
 @contextmanager
@@ -75,6 +82,14 @@ def hold_for_others() -> None:
     with standing_aside():
         while _is_marked_by_others() and monotonic() < until:
             sleep(_MOMENT_S / 10)
+
+
+def _count(change: int) -> None:
+    global _n_urgent
+    _here.n_urgent = getattr(_here, "n_urgent", 0) + change
+    with _changed:
+        _n_urgent += change
+        _changed.notify_all()
 
 
 def look_again() -> None:

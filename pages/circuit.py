@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import streamlit as st
 
 import shell
@@ -22,16 +20,15 @@ from shell.numbers import announce, show_numbers  # noqa: E402
 from shell.switches import show_readings, show_switches  # noqa: E402
 from shell.words import unmarked  # noqa: E402
 
-if TYPE_CHECKING:
-    from backend.bench import Bench
-
 
 @st.fragment
 @urgent()
-def explore(bench: Bench, circuit: Circuit) -> None:
+def explore(circuit: Circuit) -> None:
+    view = state.current()
+    # Sessions hold on to what their fragments are given, so it must not be the bench.
+    bench = waiting.bench_for(view.setting)
     from backend.bench import answers
 
-    view = state.current()
     asked = (circuit, view.reading, view.mode)
     everything_on = intervention(*asked, source=view.source)
     now = intervention(*asked, view.off, view.switched, view.source)
@@ -64,11 +61,11 @@ def explore(bench: Bench, circuit: Circuit) -> None:
 try:
     view = state.current()
     circuit = catalogue.circuit(view.circuit)
-    bench = waiting.bench_for(view.setting)
-    circuit.check(bench.loaded.shape, catalogue.label(view.model))
-    state.keep_only(circuit, bench.loaded.shape)
+    shape = waiting.bench_for(view.setting).loaded.shape
+    circuit.check(shape, catalogue.label(view.model))
+    state.keep_only(circuit, shape)
 except UserError as error:
     st.error(unmarked(error))
 else:
     state.show_complaints()
-    explore(bench, circuit)
+    explore(circuit)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from backend import catalogue, jobs, registry, shelf
+from backend import catalogue, jobs, prepared, registry, shelf
 from backend.blueprint import Blueprint, blueprint, misfit
 from backend.devices import Device, cpu, gpus
 from backend.errors import UserError
@@ -80,6 +80,16 @@ def show_memory() -> None:
         st.progress(
             1 - device.free / device.total,
             f"{unmarked(device.name)}: {_size(device.free)} of {_size(device.total)} free",
+        )
+    try:
+        kept = f"{prepared.used() / 1e9:.1f} of {prepared.budget() / 1e9:.1f} GB"
+    except UserError as error:
+        st.warning(str(error))
+    else:
+        st.caption(
+            f"Prepared prompts: {kept}",
+            help="What the Circuit page keeps of its prompts and of clicks, for all tabs together. "
+            "What was used least recently goes first.",
         )
     if not found and not _devices_job().future.done():
         st.caption("Looking for GPUs …")

@@ -10,7 +10,7 @@ from weakref import ref
 
 import streamlit as st
 
-from backend import catalogue, jobs
+from backend import catalogue, jobs, prepared, shelf
 from backend.errors import explained
 from backend.setting import Setting
 from backend.turns import Notice
@@ -24,13 +24,20 @@ _PATIENCE_S = 2.0
 
 def bench_for(setting: Setting) -> Bench:
     """The prepared bench; while it is not there, a panel stands in for the rest of the page."""
-    bench: Bench = _result_of(setting, lambda report: _prepare(setting, report), jobs.BENCH)
-    return bench
+    while not ((bench := prepared.get(setting)) and shelf.is_current(bench.loaded)):
+        if (known := jobs.known(setting)) and known.state is jobs.State.finished:
+            jobs.forget(setting)  # what it prepared has made room for others, or is another model
+        _result_of(setting, lambda report: _prepare(setting, report), jobs.BENCH)
+    st.session_state["painted"] = True
+    found: Bench = bench
+    return found
 
 
 def wait_for_source(bench: Bench, source: str) -> None:
     """Come back when the other model's values for this bench are there, in the same way."""
     of = ref(bench)  # a job is kept for longer than its bench
+    if (known := shelf.loaded().get(source)) and not shelf.is_current(known):
+        jobs.forget((of, source))
     _result_of((of, source), lambda report: _run_source(of, source, report), jobs.QUICK)
 
 
@@ -110,11 +117,12 @@ def how_it_ended(ended: jobs.Job) -> str:
     return explained(error)
 
 
-def _prepare(setting: Setting, report: jobs.Report) -> Iterator[Bench]:
+def _prepare(setting: Setting, report: jobs.Report) -> Iterator[Setting]:
     report("Starting the engine", 0.02)
     from backend.bench import prepare
 
-    yield prepare(setting, report)
+    prepare(setting, report)
+    yield setting
 
 
 def _run_source(of: ref[Bench], source: str, report: jobs.Report) -> Iterator[str]:

@@ -13,7 +13,7 @@ import pytest
 from backend import jobs, urgency
 from backend.errors import UserError, explained
 from backend.jobs import Job, Report, State
-from backend.urgency import unheld, urgent
+from backend.urgency import unheld, unhurried, urgent
 
 PATIENCE = 10
 A_MOMENT = 0.2
@@ -225,6 +225,37 @@ def test_urgent_jobs_do_not_queue_and_long_ones_hold_meanwhile(step: Step) -> No
     assert long.future.result(PATIENCE) == ["first", "second"]
 
 
+def test_one_setting_is_prepared_at_a_time_whatever_long_work_does(step: Step) -> None:
+    long, preparing = Step(), Step()
+    jobs.job("long", long)
+    assert long.begun.wait(PATIENCE)
+    first, second = (
+        jobs.job(key, each, kind=jobs.BENCH) for key, each in ((1, preparing), (2, step))
+    )
+    assert preparing.begun.wait(PATIENCE)
+    quick = jobs.job("quick", works("answer"), kind=jobs.QUICK)
+    assert quick.future.result(PATIENCE) == ["answer"]
+    assert (second.state, jobs.n_before(second)) == (State.queued, 1)
+    preparing.go_on.set()
+    assert first.future.result(PATIENCE)
+    assert step.begun.wait(PATIENCE)
+    long.go_on.set()
+
+
+def test_long_work_goes_on_while_urgent_work_waits_for_something_else(step: Step) -> None:
+    long = jobs.job("long", step)
+    assert step.begun.wait(PATIENCE)
+    with urgent():
+        step.go_on.set()
+        with pytest.raises(TimeoutError):
+            long.future.result(A_MOMENT)
+        with unhurried():
+            assert long.future.result(PATIENCE) == ["first", "second"]
+        assert urgency._n_urgent == 1
+    with unhurried():
+        assert urgency._n_urgent == 0
+
+
 def test_urgent_work_that_fails_lets_long_work_go_on(step: Step) -> None:
     long = jobs.job("long", step)
     assert step.begun.wait(PATIENCE)
@@ -280,11 +311,15 @@ def test_work_does_not_hold_where_urgent_work_may_be_waiting_for_it() -> None:
 
 
 @pytest.mark.parametrize("kind", [jobs.LONG, jobs.QUICK, jobs.BENCH])
-def test_only_the_last_results_of_a_kind_are_kept(kind: jobs.Kind) -> None:
+def test_only_the_last_results_of_a_kind_are_kept(
+    kind: jobs.Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "tidy_up", lambda: None)  # takes a second each time
+
     class Result:
         pass
 
-    other = jobs.job("other", works(0), kind=jobs.Kind(1, is_urgent=True))
+    other = jobs.job("other", works(0), kind=jobs.Kind(1, is_urgent=True, queues=False))
     alive = []
     for number in range(kind.n_kept + 3):
         result = Result()

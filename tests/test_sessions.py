@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import weakref
+from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend import jobs
+from backend import bench, jobs, prepared
+from backend.setting import Setting
 from tests.test_jobs import PATIENCE, Step
+
+APP = Path(__file__).parent.parent / "app.py"
 
 
 class Knot:
@@ -43,3 +47,20 @@ def test_a_page_that_is_drawn_makes_no_garbage_permanent(monkeypatch: pytest.Mon
     assert any("first half" in each.value for each in page.markdown)
     gc.collect()
     assert garbage() is None
+
+
+def test_a_session_holds_on_to_nothing_that_was_prepared_for_it() -> None:
+    setting = Setting("base", 50, 3, 5)
+    ready = weakref.ref(bench.prepare(setting, lambda *_: None))
+    page = AppTest.from_file(str(APP), default_timeout=60)
+    page.query_params.update({"n": "50", "boxes": "3", "seed": "5"})
+    assert not page.run().exception
+    assert "Circuit" in {metric.label for metric in page.metric}
+    assert ready() is prepared.get(setting)
+    prepared.forget("base")
+    gc.collect()
+    assert ready() is None
+    # What has made room for others is prepared again, and the session goes on.
+    page.run()
+    assert jobs.job(setting, lambda report: iter([])).future.exception(60) is None
+    assert "Circuit" in {metric.label for metric in page.run().metric}
