@@ -109,10 +109,14 @@ def _contribution(
 
 
 def _gain(before: Right, after: Right) -> Estimate:
-    times, p = ratio(before, after), share_difference(before, after).p
+    """before / after − 1, no clearer than before − after is."""
+    times, loss = ratio(before, after), share_difference(before, after)
     if isnan(times.value):
-        return replace(times, p=p)
-    return Estimate(times.value - 1, times.low - 1, times.high - 1, times.n, p)
+        return replace(times, p=loss.p)
+    low, high = times.low - 1, times.high - 1
+    if not loss.is_clear:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Estimate(times.value - 1, low, high, times.n, loss.p)
 
 
 def _without(

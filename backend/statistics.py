@@ -42,7 +42,9 @@ class Estimate:
     """A figure with its interval and the number of prompts behind it; NaN is undefined.
 
     p: of the test that there is nothing, for what is tested beside many others: McNemar's of a
-    difference of shares, Student's of a mean, None of anything else.
+    difference of shares, Student's of a mean. None of anything else, and where so few answers
+    changed that no outcome could be clear: that was no test, and takes nothing from others (Tarone
+    1990; Gilbert 2005).
     """
 
     value: float
@@ -136,7 +138,8 @@ def share_difference(after: PerPrompt, before: PerPrompt, level: float = LEVEL) 
     p = mcnemar(int(counts[0]), int(counts[1]))
     if p > 1 - level:
         low, high = min(low, 0.0), max(high, 0.0)
-    return Estimate(value, low, high, n, p)
+    could_be_clear = mcnemar(int(counts[:2].sum()), 0) <= 1 - LEVEL
+    return Estimate(value, low, high, n, p if could_be_clear else None)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -243,8 +246,8 @@ def score_limits(cells: Floats, counts: Counts, level: float) -> tuple[Floats, F
 def clear_among(estimates: Sequence[Estimate], rate: float = 1 - LEVEL) -> list[bool]:
     """Which of these differ clearly from nothing, all looked at together.
 
-    rate: the share of false discoveries among them, at most. Estimates without p are judged by
-    their own intervals.
+    rate: the share of false discoveries among them, at most. Estimates without p were not tested
+    and are judged by their own intervals.
     """
     rates = false_discovery(np.array([nan if e.p is None else e.p for e in estimates]))
     pairs = zip(estimates, rates.tolist(), strict=True)

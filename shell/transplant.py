@@ -210,8 +210,8 @@ def _show_maps(study: Study[CmapRequest], maps: list[HeadMap]) -> None:
         ("Change of the target’s accuracy" if undefined else "Recovery")
         + " when a single head is transplanted: blue is more, red is less, and the strongest "
         f"colour is {largest:.2f}. Click a cell to put the head into your set or to take it out. "
-        f"Of {len(outcomes)} heads tested at once {n_clear} change the accuracy clearly (McNemar’s "
-        "exact test, false discovery rate 5 %); the others are pale and without a number. "
+        f"Of {len(outcomes)} heads tried, {n_clear} change the accuracy clearly (McNemar’s exact "
+        "test of all together, false discovery rate 5 %); the others are pale, without a number. "
         f"{study.request.prompts}."
     )
     for found, are_clear in zip(maps, of_map, strict=True):

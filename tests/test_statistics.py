@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 
 from backend.statistics import (
     Estimate,
+    clear_among,
     false_discovery,
     mcnemar,
     mean_estimate,
@@ -150,13 +151,13 @@ def test_a_difference_is_clear_exactly_when_mcnemar_says_so() -> None:
     for gained, lost in product(range(12), repeat=2):
         found = share_difference(*answers(5, gained, lost, 5))
         assert found.is_clear == (mcnemar(gained, lost) <= 0.05)
-        assert found.p == mcnemar(gained, lost)
+        assert found.p == (mcnemar(gained, lost) if gained + lost >= 6 else None)
         assert found.low <= found.value <= found.high
 
 
 def test_four_changed_against_none_are_not_clear() -> None:
     found = share_difference(*answers(30, 4, 0, 16))
-    assert (found.value, found.p, found.low) == (0.08, 0.125, 0)
+    assert (found.value, found.low, mcnemar(4, 0)) == (0.08, 0, 0.125)
     assert not found.is_clear
     assert share_difference(*answers(30, 6, 0, 14)).is_clear
     assert not share_difference(*answers(30, 6, 0, 14), level=0.99).is_clear
@@ -262,6 +263,17 @@ def test_what_was_not_tested_is_not_counted() -> None:
     found = false_discovery(np.array([[0.01, np.nan], [0.5, 0.02]]))
     np.testing.assert_allclose(found, [[0.03, np.nan], [0.5, 0.03]])
     assert false_discovery(np.array([])).shape == (0,)
+
+
+def test_among_many_what_could_not_be_clear_takes_nothing_from_the_others() -> None:
+    lost_nine = share_difference(*answers(41, 0, 9, 0))
+    unmoved, tried = (
+        share_difference(*answers(46, 2, 2, 0)),
+        share_difference(*answers(30, 9, 11, 0)),
+    )
+    assert clear_among([lost_nine, *[unmoved] * 100]) == [True] + [False] * 100
+    assert clear_among([lost_nine, *[tried] * 100]) == [False] * 101
+    assert clear_among([]) == []
 
 
 def test_undefined_is_never_clear() -> None:
