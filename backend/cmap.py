@@ -97,6 +97,8 @@ def cmap(
             name: _outcome(len(sites), right, source, target)
             for (name, sites), right in zip(sets.items(), patched, strict=True)
         },
+        source.choice,
+        target.choice,
     )
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from backend.chance import faithfulness, forced_choice, undefined
 from backend.circuit import Circuit, Group, Head, ModelShape, Site
 from backend.errors import UserError
 from backend.loading import LoadedModel, has_output_adapter, without_output_adapter
@@ -38,7 +39,6 @@ from backend.results import (
 from backend.statistics import (
     LEVEL,
     mean_share,
-    ratio,
     ratio_difference,
     share_difference,
     wilson,
@@ -56,7 +56,8 @@ class ModelAnswers:
     """What a model answers right on the n prompts.
 
     whole, circuit [n]; random [n_random, n]; model_without, circuit_without [4, n], a row for each
-    group in the order of `Group`.
+    group in the order of `Group`; forced [n]: the whole model puts the right object ahead of the
+    other boxes' objects.
     """
 
     whole: Right
@@ -64,6 +65,7 @@ class ModelAnswers:
     random: Right
     model_without: Right
     circuit_without: Right
+    forced: Right
 
 
 def packed(answers: ModelAnswers) -> str:
@@ -77,16 +79,16 @@ def unpacked(text: str, n: int) -> ModelAnswers:
 
     Raises UserError for any other text.
     """
-    rows = 2 + N_RANDOM + 2 * len(Group)
+    rows = 3 + N_RANDOM + 2 * len(Group)
     try:
         bits = np.unpackbits(np.frombuffer(b64decode(text, validate=True), np.uint8))
         answers = bits[: rows * n].astype(bool).reshape(rows, n)
     except ValueError as error:
         raise UserError("The saved answers are damaged. Delete the result, run again.") from error
     random, model_without, circuit_without = np.split(
-        answers[2:], [N_RANDOM, N_RANDOM + len(Group)]
+        answers[2:-1], [N_RANDOM, N_RANDOM + len(Group)]
     )
-    return ModelAnswers(answers[0], answers[1], random, model_without, circuit_without)
+    return ModelAnswers(answers[0], answers[1], random, model_without, circuit_without, answers[-1])
 
 
 def examine(loaded: LoadedModel, n: int, boxes: int, seed: int) -> Subject:
@@ -162,6 +164,7 @@ def compare(
                 subjects[j].loaded.name,
                 answers[j],
                 len(subjects),
+                subjects[0].prompts.n_boxes,
             )
             for i, j in combinations(range(len(subjects)), 2)
         ),
@@ -187,7 +190,12 @@ def answers_of(
     alone = subject.alone(circuits, between(progress, 0, 0.7), kept_in)
     model_without = subject.without(groups, between(progress, 0.7, 1), kept_in)
     return ModelAnswers(
-        subject.whole, alone[0], alone[1 + len(groups) :], model_without, alone[1 : 1 + len(groups)]
+        subject.whole,
+        alone[0],
+        alone[1 + len(groups) :],
+        model_without,
+        alone[1 : 1 + len(groups)],
+        subject.forced,
     )
 
 
@@ -202,7 +210,7 @@ def as_in_paper(subject: Subject, circuit: Circuit, whole: Right) -> AsInPaper |
         return None
     bare = subject.run_by(without_output_adapter(subject.loaded))
     (alone,) = bare.alone([circuit.sites])
-    return AsInPaper(wilson(alone), ratio(alone, whole))
+    return AsInPaper(wilson(alone), faithfulness(alone, whole, subject.choice))
 
 
 def figures(
@@ -211,11 +219,12 @@ def figures(
     """The model's row of the comparison."""
     accuracies = answers.random.mean(1)
     knocked_out = zip(Group, answers.model_without, answers.circuit_without, strict=True)
+    choice = forced_choice(answers.forced, subject.prompts.n_boxes)
     return ModelFigures(
         subject.loaded.name,
         wilson(answers.whole),
         wilson(answers.circuit),
-        ratio(answers.circuit, answers.whole),
+        faithfulness(answers.circuit, answers.whole, choice),
         RandomCircuits(
             mean_share(answers.random.mean(0), answers.random.size),
             float(accuracies.std(ddof=1)) if len(accuracies) > 1 else float("nan"),
@@ -232,15 +241,22 @@ def figures(
         },
         subject.n_reference,
         paper,
+        choice,
     )
 
 
 def difference(
-    first: str, before: ModelAnswers, second: str, after: ModelAnswers, n_models: int
+    first: str,
+    before: ModelAnswers,
+    second: str,
+    after: ModelAnswers,
+    n_models: int,
+    n_boxes: int,
 ) -> Difference:
     """How far the second model is above the first; `is_clear` says if by more than its interval.
 
-    The intervals of a measure hold together for all pairs of `n_models` (Bonferroni).
+    The intervals of a measure hold together for all pairs of `n_models` (Bonferroni). That of
+    faithfulness is undefined where either model is not above chance.
     """
     level = 1 - (1 - LEVEL) / comb(n_models, 2)
     later, earlier = (after.circuit, after.whole), (before.circuit, before.whole)
@@ -249,7 +265,9 @@ def difference(
         second,
         share_difference(after.whole, before.whole, level),
         share_difference(after.circuit, before.circuit, level),
-        ratio_difference(later, earlier, level),
+        ratio_difference(later, earlier, level)
+        if all(forced_choice(each.forced, n_boxes).is_above_chance for each in (before, after))
+        else undefined(len(after.whole)),
     )
 
 

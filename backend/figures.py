@@ -46,6 +46,9 @@ def _rows(part: Any, model: str, n: int) -> Iterator[tuple[str, str, Estimate]]:
     match part:
         case AccuracyReport(accuracy, probability, rank, logit_difference):
             yield model, "accuracy", accuracy
+            if part.forced_choice and part.other_object:
+                yield model, "right object above the others", part.forced_choice.share
+                yield model, "another box’s object", part.other_object
             yield model, "probability of the answer", probability
             yield model, "median rank of the answer", rank
             yield model, "logit difference", logit_difference

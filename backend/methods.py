@@ -158,7 +158,14 @@ def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> I
         yield ComparedModel(
             compare.figures(subject, answers, compare.as_in_paper(subject, circuit, answers.whole)),
             tuple(
-                compare.difference(other, earlier[other], name, answers, len(request.models))
+                compare.difference(
+                    other,
+                    earlier[other],
+                    name,
+                    answers,
+                    len(request.models),
+                    request.prompts.boxes,
+                )
                 for other in earlier
             ),
             compare.packed(answers),

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import torch
 
 from backend.anatomy import last_logits
 from backend.answers import Answers, read_answers
+from backend.chance import against_chance, faithfulness, forced_choice
 from backend.circuit import Circuit
 from backend.errors import UserError
 from backend.loading import LoadedModel
 from backend.memory import memory_errors_explained, prompt_batches
 from backend.path_patching import Progress
-from backend.results import AccuracyReport, FaithfulnessReport
+from backend.results import AccuracyReport, FaithfulnessReport, ForcedChoice, WrongAnswer
 from backend.runtime import at_work
-from backend.statistics import mean_estimate, mean_share, median_estimate, ratio, wilson
+from backend.statistics import mean_estimate, mean_share, median_estimate, wilson
 from backend.subject import Subject, silent
 from backend.tasks import PromptSet, sample_prompts, select
 from backend.vital import input_ids
+
+_N_INSTEAD = 5
 
 
 @torch.no_grad()
@@ -32,11 +37,16 @@ def whole_answers(loaded: LoadedModel, prompts: PromptSet) -> Answers:
 def accuracy_report(loaded: LoadedModel, n: int, boxes: int, seed: int) -> AccuracyReport:
     """Accuracy, mean probability and median rank of the right answer, mean logit difference."""
     answers = whole_answers(loaded, sample_prompts(loaded.tokenizer, n, boxes, seed))
+    said = answers.top_ids[:, 0]
+    wrong = Counter(said[~answers.correct].tolist()).most_common(_N_INSTEAD)
     return AccuracyReport(
         wilson(answers.correct),
         mean_share(answers.probability),
         median_estimate(answers.rank),
         mean_estimate(answers.logit_difference),
+        forced_choice(answers.forced, boxes),
+        wilson((said[:, None] == answers.object_ids).any(1) & ~answers.correct),
+        tuple(WrongAnswer(loaded.tokenizer.decode([token]).strip(), n) for token, n in wrong),
     )
 
 
@@ -50,7 +60,11 @@ def faithfulness_report(
     circuit.check(subject.loaded.shape, subject.loaded.name)
     (alone,) = subject.alone([circuit.sites], progress)
     return FaithfulnessReport(
-        wilson(subject.whole), wilson(alone), ratio(alone, subject.whole), subject.n_reference
+        wilson(subject.whole),
+        wilson(alone),
+        faithfulness(alone, subject.whole, subject.choice),
+        subject.n_reference,
+        subject.choice,
     )
 
 
@@ -61,17 +75,27 @@ def correctly_answered(
 
     `n` of them are asked at a time, until enough are right. Raises UserError when there are fewer.
     """
+    return chosen(loaded, n, boxes, seed, progress)[0]
+
+
+def chosen(
+    loaded: LoadedModel, n: int, boxes: int, seed: int, progress: Progress = silent
+) -> tuple[PromptSet, ForcedChoice]:
+    """`correctly_answered`, and how the model does on the first `n` prompts, right or wrong."""
     prompts = sample_prompts(loaded.tokenizer, 10 * n, boxes, seed)
     correct, place = np.zeros(len(prompts), dtype=bool), np.arange(len(prompts))
     for start in range(0, len(prompts), n):
         asked = (start <= place) & (place < start + n)
-        correct[asked] = whole_answers(loaded, select(prompts, asked)).correct
+        answers = whole_answers(loaded, select(prompts, asked))
+        correct[asked] = answers.correct
+        if start == 0:
+            choice = forced_choice(answers.forced, boxes)
         n_right = int(correct.sum())
         progress(min(n_right, n), n)
         if n_right >= n:
-            return select(prompts, correct & (correct.cumsum() <= n))
+            return select(prompts, correct & (correct.cumsum() <= n)), choice
     raise UserError(
         f"{loaded.name} answers only {n_right} of {len(prompts)} prompts right, and path patching "
-        f"needs {n} of them. Ask for fewer prompts or fewer boxes, or choose a model that does the "
-        "task."
+        f"needs {n} of them; on the first {n}, {against_chance(choice)}. Ask for fewer prompts or "
+        "fewer boxes, or choose a model that does the task."
     )

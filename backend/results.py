@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import compress
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,13 +52,43 @@ class Part(Enum):
 
 
 @dataclass(frozen=True)
+class ForcedChoice:
+    """How often a model puts the right object ahead of the other boxes' objects, beside guessing.
+
+    share: of prompts, with its interval; chance: 1 / boxes.
+    """
+
+    share: Estimate
+    chance: float
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether chance lies below the interval."""
+        return self.share.low > self.chance
+
+
+class WrongAnswer(NamedTuple):
+    """What a model says instead of the right object, and on how many prompts."""
+
+    word: str
+    n: int
+
+
+@dataclass(frozen=True)
 class AccuracyReport:
-    """How well a model does the task."""
+    """How well a model does the task, and what it says instead of the right object.
+
+    other_object: share of prompts answered with another box's object; instead: the most frequent
+    wrong answers. What a file of an older version lacks is None, and nothing.
+    """
 
     accuracy: Estimate
     probability: Estimate
     rank: Estimate
     logit_difference: Estimate
+    forced_choice: ForcedChoice | None = None
+    other_object: Estimate | None = None
+    instead: tuple[WrongAnswer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +99,7 @@ class FaithfulnessReport:
     circuit: Estimate
     faithfulness: Estimate
     n_reference: int
+    forced_choice: ForcedChoice | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +108,8 @@ class Stage:
 
     mean, standard_error [n_layers, n_heads]; receivers, the heads of the group after this one; n,
     prompts; clean_probability, of the right answer with nothing patched, mean over prompts;
-    centred_error [n_layers, n_heads], the standard error of `centred`. What a file of an older
-    version lacks is 0, NaN and None.
+    centred_error [n_layers, n_heads], the standard error of `centred`; forced_choice, on the first
+    prompts of the seed, right or wrong. What a file of an older version lacks is 0, NaN and None.
     """
 
     mean: NDArray[np.float64]
@@ -87,6 +118,7 @@ class Stage:
     n: int = 0
     clean_probability: float = float("nan")
     centred_error: NDArray[np.float64] | None = None
+    forced_choice: ForcedChoice | None = None
 
     @property
     def centred(self) -> NDArray[np.float64]:
@@ -268,6 +300,7 @@ class ModelFigures:
     groups: Mapping[str, Knockout]
     n_reference: int
     as_in_paper: AsInPaper | None = None
+    forced_choice: ForcedChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -342,6 +375,8 @@ class Cmap:
     target_accuracy: Estimate
     gap: Estimate
     sets: Mapping[str, Transplanted]
+    source_choice: ForcedChoice | None = None
+    target_choice: ForcedChoice | None = None
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ Importing this module imports torch: pages reach it from a background job.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backend.discovery import summarised
 from backend.fingerprints import Fingerprint
 from backend.jobs import Report
 from backend.path_patching import scores_of
-from backend.reports import correctly_answered
+from backend.reports import chosen
 from backend.requests import Prompts, StageRequest
-from backend.results import Stage
+from backend.results import ForcedChoice, Stage
 from backend.run_pairs import RunPairs
 from backend.runtime import at_work
 from backend.shelf import fingerprint_of, load, until_unload
@@ -29,7 +29,7 @@ def stage(request: StageRequest, report: Report, kept_in: Path | None) -> Stage:
     Scores of finished batches of prompts are kept in a folder, if there is one, and taken from
     there. Raises UserError when the model cannot be loaded or answers too few prompts right.
     """
-    pairs = run_pairs(request.model, request.prompts, report)
+    pairs, choice = _prepared(request.model, request.prompts, report)
     name = f"Stage {request.group.name}, {request.group.value}"
 
     def steps(done: int, total: int) -> None:
@@ -37,11 +37,17 @@ def stage(request: StageRequest, report: Report, kept_in: Path | None) -> Stage:
 
     with at_work(load(request.model).runtime):
         scores = scores_of(pairs, request.group, request.receivers, steps, kept_in=kept_in)
-        return summarised(scores, request.receivers, pairs.clean_probability)
+        found = summarised(scores, request.receivers, pairs.clean_probability)
+    return replace(found, forced_choice=choice)
 
 
 def run_pairs(model: str, prompts: Prompts, report: Report) -> RunPairs:
     """The runs that path patching compares, on prompts that the model answers right."""
+    return _prepared(model, prompts, report)[0]
+
+
+def _prepared(model: str, prompts: Prompts, report: Report) -> tuple[RunPairs, ForcedChoice]:
+    """The runs, and how the model does beside guessing."""
     return _run_pairs(_Wanted(model, prompts, fingerprint_of(model), report))
 
 
@@ -56,7 +62,7 @@ class _Wanted:
 
 
 @until_unload(maxsize=1)
-def _run_pairs(wanted: _Wanted) -> RunPairs:
+def _run_pairs(wanted: _Wanted) -> tuple[RunPairs, ForcedChoice]:
     asked = wanted.prompts
 
     def steps(done: int, total: int) -> None:
@@ -66,5 +72,6 @@ def _run_pairs(wanted: _Wanted) -> RunPairs:
     wanted.report("Loading the model", 0.02)
     loaded = load(wanted.model)
     steps(0, 1)
-    prompts = correctly_answered(loaded, asked.n, asked.boxes, asked.seed, steps)
-    return RunPairs(loaded.model, prompts, counterfactual_prompts(loaded.tokenizer, prompts))
+    prompts, choice = chosen(loaded, asked.n, asked.boxes, asked.seed, steps)
+    other = counterfactual_prompts(loaded.tokenizer, prompts)
+    return RunPairs(loaded.model, prompts, other), choice

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from backend import kept
 from backend.anatomy import device_of
-from backend.answers import right
+from backend.answers import read_answers, right
+from backend.chance import forced_choice
 from backend.circuit import Site
-from backend.clicks import CleanRun, patched_logits, prepare_clean
+from backend.clicks import CleanRun, clean_logits, patched_logits, prepare_clean
 from backend.faithfulness import Backdrop, circuits_right, prepare_backdrop
 from backend.loading import LoadedModel
 from backend.memory import chunks, memory_errors_explained, moved
 from backend.path_patching import Progress
+from backend.results import ForcedChoice
 from backend.runtime import at_work
 from backend.tasks import PromptSet, select
 from backend.vital import mean_head_outputs, vital_means
@@ -111,6 +113,21 @@ class Subject:
     def whole(self) -> Right:
         """What the untouched model answers right: [n]."""
         return self.without([()])[0]
+
+    @cached_property
+    def forced(self) -> Right:
+        """Where the untouched model puts the right object ahead of the other boxes': [n]."""
+
+        def ask(batch: Batch, _: Questions) -> Iterator[Tensor]:
+            answers = read_answers([clean_logits(batch.clean)], batch.prompts)
+            yield torch.from_numpy(answers.forced)[None]
+
+        return self.answered([()], ask)[0]
+
+    @property
+    def choice(self) -> ForcedChoice:
+        """How the untouched model does beside guessing."""
+        return forced_choice(self.forced, self.prompts.n_boxes)
 
     def alone(
         self, circuits: Questions, progress: Progress = silent, kept_in: Path | None = None

@@ -1,0 +1,70 @@
+"""Is a model above chance? A share of right answers means little beside guessing among the boxes.
+
+Accuracy counts the first answer among all tokens. What can be guessed is which of the boxes'
+objects is right, so chance is 1 / boxes, and what stands against it is the *forced choice*: how
+often the right object is ahead of the others, whatever the model says first. A model that is not
+above chance has nothing that a circuit could be faithful to.
+"""
+
+from __future__ import annotations
+
+from math import nan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.results import ForcedChoice
+from backend.statistics import Estimate, ratio, wilson
+
+Right = NDArray[np.bool_]
+
+
+def forced_choice(forced: Right, n_boxes: int) -> ForcedChoice:
+    """The share of prompts [n] on which the right object is ahead, beside chance."""
+    return ForcedChoice(wilson(forced), 1 / n_boxes)
+
+
+def faithfulness(circuit: Right, whole: Right, choice: ForcedChoice) -> Estimate:
+    """Accuracy of the circuit over that of the model, both [n] on the same prompts.
+
+    Undefined where the model is not above chance, or answers hardly any prompt right.
+    """
+    if not choice.is_above_chance:
+        return undefined(len(whole))
+    return ratio(circuit, whole)
+
+
+def undefined(n: int) -> Estimate:
+    """A figure that means nothing, on `n` prompts."""
+    return Estimate(nan, nan, nan, n)
+
+
+def against_chance(choice: ForcedChoice) -> str:
+    """“Right object above the others: 0.157 (0.113 to 0.214), n = 200; chance 0.143 (1 in 7)”."""
+    share = choice.share
+    return (
+        f"right object above the others in {share.value:.3f} ({share.low:.3f} to "
+        f"{share.high:.3f}), n = {share.n}; chance {choice.chance:.3f} (1 in "
+        f"{round(1 / choice.chance)})"
+    )
+
+
+def warning(label: str, choice: ForcedChoice | None) -> str | None:
+    """That a model is not above chance, and what that means; None if it is, or is not known."""
+    if choice is None or choice.is_above_chance:
+        return None
+    return (
+        f"{label} is not above chance on these prompts: {against_chance(choice)}. What is found "
+        "in it is not about the task: choose a model that does it, fewer boxes or more prompts."
+    )
+
+
+def why_undefined(choice: ForcedChoice, n_right: int) -> str:
+    """Why there is no faithfulness."""
+    n, chance = choice.share.n, f"1 in {round(1 / choice.chance)}"
+    if choice.is_above_chance:
+        return f"The model answers {n_right} of {n} prompts right: too few to divide by."
+    return (
+        f"The model answers {n_right} of {n} prompts right and is not above chance ({chance}): "
+        "nothing to be faithful to."
+    )
