@@ -83,6 +83,7 @@ def log_probability(logits: Tensor, answer_ids: Tensor) -> Tensor:
     return right_ones.double() - _log_normaliser(_exact(logits))
 
 
+@torch.no_grad()
 def read_answers(logits: Iterable[Tensor], prompts: PromptSet) -> Answers:
     """Read the answers off logits, which come in blocks [some, vocab] of prompts, in order.
 

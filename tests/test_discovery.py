@@ -51,7 +51,8 @@ def test_the_planted_model_tracks_entities(n_boxes):
 def test_discovery_finds_the_planted_circuit_exactly(n_boxes):
     found = discover(RunPairs(*planted_runs(n_boxes)), CRITERIA)
     assert found.circuit(CRITERIA, "found", {}).groups == planted.CIRCUIT
-    assert {group: stage.receivers for group, stage in found.stages.items()} == {
+    # Two heads of a group do the same: only rounding says which is first.
+    assert {group: tuple(sorted(stage.receivers)) for group, stage in found.stages.items()} == {
         Group.A: (),
         Group.B: planted.CIRCUIT[Group.A],
         Group.C: planted.CIRCUIT[Group.B],
@@ -97,7 +98,8 @@ def test_a_head_in_a_and_b_counts_as_b():
 
 def test_heads_without_the_least_effect_receive_nothing():
     found = discover(RunPairs(*planted_runs(3)), Criteria(fdr=NO_TEST), least_effect=0.1)
-    assert {group: stage.receivers for group, stage in found.stages.items()} == {
+    # Two heads of a group do the same: only rounding says which is first.
+    assert {group: tuple(sorted(stage.receivers)) for group, stage in found.stages.items()} == {
         Group.A: (),
         Group.B: planted.CIRCUIT[Group.A],
         Group.C: planted.CIRCUIT[Group.B],
