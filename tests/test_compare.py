@@ -36,7 +36,7 @@ def subjects():
     """The planted model, and one that has half lost a fetcher and its transmitter."""
     worse = planted.model().requires_grad_(False)
     worse.model.layers[3].self_attn.o_proj.weight[:, planted.D_HEAD * 3 :] = 0
-    worse.model.layers[2].self_attn.v_proj.weight[: planted.D_HEAD] *= 0.6
+    worse.model.layers[2].self_attn.v_proj.weight[: planted.D_HEAD] *= 0.75
     models = {"planted": planted.model(), "worse": worse}
     return [
         examine(loaded(name, model, planted.tokenizer()), 40, 3, 0)
@@ -173,3 +173,27 @@ def test_batches_change_nothing(subjects, comparison, monkeypatch):
     again = [examine(subject.loaded, 40, 3, 0) for subject in subjects]
     assert chunks(again[0].loaded.model, *again[0].prompts.input_ids.shape).size < 20
     assert compare(again, CIRCUIT, n_random=4) == comparison
+
+
+def test_faithfulness_to_a_model_at_chance_is_undefined(subjects):
+    """It answers a third of the prompts right, with three boxes: there is nothing to explain."""
+    guessing = planted.model().requires_grad_(False)
+    guessing.model.layers[2].self_attn.v_proj.weight[: planted.D_HEAD] *= 0.6
+    guessing.model.layers[3].self_attn.o_proj.weight[:, planted.D_HEAD * 3 :] = 0
+    subject = examine(loaded("guessing", guessing, planted.tokenizer()), 40, 3, 0)
+    found = compare([subjects[0], subject], CIRCUIT, n_random=2)
+    choices = [row.forced_choice for row in found.models]
+    assert [choice.is_above_chance for choice in choices] == [True, False]
+    assert found.models[1].model.value > 0.2, "a ratio could be computed"
+    assert math.isnan(found.models[1].faithfulness.value)
+    assert math.isnan(found.differences[0].faithfulness.value)
+    assert not math.isnan(found.models[0].faithfulness.value)
+    report = faithfulness_report(subject, CIRCUIT)
+    assert math.isnan(report.faithfulness.value)
+    assert report.forced_choice == choices[1]
+    objects = torch.tensor(subject.prompts.object_ids)
+    with torch.no_grad():
+        logits = guessing(torch.tensor(subject.prompts.input_ids)).logits[:, -1]
+    first = objects.gather(1, logits.gather(1, objects).argmax(1, keepdim=True))[:, 0]
+    assert choices[1].share == wilson(first.numpy() == subject.prompts.answer_ids)
+    assert choices[1].chance == 1 / 3
