@@ -17,8 +17,10 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensors_as_bytes
 from torch import Tensor
 
-from backend.files import write_atomically
+from backend.errors import UserError
+from backend.files import MB, read, write_atomically
 
+_MOST_MB = 4096
 _EVERY_S = 5.0
 """How much of a batch may be lost when the process is killed: seldom enough to cost nothing."""
 
@@ -85,8 +87,8 @@ def _read(kept_in: Path | None, batch: slice) -> Tensor | None:
     if kept_in is None:
         return None
     try:
-        return read_tensors(_file(kept_in, batch).read_bytes())["kept"]
-    except (OSError, SafetensorError, KeyError):
+        return read_tensors(read(_file(kept_in, batch), _MOST_MB * MB))["kept"]
+    except (UserError, SafetensorError, KeyError):
         return None
 
 
