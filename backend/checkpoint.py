@@ -68,9 +68,16 @@ def read_model(folder: Path, placement: Placement) -> tuple[nn.Module, str]:
             dtype=getattr(torch, placement.dtype.name),
             device_map="auto" if placement.device == SPREAD else {"": placement.device},
             attn_implementation="eager",
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     model.config.name_or_path = str(folder)
+    if mismatched := sorted(report["mismatched_keys"], key=str):
+        name, there, needed = mismatched[0]
+        raise UserError(
+            f"In {folder}, {name} is {_sizes(there)} and its config.json says {_sizes(needed)}. "
+            "Put the files there that belong together."
+        )
     if missing := sorted(report["missing_keys"]):
         raise UserError(
             f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}. Put all "
@@ -85,6 +92,11 @@ def _configuration(folder: Path, held: Mapping[str, Any]) -> Any:
     is_packed = any(name.endswith(_QUANTISED_WEIGHTS) for name in held)
     if is_packed or any(fields.get(name) for name in _QUANTISED):
         raise UserError(_quantised(folder, fields))
+    if not isinstance(about.get("model_type"), str):
+        raise UserError(
+            f"{folder / CONFIG} does not say what kind of model it is (model_type). Put the file "
+            "there as it was published."
+        )
     for name in _LAYERS:
         if isinstance(n_layers := fields.get(name), int) and n_layers > len(held):
             raise UserError(
@@ -167,6 +179,10 @@ def _without_a_place(folder: Path, model: Any, report: Mapping[str, Any]) -> str
         f"{len(unused)} weights of its files are of no part of the language model and are left "
         f"out, such as {unused[0]}."
     )
+
+
+def _sizes(shape: Iterable[int]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def _has_prefix(name: str, parts: set[str]) -> bool:

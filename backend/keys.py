@@ -8,7 +8,7 @@ from backend import catalogue, store
 from backend.errors import UserError
 from backend.requests import Request, method_name, models_of, renamed
 from backend.saved import plain
-from backend.shelf import fingerprint_of
+from backend.shelf import fingerprint_of, ran
 
 
 def identity(request: Request) -> str | None:
@@ -32,6 +32,11 @@ def marks_of(request: Request, patiently: bool) -> tuple[store.ModelMark, ...] |
             return None
         marks.append(store.ModelMark(name, catalogue.label(name), found))
     return tuple(marks)
+
+
+def ran_as(marks: Sequence[store.ModelMark]) -> bool:
+    """Whether those models that were loaded are what the marks say, whatever is on disk by now."""
+    return all(ran(mark.name) in (None, mark.fingerprint) for mark in marks)
 
 
 def key_of(request: Request, marks: Sequence[store.ModelMark]) -> str:

@@ -315,7 +315,9 @@ def _failed(name: str, error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     reason = " ".join(line.strip() for line in lines[:2] if line.strip())[:300]
     if is_out_of_memory(error):
-        reason = f"the memory is full ({reason})."
+        reason = f"the memory is full ({reason})"
+    if not reason.endswith("."):
+        reason += "."
     return (
         f"The model “{name}” cannot be loaded: {reason} Check that the folder holds config.json, "
         "model.safetensors and tokenizer.json that belong together, or choose another model."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from backend import catalogue, shelf, store
 from backend.circuit import Position
 from backend.jobs import Report
-from backend.keys import identity
+from backend.keys import key_of, marks_of, ran_as
 from backend.requests import (
     AccuracyRequest,
     CmapRequest,
@@ -257,9 +257,14 @@ def _edges(request: EdgesRequest, _: Finished, report: Report) -> Iterator[Any]:
 
 
 def _unfinished(request: Request, part: int = 0) -> Path | None:
-    """Where a part keeps what is finished of it; None while it is not known what the models are."""
-    key = identity(request)
-    return store.unfinished(key) / str(part) if key else None
+    """Where a part keeps what is finished of it; None while it is not known what the models are.
+
+    None as well when they are not what is on disk any more.
+    """
+    marks = marks_of(request, patiently=False)
+    if not marks or not ran_as(marks):
+        return None
+    return store.unfinished(key_of(request, marks)) / str(part)
 
 
 def _pair(

@@ -16,6 +16,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from backend.adapter_kinds import adapter_config
 from backend.errors import UserError
 from backend.files import LOCAL, MB, Absent, Unreadable, is_file, read_text, write_atomically
 from backend.model_files import (
@@ -161,8 +162,8 @@ def add(
     """Add a model under a plain name, and return it.
 
     Raises UserError for a name that is taken or not plain, for a source that is neither a folder
-    of a model nor a hub name, for an adapter that does not lead to its base, and when the file of
-    added models cannot be read or written.
+    of a model nor a hub name, for an adapter that does not lead to its base or is of a kind that
+    the engine cannot work with, and when the file of added models cannot be read or written.
     """
     if plain_name(name) in models():
         raise UserError(f"There is a model “{name}” already. Choose another name.")
@@ -174,6 +175,9 @@ def add(
         if isinstance(found := place(table[field]) if field in table else None, Path):
             table[field] = str(found)
     new = _read(name, table)
+    for folder in (new.source, new.adapter):
+        if isinstance(folder, Path) and is_adapter(folder):
+            adapter_config(folder)
     if isinstance(new.source, Path) and is_adapter(new.source) and not new.adapter:
         base_of(new.source)
     lines = [f"{field} = {json.dumps(text, ensure_ascii=False)}" for field, text in table.items()]

@@ -82,8 +82,17 @@ def is_current(model: LoadedModel) -> bool:
         return True
 
 
+def renew(names: Iterable[str]) -> None:
+    """Let go of those models that are not what is on disk any more, before work on them begins."""
+    for name in names:
+        model = _shelf.get(name)
+        if not model or not is_current(model):
+            unload(name)
+            _last_loaded.pop(name, None)
+
+
 def ran(name: str) -> Fingerprint | None:
-    """What a model was when it was last loaded in this process; None if it never was."""
+    """What a model was when it was last loaded, also if it was let go meanwhile; None if never."""
     return _last_loaded.get(name)
 
 

@@ -16,13 +16,15 @@ from typing import Any
 from backend import shelf, store
 from backend.errors import UserError
 from backend.jobs import Report
-from backend.keys import identity, key_of, marks_of
+from backend.keys import identity, key_of, marks_of, ran_as
 from backend.methods import METHODS, method_of, n_parts, title_of
 from backend.requests import Request, circuit_of, method_name, models_of
 from backend.results import Cmap, ComparedModel, Completeness, Edges, HeadMap, Minimality
 from backend.saved import plain, revived
 from backend.turns import turn
 
+Marks = tuple[store.ModelMark, ...] | None
+"""What the models of a request are; None while their files are not all here."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +53,9 @@ def run(request: Request, report: Report) -> Iterator[Any]:
 
 def _rest(request: Request, n_yielded: int, report: Report) -> Iterator[Any]:
     """The parts after the first few; others may have stored some more of them meanwhile."""
-    stored = find(request)
+    shelf.renew(models_of(request))
+    marks = marks_of(request, patiently=True)
+    stored = _found(request, marks)
     parts = stored.parts if stored else ()
     yield from parts[n_yielded:]
     before = stored.entry.header.seconds if stored else 0.0
@@ -59,7 +63,13 @@ def _rest(request: Request, n_yielded: int, report: Report) -> Iterator[Any]:
     if len(parts) < n_parts(request):
         for part in method_of(request).work(request, parts, report):
             parts = (*parts, part)
-            _keep(request, parts, before + monotonic() - started)
+            marks = marks or marks_of(request, patiently=True)
+            if not ran_as(marks or ()):
+                raise UserError(
+                    "A model was loaded anew, from other files or in other numbers, while it was "
+                    "measured. Start again."
+                )
+            _keep(request, marks, parts, before + monotonic() - started)
             yield part
 
 
@@ -68,7 +78,10 @@ def find(request: Request, patiently: bool = True) -> Stored | None:
 
     Unless asked `patiently`, None when gigabytes would have to be read to know.
     """
-    marks = marks_of(request, patiently)
+    return _found(request, marks_of(request, patiently))
+
+
+def _found(request: Request, marks: Marks) -> Stored | None:
     entry = store.find(key_of(request, marks)) if marks else None
     if not entry:
         return None
@@ -105,13 +118,14 @@ def as_data(request: Request, parts: tuple[Any, ...]) -> dict[str, Any]:
     stored = find(request)
     if stored and len(stored.parts) >= len(parts):
         return store.as_data(stored.entry.header, stored.entry.parts)
-    header = _header(request, 0.0)
+    marks = marks_of(request, patiently=True)
+    header = _header(request, marks, 0.0) if ran_as(marks or ()) else None
     return store.as_data(header, plain(parts)) if header else {"parts": plain(parts)}
 
 
-def _keep(request: Request, parts: tuple[Any, ...], seconds: float) -> None:
-    """Store the parts; a result that cannot be written is still a result."""
-    header = _header(request, seconds)
+def _keep(request: Request, marks: Marks, parts: tuple[Any, ...], seconds: float) -> None:
+    """Store the parts as what really ran; a result that cannot be written is still a result."""
+    header = _header(request, marks, seconds)
     if not header:
         _log.warning("The result is not kept: the files of its models are no longer all there.")
         return
@@ -123,8 +137,7 @@ def _keep(request: Request, parts: tuple[Any, ...], seconds: float) -> None:
         store.forget_unfinished(header.key)
 
 
-def _header(request: Request, seconds: float) -> store.Header | None:
-    marks = marks_of(request, patiently=True)
+def _header(request: Request, marks: Marks, seconds: float) -> store.Header | None:
     if not marks:
         return None
     key, name = key_of(request, marks), method_name(request)

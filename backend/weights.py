@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from backend.adapter_kinds import adapter_config
 from backend.errors import UserError
 from backend.files import is_file
 from backend.model_files import (
@@ -54,15 +55,17 @@ def folder_of(place: Path | str) -> Path:
     """The folder of a model's files, fetched from the hub if they are not on this machine.
 
     Raises UserError that says what to do: when there are none, when they may not be fetched, when
-    the hub cannot be reached, when they are damaged, and when there are no weights but in files
-    that are not read here.
+    the hub cannot be reached, when they are damaged, when there are no weights but in files that
+    are not read here, and for an adapter of a kind that the engine cannot work with.
     """
     folder = cached(place) or (_fetched(place) if isinstance(place, str) else place)
     if not is_folder(folder):
         raise UserError(
             f"The folder {folder} is not there. Put the model there, or change its place."
         )
-    if not is_adapter(folder):
+    if is_adapter(folder):
+        adapter_config(folder)
+    else:
         read_object(folder / CONFIG)
     missing = [path.name for path in weight_files(folder) if not is_file(path)]
     if missing and (_holds_pickles(folder) or _has_only_pickles(place)):

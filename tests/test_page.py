@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ def test_every_model_shows_its_own_numbers(model: str) -> None:
     assert shown["Circuit"] == f"{everything.correct.mean():.3f}"
     assert shown["Faithfulness"] == (f"{everything.correct.sum() / bench.whole.correct.sum():.3f}")
     assert shown["P(right answer)"] == f"{everything.probability.mean():.3f}"
+
+
+def test_a_model_whose_files_have_changed_is_shown_as_it_is_now(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(catalogue.BUNDLED / "base", tmp_path / "mine"))
+    bench_of(str(folder))
+    bench_of("chat")
+    test = page(model=str(folder))
+    before = figures(test)
+    shutil.copy(catalogue.BUNDLED / "chat" / "model.safetensors", folder)
+    test.run()
+    bench_of(str(folder))
+    assert figures(test.run()) == figures(page(model="chat")) != before
 
 
 @pytest.mark.parametrize("reading", list(Reading))
@@ -147,7 +160,7 @@ def test_a_damaged_model_gets_a_message_and_the_page_goes_on(tmp_path: Path) -> 
     jobs.job(setting, lambda report: iter([])).future.exception(60)
     test.run()
     assert not test.exception
-    assert "cannot be loaded" in test.error[0].value
+    assert "cannot be read" in test.error[0].value
     bench_of("base")
     test.session_state["model"] = "base"
     assert "Circuit" in figures(test.run())

@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from backend import catalogue, published, store, studies
 from backend.circuit import Group, Head
 from backend.cli import main
+from backend.keys import marks_of
 from backend.requests import (
     CmapRequest,
     ComparisonRequest,
@@ -67,7 +68,7 @@ def said(test: AppTest) -> str:
 
 def keep(request: Any, *parts: Any, date: str = "2026-01-01T12:00:00+00:00") -> None:
     """Store a result as if it had been measured on that day."""
-    header = studies._header(request, 1.0)
+    header = studies._header(request, marks_of(request, patiently=True), 1.0)
     assert header
     store.write(replace(header, date=date), plain(parts))
 

@@ -17,7 +17,7 @@ import pytest
 
 from backend import catalogue, fingerprints, shelf, store, studies
 from backend.circuit import Group, Head
-from backend.keys import identity
+from backend.keys import identity, marks_of
 from backend.methods import METHODS
 from backend.requests import (
     CmapRequest,
@@ -56,7 +56,7 @@ def parts() -> tuple[Any, ...]:
 
 
 def stored(parts: tuple[Any, ...], request: Request = REQUEST) -> Path:
-    studies._keep(request, parts, 12.0)
+    studies._keep(request, marks_of(request, patiently=True), parts, 12.0)
     key = identity(request)
     return store.RESULTS / f"{key}.json"
 
@@ -227,7 +227,7 @@ def test_a_damaged_file_is_moved_aside_and_computed_again(
 
 
 def test_parts_of_a_wrong_kind_are_moved_aside(parts: tuple[Any, ...]) -> None:
-    header = studies._header(REQUEST, 1.0)
+    header = studies._header(REQUEST, marks_of(REQUEST, patiently=True), 1.0)
     assert header
     foreign = replace(parts[0], figures=replace(parts[0].figures, name="other"))
     for wrong in ([{"figures": 3}], [3], plain([foreign])):
@@ -480,7 +480,7 @@ def test_a_cache_that_cannot_be_written_loses_nothing(
 def _write_often(folder: Path, n: int) -> None:
     store.RESULTS = folder
     request = replace(REQUEST, prompts=replace(PROMPTS, seed=7))
-    header = studies._header(request, 1.0)
+    header = studies._header(request, marks_of(request, patiently=True), 1.0)
     assert header
     for number in range(n):
         (folder / f"{header.key}.json").unlink(missing_ok=True)
