@@ -99,13 +99,12 @@ def remark(group: Group, stage: Stage, criteria: Criteria) -> str | None:
     """What must be known of a stage's scores and of what it keeps; None if nothing."""
     is_tested, said = criteria.fdr < NO_TEST, []
     if stage.is_saturated:
+        only = f"Only those below −{LEAST_EFFECT_WHEN_SATURATED:g} count. " if is_tested else ""
         said.append(
-            "This score is saturated: with nothing patched, the right answer has a probability of "
-            f"{stage.clean_probability:.4f}, which even heads that matter hardly change. Another "
-            "metric is needed, such as the logit difference."
+            "The score is saturated: the right answer has a probability of "
+            f"{stage.clean_probability:.4f} with nothing patched, and heads that matter may hardly "
+            f"change it. {only}Another metric is needed, such as the logit difference."
         )
-        if is_tested:
-            said.append(f"Only heads below −{LEAST_EFFECT_WHEN_SATURATED:g} count here.")
     if not criteria.kept(group, stage):
         said.append(
             f"No head is clear among the {stage.n_tried} that were tried (false discovery rate "

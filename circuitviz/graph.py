@@ -20,6 +20,7 @@ def circuit_graph(
     shape: ModelShape,
     scores: Mapping[NodeKey, float] | None = None,
     *,
+    evidence: Mapping[NodeKey, str] | None = None,
     attention_targets: Mapping[NodeKey, str] | None = None,
     extra: Iterable[NodeKey] = (),
     added: Iterable[NodeKey] = (),
@@ -35,6 +36,8 @@ def circuit_graph(
         The model's shape; heads outside it raise UserError.
     scores : mapping of (group, head) to float, optional
         Path-patching scores; a head without a finite one gets ``score=None``.
+    evidence : mapping of (group, head) to str, optional
+        How sure each score is, in words.
     attention_targets : mapping of (group, head) to str, optional
         What each head attends to, in words.
     extra : iterable of (group, head)
@@ -58,7 +61,8 @@ def circuit_graph(
     ['L1.0']
     """
     circuit.check(shape, "the model")
-    scores, targets, weights = scores or {}, attention_targets or {}, weights or {}
+    scores, weights = scores or {}, weights or {}
+    evidence, targets = evidence or {}, attention_targets or {}
     members = dict.fromkeys(circuit.members)
     outside = dict.fromkeys(key for key in extra if key not in members)
     graph: nx.DiGraph = nx.DiGraph()
@@ -69,6 +73,7 @@ def circuit_graph(
             group=group,
             head=head,
             score=_finite(scores.get(key)),
+            evidence=evidence.get(key),
             position=group.position,
             in_circuit=key in members,
             attends_to=targets.get(key),

@@ -47,7 +47,7 @@ def circuit_picture(
     words = words or {}
     keys = [node for node in graph if node != LOGITS]
     places = {key: place for place, key in enumerate(keys)} | {LOGITS: len(keys)}
-    strongest = _strongest_scores(graph, keys)
+    strongest = _strongest_score(graph, keys)
     nodes = [_node(graph, layout, key, places, strongest) for key in keys]
     data = {
         "title": _sentence(graph, keys, switchable),
@@ -101,7 +101,7 @@ def _node(
     layout: Layout,
     key: NodeKey,
     places: Mapping[NodeKey | str, int],
-    strongest: Mapping[Group, float],
+    strongest: float,
 ) -> dict[str, Any]:
     group, head = key
     attributes = graph.nodes[key]
@@ -114,31 +114,27 @@ def _node(
         "name": str(head),
         "x": round(x, 3),
         "y": round(y, 3),
-        "size": _size(score, strongest.get(group, 0.0)),
+        "size": _size(score, strongest),
         "inCircuit": attributes["in_circuit"],
         "spoken": _spoken(group, head, score, attributes["in_circuit"]),
         "score": score_text(score),
+        "evidence": attributes["evidence"],
         "attendsTo": attributes["attends_to"],
         "to": [places[target] for target in graph.successors(key)],
     }
 
 
 def _size(score: float | None, strongest: float) -> float:
-    """0 to 1; the square root makes the *area* of a node proportional to its score."""
+    """0 to 1, on one scale for all groups; the square root makes area proportional to score."""
     if score is None:
         return UNSCORED_SIZE
     return min(round(sqrt(abs(score) / strongest), 3), 1.0) if strongest else 0.0
 
 
-def _strongest_scores(graph: nx.DiGraph, keys: list[NodeKey]) -> dict[Group, float]:
-    # Scores of different groups are changes of different runs, so only a group's own compare.
+def _strongest_score(graph: nx.DiGraph, keys: list[NodeKey]) -> float:
     # Heads outside the circuit do not count: showing them must not shrink those inside.
-    strongest: dict[Group, float] = {}
-    for key in keys:
-        score = graph.nodes[key]["score"]
-        if score is not None and graph.nodes[key]["in_circuit"]:
-            strongest[key[0]] = max(strongest.get(key[0], 0.0), abs(score))
-    return strongest
+    inside = (graph.nodes[key] for key in keys if graph.nodes[key]["in_circuit"])
+    return max((abs(node["score"]) for node in inside if node["score"] is not None), default=0.0)
 
 
 def _spoken(group: Group, head: Head, score: float | None, in_circuit: bool) -> str:

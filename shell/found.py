@@ -26,7 +26,10 @@ def show_found(now: Progress) -> None:
     setting = now.plan.setting
     whole, suggestion = _choose(now)
     _show_saving(with_edges(smaller(whole), setting), suggestion)
-    show_examination(whole, smaller(whole), setting)
+    if whole.members:
+        show_examination(whole, smaller(whole), setting)
+    else:
+        st.info("A circuit without heads: there is nothing in it to examine.")
 
 
 def _choose(now: Progress) -> tuple[Circuit, str]:
@@ -34,7 +37,7 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
     selected = st.session_state["circuit"]
     if not now.is_complete:
         st.caption(
-            "What is found stands here when all four stages have run with the heads now kept. "
+            "What is found stands here when the stages have run with the heads now kept. "
             f"Until then this is “{unmarked(selected)}”, of the sidebar."
         )
         return catalogue.circuit(selected), _plain(f"{selected}-copy")

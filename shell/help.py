@@ -19,7 +19,16 @@ answer. D writes into the values (v) of C, C into the values of B, B into the qu
 **Score** (path patching, same section). How much the probability of the right answer changes,
 relative to the untouched run, when only this head's path to the next group comes from a
 counterfactual prompt; mean over prompts. Negative: the head helps. Bigger shapes have bigger
-scores; sizes compare within a group.
+scores, on one scale for all groups. **z** is the score in standard errors.
+
+**Which heads are found.** Of many heads that do nothing, some score below zero by luck. Discover
+keeps a head only if it is clear among all that were tried in its stage, at a false discovery rate
+that you choose (Benjamini and Hochberg 1995, on one-sided t tests over prompts), and then the
+strongest. A group without such a head stays empty, and the groups before it are not searched:
+there is nothing to feed. Where the model is sure of its answers (mean probability 0.99 or more),
+the score is saturated, and only heads below −0.05 count. The prompts are those that the model
+answers right: of a model that guesses, they are its lucky ones, and what made it lucky there can
+be clear without being a mechanism.
 
 **Knock out** (circuit evaluation, same section). The head's output is replaced by its mean over
 reference prompts, drawn independently of the prompts that are scored, with other objects, labels

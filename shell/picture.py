@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -14,6 +15,7 @@ from circuitviz.component import circuit_component, parse_message
 from circuitviz.graph import circuit_graph, outside_heads
 from circuitviz.layout import circuit_layout
 from circuitviz.picture import circuit_picture
+from circuitviz.tables import signed
 from shell import state
 from shell.edges import edge_weights, least_weight
 from shell.history import NodeKey, Switches
@@ -39,6 +41,7 @@ def show_picture(bench: Bench, circuit: Circuit, view: View, prompt: int) -> Non
         circuit,
         shape,
         scores_of(circuit, drawn),
+        evidence=evidence_of(circuit, drawn),
         attention_targets={key: _looks_at(bench, key) for key in drawn},
         extra=extra,
         added=view.switched if view.reading is Reading.circuit else (),
@@ -80,14 +83,33 @@ def _off_word(view: View) -> str:
 
 def scores_of(circuit: Circuit, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, float]:
     """The path-patching scores that came with the circuit, where they are of the right size."""
-    tables = circuit.provenance.get("scores", {})
-    scores = {}
+    return _figures(circuit, "scores", drawn)
+
+
+def evidence_of(circuit: Circuit, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, str]:
+    """How many standard errors the scores are from zero, where the circuit came with them."""
+    scores, errors = scores_of(circuit, drawn), _figures(circuit, "standard_errors", drawn)
+    n = circuit.provenance.get("n_prompts")
+    of = f", n = {n}" if type(n) is int else ""
+    return {
+        key: f"z {signed(scores[key] / error, 1)}{of}"
+        for key, error in errors.items()
+        if key in scores and error > 0
+    }
+
+
+def _figures(circuit: Circuit, table: str, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, float]:
+    """A figure of each head out of a table in the circuit's file, which may hold anything."""
+    tables = circuit.provenance.get(table, {})
+    found = {}
     for group, (layer, index) in drawn:
         try:
-            scores[group, Head(layer, index)] = float(tables[group.name][layer][index])
-        except (KeyError, IndexError, TypeError, ValueError):
+            figure = float(tables[group.name][layer][index])
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
             continue
-    return scores
+        if isfinite(figure):
+            found[group, Head(layer, index)] = figure
+    return found
 
 
 def _looks_at(bench: Bench, key: NodeKey) -> str:

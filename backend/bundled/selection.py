@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from backend.bundled.validation import VALIDATION_SEED
 from backend.circuit import Circuit, Group, Head, Site
@@ -93,8 +95,12 @@ def _provenance(
             "least_faithfulness": selection.least_faithfulness,
         },
         "receivers": {g.name: [[*h] for h in stage.receivers] for g, stage in found.stages.items()},
-        "scores": {
-            group.name: [[round(score, 5) for score in row] for row in stage.mean.tolist()]
-            for group, stage in found.stages.items()
+        "scores": {group.name: _rounded(stage.mean) for group, stage in found.stages.items()},
+        "standard_errors": {
+            group.name: _rounded(stage.standard_error) for group, stage in found.stages.items()
         },
     }
+
+
+def _rounded(table: NDArray[np.float64]) -> list[list[float]]:
+    return [[round(figure, 5) for figure in row] for row in table.tolist()]

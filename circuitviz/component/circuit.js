@@ -117,11 +117,12 @@ class CircuitView {
   paintSwitch(column, button, text) {
     const members = this.membersOf(column.group);
     const count = members.filter((i) => this.isOn(i)).length;
-    const state = count === members.length ? "true" : count === 0 ? "false" : "mixed";
+    const state = count === 0 ? "false" : count === members.length ? "true" : "mixed";
     button.disabled = !members.length;
     button.setAttribute("aria-pressed", state);
     button.setAttribute("aria-label", `Group ${column.group}, ${column.name}: ${count} of ${members.length} heads on`);
-    text.textContent = { true: `${column.group} on`, false: `${column.group} off`, mixed: `${column.group} ${count}/${members.length}` }[state];
+    const off = members.length ? "off" : "has no heads";
+    text.textContent = { true: `${column.group} on`, false: `${column.group} ${off}`, mixed: `${column.group} ${count}/${members.length}` }[state];
   }
 
   /** Lay out in pixels for the room there is. */
@@ -177,6 +178,7 @@ class CircuitView {
     make("b", {}, title, node.name);
     make("span", {}, title, node.inCircuit ? column.name : "outside the circuit");
     make("div", {}, tip, `score ${node.score}`);
+    if (node.evidence) make("div", {}, tip, node.evidence);
     if (node.attendsTo) make("div", {}, tip, `attends to ${node.attendsTo}`);
     for (const [words, end, other] of [["most from", "target", "source"], ["most into", "source", "target"]]) {
       const strongest = this.data.measured.findLast((edge) => edge[end] === i);

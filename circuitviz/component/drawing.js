@@ -146,7 +146,7 @@ function buildLegend(data, parent) {
     make("span", {}, item, text);
     return svg;
   };
-  const scale = entry("weak – strong score in its group");
+  const scale = entry("weak – strong score, one scale for all groups");
   [[6, 3], [18, 5.5], [35, 8.5]].forEach(([cx, r]) => make("circle", { cx, cy: 11, r, class: "sample" }, scale));
   const value = entry("read as value (v)");
   make("path", { d: "M2,11H34", class: "sample-line" }, value);

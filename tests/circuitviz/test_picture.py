@@ -34,14 +34,30 @@ def test_the_data_is_plain_json_and_holds_every_edge(drawn: tuple[Circuit, Model
     assert sum(len(node["to"]) for node in data["nodes"]) == graph.number_of_edges()
 
 
-def test_the_strongest_head_of_each_group_is_largest() -> None:
+def test_sizes_compare_across_groups() -> None:
     circuit = tiny_circuit()
-    scores = {key: -(10.0 ** -READING_ORDER.index(key[0])) for key in circuit.members}
-    first = {group: circuit.heads(group)[0] for group in Group}
-    scores |= {(group, head): 4 * scores[group, head] for group, head in first.items()}
+    scores = {key: -(4.0 ** -READING_ORDER.index(key[0])) for key in circuit.members}
     sizes = {node["id"]: node["size"] for node in picture_of(circuit, TINY, scores).data["nodes"]}
     for key in circuit.members:
-        assert sizes[node_id(key)] == (1.0 if key[1] == first[key[0]] else 0.5)
+        assert sizes[node_id(key)] == 2.0 ** -READING_ORDER.index(key[0])
+
+
+def test_a_head_outside_does_not_shrink_those_inside() -> None:
+    circuit, (outside, *_) = tiny_circuit(), outside_heads(tiny_circuit(), TINY)
+    scores = dict.fromkeys(circuit.members, -0.1) | {outside: -0.9}
+    graph = circuit_graph(circuit, TINY, scores, extra=[outside])
+    data = circuit_picture(graph, circuit_layout(graph, TINY)).data
+    assert {node["size"] for node in data["nodes"]} == {1.0}
+
+
+def test_how_sure_a_score_is_goes_with_it() -> None:
+    circuit = tiny_circuit()
+    key, other = circuit.members[:2]
+    graph = circuit_graph(circuit, TINY, {key: -0.4}, evidence={key: "z −7.1, n = 100"})
+    nodes = circuit_picture(graph, circuit_layout(graph, TINY)).data["nodes"]
+    said = {node["id"]: node["evidence"] for node in nodes}
+    assert said[node_id(key)] == "z −7.1, n = 100"
+    assert said[node_id(other)] is None
 
 
 def test_columns_carry_the_prompts_own_words() -> None:
