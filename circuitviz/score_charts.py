@@ -51,7 +51,7 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) 
 
     ``scores`` has a row per head: ``layer``, ``head``, ``name``, ``score``, ``kept`` and, where
     they are known, ``standard_error``, the number of prompts ``n`` and whether the score is
-    ``clear``. A chart of scores that are old or say little is ``faded``; if it is ``named``, the
+    ``clear``. A chart of scores that are old or noise is ``faded``; if it is ``named``, the
     strongest heads have their names.
     """
     shown = scores.copy()
@@ -90,7 +90,7 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) 
             interpolate="rgb",
         ),
         legend=alt.Legend(
-            title=None, format="+.2f", labelFontSize=13, gradientThickness=10, tickCount=5
+            title=None, format="+.2~g", labelFontSize=13, gradientThickness=10, tickCount=5
         ),
     )
     squares = cells.mark_rect(cornerRadius=2, opacity=0.4 if faded else 1).encode(color=colour)

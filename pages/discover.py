@@ -17,8 +17,8 @@ from shell.stages import SCORE, show_controls, show_run_all, show_stages  # noqa
 from shell.words import unmarked  # noqa: E402
 
 discovery.set_defaults()
-with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-    st.markdown("#### Discover: find a circuit by path patching", help=SCORE, width="stretch")
+with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    st.markdown("#### Find a circuit by path patching", help=SCORE, width="stretch")
     show_controls()
     now = discovery.progress(discovery.plan())
     show_run_all(now)

@@ -37,7 +37,7 @@ def show_controls() -> None:
         step=50,
         key="discover_n",
         persist_state="session",
-        width=170,
+        width=165,
         help="Prompts that the model answers right: the first of this seed. The paper used 300.",
     )
     st.segmented_control(
@@ -53,11 +53,11 @@ def show_controls() -> None:
         "False discovery rate",
         min_value=0.001,
         max_value=NO_TEST,
-        step=0.05,
+        step=0.01,
         format="%g",
         key="discover_fdr",
         persist_state="session",
-        width=170,
+        width=165,
         help="Heads are kept only if they are clear among all that were tried: of those that are, "
         "at most this share may be so by luck (Benjamini–Hochberg, on one-sided t tests over "
         "prompts of what heads are ranked by). At 1, every head with a negative score counts.",
@@ -125,9 +125,11 @@ def _show_stage(now: Progress, group: Group) -> None:
     )
     st.caption(f"{stale}{_into(group, stage.receivers)} {_kept_words(now, group)}")
     if remarked := remark(group, stage, now.plan.criteria):
-        st.warning(remarked)
+        st.caption(f":orange-badge[Note] {remarked}")
     st.altair_chart(
-        score_map(stage_frame(now.plan, stage, group), faded=is_stale or stage.is_saturated),
+        score_map(
+            stage_frame(now.plan, stage, group), faded=is_stale or not _kept(now, stage, group)
+        ),
         width="stretch",
         key=f"discover_map_{group.name}",
     )

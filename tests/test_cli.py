@@ -111,6 +111,33 @@ def test_an_undefined_figure_is_null(capsys: pytest.CaptureFixture[str], folder:
     assert result["parts"][0]["faithfulness"]["value"] is None
 
 
+def test_discover_in_a_model_that_guesses_finds_nothing_and_says_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    planted.guessing().save_pretrained(tmp_path)
+    planted.tokenizer().save_pretrained(tmp_path)
+    asked = "discover", str(tmp_path), "--prompts", "20", "--boxes", "2"
+    code, result, err = run(capsys, *asked)
+    assert code == 0
+    assert not any(result["groups"].values())
+    assert [each["header"]["request"]["group"] for each in result["results"]] == ["A"]
+    assert "No head is clear among the 12 that were tried" in err
+    assert err.count("Not run: A keeps no head") == len("BCD")
+    code, result, err = run(capsys, *asked, "--fdr", "1")
+    assert code == 0
+    assert result["provenance"]["false_discovery_rate"] == 1
+    assert result["groups"]["A"]
+    (strongest, *_) = result["provenance"]["heads"]["A"]
+    assert f"{Head(*strongest['head'])} {strongest['score']:+.4f} (z {strongest['z']:+.1f})" in err
+
+
+@pytest.mark.parametrize("rate", ["0", "1.5", "nan", "x"])
+def test_an_odd_false_discovery_rate_is_told(capsys: pytest.CaptureFixture[str], rate: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["discover", "base", "--fdr", rate])
+    assert f"“{rate}” is not a rate" in capsys.readouterr().err
+
+
 def test_discover_finds_and_saves_the_planted_circuit(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

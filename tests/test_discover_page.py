@@ -18,15 +18,17 @@ from backend.cli import main
 from backend.compare import examine
 from backend.completeness import completeness
 from backend.minimality import minimality
-from backend.results import DEFAULT_SIZES, NO_TEST, Criteria
+from backend.results import DEFAULT_FDR, DEFAULT_SIZES, NO_TEST, Criteria
 from backend.setting import Setting
 from backend.shelf import load
 from backend.stages import found_circuit, run_stages
 from shell import discovery
 from shell.discovery import Plan
 from shell.edges import edge_weights
+from shell.found import _plain
 from shell.history import History, Switches
 from shell.stages import stage_frame
+from tests import planted
 
 APP = Path(__file__).parent.parent / "app.py"
 N = 10
@@ -45,6 +47,7 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def page(**values: Any) -> AppTest:
     test = AppTest.from_file(str(APP), default_timeout=60)
     test.query_params.update({"n": str(SHOWN), "model": values.pop("model", "base")})
+    test.query_params["boxes"] = str(values.pop("boxes", 7))
     for key, value in ({"discover_n": N, "discover_fdr": NO_TEST} | values).items():
         test.session_state[key.replace("base_found", "base-found")] = value
     return rerun(test.switch_page("pages/discover.py"))
@@ -216,6 +219,40 @@ def test_the_found_circuit_opens_in_the_circuit_page() -> None:
     assert test.session_state["circuit"] == "opened"
     assert test.session_state["history"] == History()
     assert "Faithfulness" in [metric.label for metric in test.metric]
+
+
+def test_a_model_that_guesses_gets_a_sentence_and_an_empty_circuit(tmp_path: Path) -> None:
+    folder = tmp_path / "guessing"
+    planted.guessing().save_pretrained(folder)
+    planted.tokenizer().save_pretrained(folder)
+    guesses = Setting(str(folder), 20, 2, 0)
+    suggested = _plain(f"{guesses.model}-found")
+    test = page(model=guesses.model, boxes=2, discover_n=20, discover_fdr=DEFAULT_FDR)
+    finish(press(test, "Run all four stages"), guesses)
+    said = [caption.value for caption in test.caption]
+    assert sum("No head is clear among the 12 that were tried" in text for text in said) == 1
+    assert sum("Not run: A keeps no head" in text for text in said) == len("BCD")
+    assert "Nothing is left to run" in labels(test)
+    assert len(charts(test)) == 1
+    assert "nothing in it to examine" in test.info[0].value
+    test.session_state[f"name_for_{suggested}"] = "empty"
+    shown = replace(guesses, n=SHOWN)
+    jobs.job(shown, lambda report: iter([prepare(shown, report)])).future.result(120)
+    press(test, "Open in the Circuit page")
+    assert not catalogue.circuit("empty").members
+    assert "Faithfulness" in [metric.label for metric in test.metric]
+
+
+def test_heads_that_are_not_clear_are_neither_kept_nor_framed() -> None:
+    test = run_all(page(discover_fdr=DEFAULT_FDR))
+    (stage, *_), criteria = stages(test), Criteria()
+    assert len(criteria.kept(Group.A, stage)) < len(CRITERIA.kept(Group.A, stage))
+    framed = [
+        row.name
+        for row in stage_frame(Plan(SETTING, criteria), stage, Group.A).itertuples()
+        if row.kept
+    ]
+    assert {*framed} == {*map(str, criteria.kept(Group.A, stage))}
 
 
 def ask(test: AppTest, label: str) -> Any:

@@ -40,11 +40,14 @@ def test_every_possible_edge_is_there(drawn: tuple[Circuit, ModelShape]) -> None
 def test_nodes_carry_what_is_known_of_them() -> None:
     circuit = tiny_circuit()
     key = circuit.members[0]
-    graph = circuit_graph(circuit, TINY, {key: -0.5}, attention_targets={key: "itself"})
+    graph = circuit_graph(
+        circuit, TINY, {key: -0.5}, evidence={key: "z −7.1"}, attention_targets={key: "itself"}
+    )
     assert graph.nodes[key] == {
         "group": key[0],
         "head": key[1],
         "score": -0.5,
+        "evidence": "z −7.1",
         "position": key[0].position,
         "in_circuit": True,
         "attends_to": "itself",
