@@ -21,6 +21,7 @@ from backend.errors import UserError
 from backend.figures import figures
 from backend.files import Absent, obstacle, shown
 from backend.jobs import Report
+from backend.pace import Pace
 from backend.placement import AUTO, Dtype, Placement
 from backend.requests import CmapRequest, Prompts, Request, circuit_of, models_of
 from backend.tasks import MAX_BOXES, MAX_PROMPTS, MAX_SEED, MIN_BOXES
@@ -226,15 +227,15 @@ def say(text: str) -> None:
 
 def progress() -> Report:
     """A report on standard error: one line that changes on a screen, few lines in a file."""
-    started, first, told = monotonic(), -1.0, ("", -1.0)
+    started, pace, told = monotonic(), Pace(), ("", -1.0)
 
     def report(stage: str, share: float) -> None:
-        nonlocal first, told
-        first = share if first < 0 else first
-        seconds = monotonic() - started
-        left = seconds * (1 - share) / (share - first) if share - first > 0.02 else None
+        nonlocal pace, told
+        now = monotonic()
+        pace = pace.told(share, now)
+        share, left = pace.share, pace.seconds_left(now)
         estimate = "" if left is None else f", about {left:.0f} s to go"
-        line = f"{stage}: {share:.0%}, {seconds:.0f} s so far{estimate}"
+        line = f"{stage}: {share:.0%}, {now - started:.0f} s so far{estimate}"
         if sys.stderr.isatty():
             end = "\n" if share >= 1 else ""
             print(f"\r{line:<78}", end=end, file=sys.stderr, flush=True)

@@ -23,6 +23,7 @@ from traceback import format_exception
 from typing import Any
 
 from backend.errors import UserError
+from backend.pace import Pace
 from backend.placement import CPU
 from backend.tidying import tidy_up
 from backend.urgency import hold, look_again, urgent
@@ -100,7 +101,7 @@ class Job:
     kind: Kind = LONG
     devices: frozenset[str] | None = None
     stage: str = "Starting"
-    share: float = 0.0
+    pace: Pace = field(default_factory=Pace)
     parts: list[Any] = field(default_factory=list)
     future: Future[list[Any]] = field(default_factory=Future)
     number: int = field(default_factory=_number.__next__)
@@ -111,7 +112,7 @@ class Job:
     def report(self, stage: str, share: float) -> None:
         """Say what comes next; the place where a cancelled job stops and a long one holds."""
         self._stop_if_cancelled()
-        self.stage, self.share = stage, share
+        self.stage, self.pace = stage, self.pace.told(share, monotonic())
         if not self.kind.is_urgent:
             hold(lambda: self._is_cancelled)
             self._stop_if_cancelled()
@@ -134,9 +135,14 @@ class Job:
         return (self._ended or monotonic()) - self._started
 
     @property
+    def share(self) -> float:
+        """How much of it is done."""
+        return self.pace.share
+
+    @property
     def seconds_left(self) -> float | None:
-        """An estimate from the share that is done; None while that says too little."""
-        return seconds_left(self.seconds, self.share)
+        """An estimate from how fast it goes; None while that says too little."""
+        return self.pace.seconds_left(monotonic())
 
     def cancel(self) -> None:
         """End at once if it is queued, else at the next report."""
@@ -183,11 +189,6 @@ class Job:
         return None
 
 
-def seconds_left(seconds: float, share: float) -> float | None:
-    """What is left of work that has done a share in some seconds; None while that says little."""
-    return None if share < 0.05 else seconds * (1 - share) / share
-
-
 def job(
     key: Hashable,
     work: Work,
@@ -212,7 +213,7 @@ def job(
 
 def finished(parts: Iterable[Any]) -> Job:
     """A job whose result is there already, out of a file."""
-    ready = Job(stage="Read from a file", share=1.0, parts=list(parts))
+    ready = Job(stage="Read from a file", pace=Pace(share=1.0), parts=list(parts))
     ready.future.set_result(ready.parts)
     return ready
 

@@ -5,6 +5,7 @@ Importing this module imports no torch: the works do when they begin.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,13 +103,15 @@ def joined(request: ComparisonRequest, parts: Sequence[ComparedModel]) -> Compar
 
 
 def _accuracies(request: AccuracyRequest, done: Finished, report: Report) -> Iterator[Any]:
-    for name, start, _ in _each_model(request, done, report):
-        report(f"Asking {catalogue.label(name)}", start)
+    for name, start, end in _each_model(request, done, report):
         from backend.reports import accuracy_report
         from backend.shelf import load
 
-        prompts = request.prompts
-        yield accuracy_report(load(name), prompts.n, prompts.boxes, prompts.seed)
+        prompts, told = (
+            request.prompts,
+            _told(report, f"Asking {catalogue.label(name)}", start, end),
+        )
+        yield accuracy_report(load(name), prompts.n, prompts.boxes, prompts.seed, told)
 
 
 def _faithfulness(request: FaithfulnessRequest, done: Finished, report: Report) -> Iterator[Any]:
@@ -125,11 +128,11 @@ def _each_model(
     report: Report,
 ) -> Iterator[tuple[str, float, float]]:
     """The models that are not done, each with the stretch of the whole work that it takes."""
-    report("Starting the engine", max(0.01, len(done) / len(request.models)))
+    _start(report, len(done) / len(request.models))
     for place, name in enumerate(request.models):
         if place >= len(done):
             start, end = (step / len(request.models) for step in (place, place + 1))
-            report(f"Loading {catalogue.label(name)}", max(start, 0.02))
+            report(f"Loading {catalogue.label(name)}", start)
             yield name, start, end
 
 
@@ -175,7 +178,7 @@ def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> I
 
 def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterator[Any]:
     total = n_parts(request)
-    report("Starting the engine", max(0.01, len(done) / total))
+    _start(report, len(done) / total)
     from backend import cmap
 
     source, target = _pair(request, report, max(0.03, len(done) / total))
@@ -215,14 +218,14 @@ def _transplanted_set(request: SetRequest, _: Finished, report: Report) -> Itera
 
 
 def _stage(request: StageRequest, _: Finished, report: Report) -> Iterator[Any]:
-    report("Starting the engine", 0.02)
+    _start(report)
     from backend.stage_runs import stage
 
     yield stage(request, report, _unfinished(request))
 
 
 def _minimality(request: MinimalityRequest, _: Finished, report: Report) -> Iterator[Any]:
-    report("Starting the engine", 0.02)
+    _start(report)
     from backend.minimality import minimality
 
     told = _told(report, "Removing heads", 0.1, 1)
@@ -232,7 +235,7 @@ def _minimality(request: MinimalityRequest, _: Finished, report: Report) -> Iter
 
 
 def _completeness(request: CompletenessRequest, _: Finished, report: Report) -> Iterator[Any]:
-    report("Starting the engine", 0.02)
+    _start(report)
     from backend.completeness import completeness
 
     told = _told(report, "Removing sets of heads", 0.1, 1)
@@ -284,6 +287,12 @@ def _subject(model: str, prompts: Prompts) -> Subject:
 def _share_tokenizer(*models: str) -> bool:
     found = [shelf.fingerprint_of(name) for name in models]
     return None not in found and len({each.tokenizer for each in found if each}) == 1
+
+
+def _start(report: Report, share: float = 0.0) -> None:
+    """Say that what comes next takes seconds, if it does: the first import of torch."""
+    if "torch" not in sys.modules:
+        report("Starting the engine", share)
 
 
 def _told(report: Report, stage: str, start: float, end: float) -> Progress:

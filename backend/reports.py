@@ -18,7 +18,7 @@ from backend.path_patching import Progress
 from backend.results import AccuracyReport, FaithfulnessReport, ForcedChoice, WrongAnswer
 from backend.runtime import at_work
 from backend.statistics import mean_estimate, mean_share, median_estimate, wilson
-from backend.subject import Subject, silent
+from backend.subject import Subject, silent, stretches
 from backend.tasks import PromptSet, sample_prompts, select
 from backend.vital import input_ids
 
@@ -26,17 +26,26 @@ _N_INSTEAD = 5
 
 
 @torch.no_grad()
-def whole_answers(loaded: LoadedModel, prompts: PromptSet) -> Answers:
-    """The answers of the untouched model."""
+def whole_answers(loaded: LoadedModel, prompts: PromptSet, progress: Progress = silent) -> Answers:
+    """The answers of the untouched model; `progress` counts prompts."""
     ids = input_ids(loaded.model, prompts)
     batches = prompt_batches(loaded.model, *ids.shape)
+
+    def of_batch(rows: slice) -> torch.Tensor:
+        progress(rows.start, len(prompts))
+        return last_logits(loaded.model, ids[rows])
+
     with at_work(loaded.runtime), memory_errors_explained(loaded.model, batches[0].stop):
-        return read_answers((last_logits(loaded.model, ids[rows]) for rows in batches), prompts)
+        answers = read_answers(map(of_batch, batches), prompts)
+    progress(len(prompts), len(prompts))
+    return answers
 
 
-def accuracy_report(loaded: LoadedModel, n: int, boxes: int, seed: int) -> AccuracyReport:
+def accuracy_report(
+    loaded: LoadedModel, n: int, boxes: int, seed: int, progress: Progress = silent
+) -> AccuracyReport:
     """Accuracy, mean probability and median rank of the right answer, mean logit difference."""
-    answers = whole_answers(loaded, sample_prompts(loaded.tokenizer, n, boxes, seed))
+    answers = whole_answers(loaded, sample_prompts(loaded.tokenizer, n, boxes, seed), progress)
     said = answers.top_ids[:, 0]
     wrong = Counter(said[~answers.correct].tolist()).most_common(_N_INSTEAD)
     return AccuracyReport(
@@ -58,11 +67,16 @@ def faithfulness_report(
     Raises UserError when the circuit has heads that the model does not have.
     """
     circuit.check(subject.loaded.shape, subject.loaded.name)
-    (alone,) = subject.alone([circuit.sites], progress)
+    runs = subject.n_reference, *[len(subject.prompts)] * 3
+    means, circuit_alone, whole_model, beside_guessing = stretches(progress, runs)
+    subject.average(means)
+    (alone,) = subject.alone([circuit.sites], circuit_alone)
+    (whole,) = subject.without([()], whole_model)
+    subject.choose(beside_guessing)
     return FaithfulnessReport(
-        wilson(subject.whole),
+        wilson(whole),
         wilson(alone),
-        faithfulness(alone, subject.whole, subject.choice),
+        faithfulness(alone, whole, subject.choice),
         subject.n_reference,
         subject.choice,
     )

@@ -29,11 +29,18 @@ def stage(request: StageRequest, report: Report, kept_in: Path | None) -> Stage:
     Scores of finished batches of prompts are kept in a folder, if there is one, and taken from
     there. Raises UserError when the model cannot be loaded or answers too few prompts right.
     """
-    pairs, choice = _prepared(request.model, request.prompts, report)
+    prepared = 0.0  # the runs may be there, from an earlier stage
+
+    def preparing(what: str, share: float) -> None:
+        nonlocal prepared
+        prepared = share
+        report(what, share)
+
+    pairs, choice = _prepared(request.model, request.prompts, preparing)
     name = f"Stage {request.group.name}, {request.group.value}"
 
     def steps(done: int, total: int) -> None:
-        report(name, _PREPARED + (1 - _PREPARED) * done / total)
+        report(name, prepared + (1 - prepared) * done / total)
 
     with at_work(load(request.model).runtime):
         scores = scores_of(pairs, request.group, request.receivers, steps, kept_in=kept_in)

@@ -12,8 +12,9 @@ from backend.requests import Prompts, StageRequest
 from backend.results import LEAST_EFFECT_WHEN_SATURATED, NO_TEST, Criteria, Discovery, Stage
 from backend.setting import Setting
 
-_COSTS = {Group.A: 1, Group.B: 1, Group.C: 2, Group.D: 4}
-"""Roughly how long the stages take, relative to each other: earlier tokens have more after them."""
+_COSTS = {Group.A: 3, Group.B: 1, Group.C: 3, Group.D: 20}
+"""How long the stages take, relative to each other, as measured in the bundled base: every layer
+sends in A, and earlier tokens have more after them, which run again."""
 
 
 def run_stages(

@@ -43,6 +43,12 @@ def between(progress: Progress, start: float, end: float) -> Progress:
     return lambda done, total: progress(round(1000 * (start + (end - start) * done / total)), 1000)
 
 
+def stretches(progress: Progress, costs: Sequence[int]) -> list[Progress]:
+    """The progress of each part of the work, one after the other, by what they cost."""
+    ends = [sum(costs[: place + 1]) / sum(costs) for place in range(len(costs))]
+    return [between(progress, *each) for each in zip([0.0, *ends], ends, strict=False)]
+
+
 class Batch:
     """Some prompts of a subject, and what their interventions start from, made when needed."""
 
@@ -100,8 +106,16 @@ class Subject:
     @cached_property
     def means(self) -> Tensor:
         """Head outputs averaged over the reference: [n_layers, seq, n_heads, d_head]."""
+        return self._averaged(silent)
+
+    def average(self, progress: Progress) -> None:
+        """Make the means now, unless they are there; `progress` counts reference prompts."""
+        if "means" not in self.__dict__:
+            self.means = self._averaged(progress)
+
+    def _averaged(self, progress: Progress) -> Tensor:
         with at_work(self.loaded.runtime):
-            return mean_head_outputs(self.loaded.model, self._reference)
+            return mean_head_outputs(self.loaded.model, self._reference, progress)
 
     def run_by(self, loaded: LoadedModel) -> Subject:
         """The same prompts in another model, whose knocked-out heads take the means of this one."""
@@ -117,12 +131,19 @@ class Subject:
     @cached_property
     def forced(self) -> Right:
         """Where the untouched model puts the right object ahead of the other boxes': [n]."""
+        return self._forced(silent)
 
+    def choose(self, progress: Progress) -> None:
+        """Find out now how the model does beside guessing, unless that is known."""
+        if "forced" not in self.__dict__:
+            self.forced = self._forced(progress)
+
+    def _forced(self, progress: Progress) -> Right:
         def ask(batch: Batch, _: Questions) -> Iterator[Tensor]:
             answers = read_answers([clean_logits(batch.clean)], batch.prompts)
             yield torch.from_numpy(answers.forced)[None]
 
-        return self.answered([()], ask)[0]
+        return self.answered([()], ask, progress)[0]
 
     @property
     def choice(self) -> ForcedChoice:

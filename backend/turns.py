@@ -24,7 +24,7 @@ from backend import urgency
 from backend.devices import lasting_name
 from backend.errors import UserError
 from backend.files import MB, read_json, write_atomically
-from backend.jobs import Cancelled, Report, seconds_left
+from backend.jobs import Cancelled, Report
 from backend.saved import plain, revived
 
 _ID = re.compile("[0-9a-f]{32}")
@@ -50,7 +50,7 @@ class Notice:
     @property
     def seconds_left(self) -> float | None:
         """An estimate from the share that is done; None while that says too little."""
-        return seconds_left(self.seconds, self.share)
+        return None if self.share < 0.05 else self.seconds * (1 - self.share) / self.share
 
 
 @contextmanager
@@ -125,10 +125,11 @@ def _take(place: Path, report: Report, held: ExitStack) -> None:
 
 def _told(notice: Notice, places: Collection[Path], report: Report) -> Report:
     """The report, which keeps the notice up to date and hears when the work is to stop."""
-    started, last = monotonic(), float("-inf")
+    started, last, furthest = monotonic(), float("-inf"), 0.0
 
     def tell(stage: str, share: float) -> None:
-        nonlocal last
+        nonlocal last, furthest
+        furthest = max(furthest, share)
         report(stage, share)
         urgency.hold_for_others()
         if monotonic() - last < _TELL_S:
@@ -137,7 +138,7 @@ def _told(notice: Notice, places: Collection[Path], report: Report) -> Report:
         if _wish(notice).exists():
             _wish(notice).unlink(missing_ok=True)
             raise Cancelled
-        now = replace(notice, stage=stage, share=share, seconds=last - started)
+        now = replace(notice, stage=stage, share=furthest, seconds=last - started)
         with suppress(OSError):  # others then see an older notice
             for place in places:
                 write_atomically(place, json.dumps(plain(now)))

@@ -6,7 +6,7 @@ tokens in the order of `VITAL`: the order in which they stand in the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
@@ -74,14 +74,23 @@ def vital_head_outputs(model: nn.Module, prompts: PromptSet) -> Tensor:
 
 
 @torch.no_grad()
-def mean_head_outputs(model: nn.Module, reference: PromptSet) -> Tensor:
+def mean_head_outputs(
+    model: nn.Module,
+    reference: PromptSet,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
     """Head outputs averaged over reference prompts, per token: [n_layers, seq, n_heads, d_head].
 
-    A head is knocked out by giving it this value (Prakash et al., circuit evaluation).
+    A head is knocked out by giving it this value (Prakash et al., circuit evaluation). `progress`
+    counts prompts.
     """
     ids = input_ids(model, reference)
-    batches = prompt_batches(model, *ids.shape)
-    outputs = (check_finite(record_head_outputs(model, ids[rows]), prompts=1) for rows in batches)
+
+    def of_batch(rows: slice) -> Tensor:
+        progress(rows.start, len(reference))
+        return check_finite(record_head_outputs(model, ids[rows]), prompts=1)
+
+    outputs = map(of_batch, prompt_batches(model, *ids.shape))
     # Small numbers are not added up in their own dtype.
     total = sum(
         some.sum(1, dtype=torch.promote_types(some.dtype, torch.float32)) for some in outputs

@@ -1,0 +1,73 @@
+"""Long work says how far it is, within each model, from the first prompts to the last."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from backend import catalogue
+from backend.circuit import Group
+from backend.compare import examine
+from backend.reports import accuracy_report, faithfulness_report
+from backend.requests import AccuracyRequest, FaithfulnessRequest, Prompts, heads_of
+from backend.results import Criteria
+from backend.setting import Setting
+from backend.shelf import load
+from backend.stages import run_stages
+from backend.studies import run
+
+CIRCUIT = catalogue.circuit("base")
+PROMPTS = Prompts(40, 3, 0)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CIRCUIT_EXPLORER_CHUNK", "8")
+
+
+def test_accuracy_counts_prompts() -> None:
+    told: list[tuple[int, int]] = []
+    accuracy_report(load("base"), 40, 3, 0, lambda *step: told.append(step))
+    assert told == [(done, 40) for done in range(0, 41, 8)]
+
+
+def test_faithfulness_counts_reference_prompts_circuit_and_model() -> None:
+    shares: list[float] = []
+    subject = examine(load("base"), 40, 3, 0)
+    faithfulness_report(subject, CIRCUIT, lambda done, total: shares.append(done / total))
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    n_steps = subject.n_reference / 8 + 3 * 40 / 8
+    assert len(shares) >= n_steps - 1
+    assert max(after - before for before, after in pairwise(shares)) < 0.05
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        AccuracyRequest(("base", "chat"), PROMPTS),
+        FaithfulnessRequest(("base", "chat"), heads_of(CIRCUIT), PROMPTS),
+    ],
+)
+def test_commands_hear_of_it_without_a_step_back(
+    request_: AccuracyRequest | FaithfulnessRequest,
+) -> None:
+    shares: list[float] = []
+    assert len([*run(request_, lambda stage, share: shares.append(share))]) == 2
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert max(after - before for before, after in pairwise(shares)) < 0.12
+
+
+def test_discovery_is_one_stretch_of_work() -> None:
+    told: list[tuple[str, float]] = []
+    load("base")
+    setting = Setting("base", 10, 3, 0)
+    criteria = Criteria(dict.fromkeys(Group, 4), fdr=1)
+    stages = [*run_stages(setting, criteria, (), Group.D, lambda *step: told.append(step))]
+    assert len(stages) == 4
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    assert not [what for what, _ in told if what == "Starting the engine"]
