@@ -22,7 +22,7 @@ models: .venv/run.ok  ## train the bundled models again (20 to 25 minutes)
 check: .venv/run.ok  ## measure what the bundled models show
 	$(BIN)/python -m backend.bundled.check
 
-bench: .venv/test.ok  ## the engine against the obvious way; clicks and first paint in a browser; many sessions at once
+bench: .venv/test.ok  ## the engine against the obvious way; clicks and first paint in a browser; many sessions
 	$(BIN)/python -m benchmarks.path_patching
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.browser

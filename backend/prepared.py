@@ -24,6 +24,8 @@ SHARE = 1 / 6
 """Of the machine's memory that may be taken by what is kept here."""
 IN_USE_S = 60.0
 """How long after its last use a prepared setting stays, even if another one waits for room."""
+PARTS = 1 / 10
+"""Of what a prepared setting takes, for what is kept of clicks on it, besides the last one."""
 VARIABLE = "CIRCUIT_EXPLORER_PREPARED_GB"
 
 _LOOK_S = 0.5
@@ -109,14 +111,14 @@ def part(
     place = key, name
     with _changed:
         _changed.wait_for(lambda: place not in _being_made)
-        if _is_there(key, whole) and place in _kept:
+        if get(key) is whole and place in _kept:
             found: Part = get(place)
             return found
         _being_made.add(place)
     try:
         made = make()
         with _changed:
-            if _is_there(key, whole) and _is_room_for(n_bytes := size(made)):
+            if get(key) is whole and _is_room_for_part(key, n_bytes := size(made)):
                 _kept[place] = _Kept(made, n_bytes, models, part_of=key)
     finally:
         with _changed:
@@ -163,16 +165,22 @@ def _check_is_not_too_large(n_bytes: int) -> None:
         )
 
 
-def _is_there(key: Hashable, whole: Any) -> bool:
-    return key in _kept and _kept[key].value is whole
-
-
 def _is_room_for(n_bytes: int) -> bool:
     with _changed:
         while used() + n_bytes > budget():
             if not _drop_the_oldest():
                 return False
     return True
+
+
+def _is_room_for_part(key: Hashable, n_bytes: int) -> bool:
+    parts = {place: each.n_bytes for place, each in _kept.items() if each.part_of == key}
+    left = PARTS * _kept[key].n_bytes - n_bytes - sum(parts.values())
+    for place, size in parts.items():
+        if left < 0:
+            left += size
+            _drop(place)
+    return _is_room_for(n_bytes)
 
 
 def _drop_the_oldest() -> bool:

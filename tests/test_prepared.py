@@ -137,6 +137,17 @@ def test_parts_go_first_and_with_their_whole(clock: Clock) -> None:
     assert prepared.used() == 0
 
 
+def test_only_the_last_clicks_are_kept() -> None:
+    keep("a", 5)
+    for click in "123":
+        part("a", click, 0.2)
+    part("a", "1", 0.2)
+    part("a", "4", 0.2)
+    assert [name for key in prepared._kept for name in "1234" if key == ("a", name)] == ["1", "4"]
+    part("a", "large", 3)
+    assert prepared.used() == 8 * GB
+
+
 def test_nothing_is_kept_of_a_whole_that_is_gone() -> None:
     keep("a", 1)
     part("a", "click", 1, whole="an older one")
