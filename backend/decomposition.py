@@ -55,9 +55,9 @@ _Pair = tuple[Tensor, Tensor, Tensor]
 
 def holds(model: nn.Module) -> bool:
     """Whether the engine's layers give what the model's own do; measured once for each model."""
+    if len({weights.device for weights in model.parameters()}) > 1:
+        return False
     if model not in _known:
-        if len({weights.device for weights in model.parameters()}) > 1:
-            return False
         try:
             _known[model] = _holds(model)
         except Exception as error:

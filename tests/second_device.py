@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from backend.anatomy import decoder, family_of, unwrapped
 
 aten = torch.ops.aten
 SECOND = torch.device("lazy:0")
@@ -95,6 +98,28 @@ def moved(model: nn.Module) -> nn.Module:
             module._parameters[name] = nn.Parameter(There(weight.data), requires_grad=False)
         for name, buffer in module.named_buffers(recurse=False):
             module._buffers[name] = There(buffer)
+    return model
+
+
+class _InPlace(AlignDevicesHook):
+    """Accelerate's hook, on a module that is already where it is to be."""
+
+    def init_hook(self, module: nn.Module) -> nn.Module:
+        return module
+
+
+def spread(model: nn.Module) -> nn.Module:
+    """The model itself, its lower layers on the CPU and the rest on the second device, held
+    together as a model that is spread over GPUs is."""
+    stack, family = decoder(model), family_of(model)
+    blocks = [*getattr(stack, family.layers)]
+    half = len(blocks) // 2
+    head = getattr(stack, family.norm), unwrapped(model).get_output_embeddings()
+    for module in (*blocks[half:], *head):
+        add_hook_to_module(moved(module), _InPlace(SECOND))
+    for module in blocks[:half]:
+        add_hook_to_module(module, _InPlace(torch.device("cpu")))
+    add_hook_to_module(unwrapped(model), _InPlace(torch.device("cpu"), io_same_device=True))
     return model
 
 

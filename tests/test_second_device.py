@@ -35,7 +35,7 @@ from backend.subject import Subject
 from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.vital import vital_head_outputs
 from tests import tiny
-from tests.second_device import SECOND, second_device
+from tests.second_device import SECOND, second_device, spread
 from tests.second_device import moved as moved_there
 
 CIRCUIT = Circuit(
@@ -124,7 +124,27 @@ def test_batches_wait_on_the_cpu_while_the_device_is_full(monkeypatch: pytest.Mo
     compare_devices("llama")
 
 
-def test_clicks_are_the_same_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_method_is_the_same_on_a_model_that_is_spread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory(monkeypatch, 10**9, chunk="")
+    model = tiny.llama()
+    as_it_was = copy.deepcopy(model)
+    # The other stages and parts go the same ways.
+    asked = ("stage B", "click", "completeness", "compare", "cmap v")
+    here = {name: figures(ask()) for name, ask in methods(as_it_was) if name in asked}
+    with second_device():
+        assert len({weights.device for weights in spread(model).parameters()}) == 2
+        assert not holds(model), "it is run whole"
+        for name, ask in methods(model):
+            if name in asked:
+                np.testing.assert_allclose(figures(ask()), here[name], atol=2e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("put", [moved_there, spread])
+def test_clicks_are_the_same_on_another_device(
+    monkeypatch: pytest.MonkeyPatch, put: Callable[[Any], Any]
+) -> None:
     memory(monkeypatch, 10**9, chunk="")
     models = {name: load_model(name, Placement("cpu")) for name in ("base", "chat")}
     monkeypatch.setattr(bench, "load", models.__getitem__)
@@ -142,16 +162,17 @@ def test_clicks_are_the_same_on_another_device(monkeypatch: pytest.MonkeyPatch) 
     here = probabilities()
     with second_device():
         for loaded in models.values():
-            moved_there(loaded.model)
+            put(loaded.model)
         np.testing.assert_allclose(probabilities(), here, atol=1e-5)
 
 
-def test_attention_is_the_same_on_another_device() -> None:
+@pytest.mark.parametrize("put", [moved_there, spread])
+def test_attention_is_the_same_on_another_device(put: Callable[[Any], Any]) -> None:
     model = tiny.llama(attn_implementation="eager")
     prompts = sample_prompts(tiny.word_tokenizer(), 6, 3, 0)
     here = attention_mass(copy.deepcopy(model), prompts)
     with second_device():
-        there = attention_mass(moved_there(model), prompts)
+        there = attention_mass(put(model), prompts)
     np.testing.assert_allclose(figures(there), figures(here), atol=1e-5)
     assert len(figures(here)) > 0
 
