@@ -64,7 +64,7 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) 
         figure = "score ± standard error"
         shown["z"] = _z(shown)
     shown["label"] = _labels(shown)
-    shown["strong"] = shown["score"].abs() > 0.6 * largest
+    shown["strong"] = not faded and shown["score"].abs() > 0.6 * largest
     n_layers, n_heads = shown["layer"].nunique(), shown["head"].nunique()
     axis = {
         "labelFontSize": 13,

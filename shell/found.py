@@ -62,7 +62,9 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
 def _show_saving(circuit: Circuit, suggestion: str) -> None:
     counts = ", ".join(f"{len(circuit.heads(group))} in {group.name}" for group in READING_ORDER)
     edges = "edges measured" if "edges" in circuit.provenance else "edges not measured"
-    st.caption(f"{len(circuit.members)} heads: {counts}; {edges}.")
+    rate = circuit.provenance.get("false_discovery_rate")
+    clear = f"; clear at a false discovery rate of {rate:g}" if isinstance(rate, float) else ""
+    st.caption(f"{len(circuit.members)} heads: {counts}{clear}; {edges}.")
     key = f"name_for_{suggestion}"
     st.session_state.setdefault(key, suggestion)
     with st.container(horizontal=True, vertical_alignment="bottom"):

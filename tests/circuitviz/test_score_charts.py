@@ -52,6 +52,19 @@ def test_kept_heads_have_a_frame_and_strong_ones_a_name() -> None:
     assert labels["L1.2"] == "L1.2"
 
 
+def test_names_can_be_read_on_faded_colours() -> None:
+    strong, faded = (rows_of(score_map(scores(), faded=each).to_dict()) for each in (False, True))
+    assert any(row["strong"] for row in strong)
+    assert not any(row["strong"] for row in faded)
+
+
+def test_z_and_n_stand_beside_the_score() -> None:
+    spec = score_map(scores().assign(n=100, clear=True)).to_dict()
+    assert rows_of(spec)[4]["z"] == "−40.0"
+    tooltip = [each["field"] for each in spec["layer"][0]["encoding"]["tooltip"]]
+    assert tooltip == ["name", "figure", "z", "n", "clear", "kept"]
+
+
 def test_a_wide_model_has_few_names() -> None:
     rows = rows_of(score_map(scores(32, 32)).to_dict())
     assert sum(row["label"] != "" for row in rows) == 5
