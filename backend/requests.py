@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from backend.circuit import Circuit, Group, Head, Site
 from backend.results import Part
 from backend.setting import Setting
+from backend.tasks import check_size
 
 NamedSets = tuple[tuple[str, frozenset[Site]], ...]
 """Sets of sites by name."""
@@ -32,11 +33,14 @@ class Heads:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Which prompts every model is asked."""
+    """Which prompts every model is asked; raises UserError for those that there cannot be."""
 
     n: int
     boxes: int
     seed: int
+
+    def __post_init__(self) -> None:
+        check_size(self.n, self.boxes, self.seed)
 
     def __str__(self) -> str:
         return f"{self.n} prompts, seed {self.seed}, {self.boxes} boxes"

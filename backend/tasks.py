@@ -103,7 +103,7 @@ def sample_prompts(tokenizer: Any, n: int, n_boxes: int = 7, seed: int = 0) -> P
     The first prompts of a seed are the same for every `n`. Raises UserError for a number of boxes
     outside 2 to 10 and for a tokenizer that leaves too few one-token objects or labels.
     """
-    _check_size(n, n_boxes, seed)
+    check_size(n, n_boxes, seed)
     vocabulary = usable_vocabulary(tokenizer)
     objects_rng, labels_rng, query_rng = _generators(seed, "prompts")
     objects = _draw(objects_rng, vocabulary.objects, "objects", n, n_boxes)
@@ -140,7 +140,7 @@ def reference_prompts(tokenizer: Any, n: int, n_boxes: int = 7, seed: int = 0) -
     They are drawn independently of the prompts of every seed, and ask for a label that does not
     occur in them (Prakash et al., circuit evaluation).
     """
-    _check_size(n, n_boxes, seed)
+    check_size(n, n_boxes, seed)
     vocabulary = usable_vocabulary(tokenizer)
     objects_rng, labels_rng, query_rng = _generators(seed, "reference")
     objects = _draw(objects_rng, vocabulary.objects, "objects", n, n_boxes)
@@ -165,7 +165,8 @@ def select(prompts: PromptSet, keep: NDArray[np.bool_]) -> PromptSet:
     )
 
 
-def _check_size(n: int, n_boxes: int, seed: int) -> None:
+def check_size(n: int, n_boxes: int, seed: int) -> None:
+    """Raise UserError if there are no such prompts."""
     if not MIN_BOXES <= n_boxes <= MAX_BOXES:
         raise UserError(
             f"A prompt can have {MIN_BOXES} to {MAX_BOXES} boxes, not {n_boxes}. "

@@ -17,6 +17,7 @@ import pytest
 
 from backend import catalogue, fingerprints, shelf, store, studies
 from backend.circuit import Group, Head
+from backend.errors import UserError
 from backend.keys import identity, marks_of
 from backend.methods import METHODS
 from backend.requests import (
@@ -438,6 +439,20 @@ def test_a_header_that_no_result_has_is_no_answer_whatever_its_checksum(
     forged(path, **header)
     assert store.entries() == []
     assert store.set_aside() == [path.name]
+
+
+@pytest.mark.parametrize("prompts", [(2**62, 3, 0), (20, -5, 0), (20, 3, -1), (0, 3, 0)])
+def test_prompts_that_there_cannot_be_are_not_opened(
+    parts: tuple[Any, ...], prompts: tuple[int, int, int]
+) -> None:
+    path = stored(parts)
+    request = json.loads(path.read_text())["header"]["request"]
+    forged(
+        path, request=request | {"prompts": dict(zip(("n", "boxes", "seed"), prompts, strict=True))}
+    )
+    (entry,) = store.entries()
+    with pytest.raises(UserError, match=r"(Choose|Ask for)"):
+        studies.read(entry)
 
 
 @pytest.mark.parametrize("place", ["DROPPED", "RESULTS"])
