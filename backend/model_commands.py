@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from backend import catalogue, registry
+from backend import catalogue, registry, shelf
+from backend.adapters_seen import seen
 from backend.command_parts import add_command, checked_by
+from backend.errors import UserError
 from backend.weights import cached, trouble
 
 
@@ -52,7 +54,7 @@ def _remove(options: argparse.Namespace) -> Any:
 
 def _described(entry: registry.Entry) -> dict[str, Any]:
     places = [place for place in (entry.source, entry.adapter) if place is not None]
-    wrong = [said for place in places if (said := trouble(place))]
+    wrong = next((said for place in places if (said := trouble(place))), None)
     return {
         "name": entry.name,
         "label": entry.label,
@@ -62,4 +64,12 @@ def _described(entry: registry.Entry) -> dict[str, Any]:
         "finetuned_on": entry.finetuned_on,
         "paper_counterpart": entry.paper_counterpart,
         "on_this_computer": all(cached(place) for place in places),
-    } | ({"complaint": wrong[0]} if wrong else {})
+    } | {name: said for name, said in (("complaint", wrong), ("found", _found(entry))) if said}
+
+
+def _found(entry: registry.Entry) -> str | None:
+    """What was found of its adapter when it was last loaded."""
+    try:
+        return seen(shelf.fingerprint_of(entry.name, patiently=False))
+    except (UserError, OSError):
+        return None  # loading says what is wrong with it

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from backend import prepared, registry
+from backend.adapters_seen import remember
 from backend.devices import decided, devices_meant
 from backend.errors import UserError
 from backend.fingerprints import Fingerprint, fingerprint, is_here
@@ -65,6 +66,8 @@ def load(name: str, placement: Placement | None = None, told: Told | None = None
             unload(name)
             loaded = load_model(name, placement or _usual, told, _bases)
             _shelf[name], _last_loaded[name] = loaded, loaded.files
+            if loaded.adapter and loaded.files:
+                remember(loaded.files, str(loaded.adapter))
             return loaded
 
 

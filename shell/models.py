@@ -237,7 +237,8 @@ def _loaded_where(name: str) -> tuple[str, str]:
 def _on_disk(entry: Entry, placement: Placement) -> tuple[str, str]:
     places = [place for place in (entry.source, entry.adapter) if place is not None]
     if wrong := next((said for place in places if (said := trouble(place))), None):
-        return "Cannot be loaded", wrong
+        # What to do about it, "Load" tells; here it would make a tall row of its column.
+        return "Cannot be loaded", wrong.split(". ", 1)[0]
     folders = [cached(place) for place in places]
     if None in folders:
         return "", "not on this computer"

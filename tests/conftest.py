@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from backend import catalogue, fingerprints, registry, store, urgency
+from backend import adapters_seen, catalogue, fingerprints, registry, store, urgency
 from tests.dashboard import ROOT, browsing, chromium, serving
 
 # Two threads on tensors this small, on shared cores, take ten times longer than one.
@@ -29,6 +29,7 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     for name in ("RESULTS", "SHIPPED", "DROPPED", "DAMAGED", "UNFINISHED"):
         monkeypatch.setattr(store, name, place / name.lower())
     monkeypatch.setattr(fingerprints, "HASHES", place / "hashes.json")
+    monkeypatch.setattr(adapters_seen, "SEEN", place / "adapters.json")
     monkeypatch.setattr(urgency, "TURNS", place / "turns")
     monkeypatch.setattr(registry, "ADDED", place / "models.toml")
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", place / "circuits")

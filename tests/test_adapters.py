@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from backend import registry, shelf
+from backend import cli, registry, shelf
 from backend.errors import UserError
 from backend.loading import LoadedModel, load_model
 from backend.placement import Dtype, Placement
@@ -102,6 +102,25 @@ def test_how_it_began_is_nothing_to_what_it_is(place: Path, start: Any) -> None:
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"init_lora_weights": start}))
     assert torch.equal(logits(load_model(str(adapter)).model), expected)
+
+
+def test_the_command_models_says_what_was_found_of_an_adapter(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.add("mine", str(save_adapter(place / "lora")))
+
+    def told() -> str | None:
+        capsys.readouterr()
+        assert cli.main(["models"]) == 0
+        listed = json.loads(capsys.readouterr().out)["models"]
+        return next(model for model in listed if model["name"] == "mine").get("found")
+
+    assert told() is None
+    loaded = shelf.load("mine")
+    shelf.unload("mine")
+    assert told() == str(loaded.adapter)
+    save_adapter(place / "lora", r=3)
+    assert told() is None, "it is another adapter now"
 
 
 def test_an_untrained_adapter_is_said_to_change_nothing(place: Path) -> None:
