@@ -93,7 +93,8 @@ class Job:
 
     Parts stay when the work fails or is cancelled; the future holds all of them, or the error.
     title: what it is called in the list of jobs; without one it is not listed. request: what was
-    asked for, so that a page can show it again. devices: None while nobody knows.
+    asked for, so that a page can show it again. devices: None while nobody knows. is_held: whether
+    it lets something urgent go first.
     """
 
     title: str = ""
@@ -105,6 +106,7 @@ class Job:
     parts: list[Any] = field(default_factory=list)
     future: Future[list[Any]] = field(default_factory=Future)
     number: int = field(default_factory=_number.__next__)
+    is_held: bool = False
     _started: float | None = None
     _ended: float | None = None
     _is_cancelled: bool = False
@@ -114,7 +116,9 @@ class Job:
         self._stop_if_cancelled()
         self.stage, self.pace = stage, self.pace.told(share, monotonic())
         if not self.kind.is_urgent:
+            self.is_held = True
             hold(lambda: self._is_cancelled)
+            self.is_held = False
             self._stop_if_cancelled()
 
     @property
@@ -231,10 +235,16 @@ def listed() -> list[Job]:
     return sorted(titled, key=lambda each: each.number, reverse=True)
 
 
+def before(waiting: Job) -> list[Job]:
+    """The jobs that have to end before this one may run, the first one first."""
+    with _changed:
+        found = [each for each in _jobs.values() if _goes_before(each, waiting)]
+    return sorted(found, key=lambda each: each.number)
+
+
 def n_before(waiting: Job) -> int:
     """How many jobs have to end before this one may run."""
-    with _changed:
-        return sum(_goes_before(each, waiting) for each in _jobs.values())
+    return len(before(waiting))
 
 
 def forget(key: Hashable) -> None:

@@ -85,7 +85,7 @@ try:
             f"Press Run to measure the circuit “{unmarked(request.heads.name)}” "
             f"({choices.sizes(request.heads.circuit)}) in each of these models, on "
             f"{request.prompts}: the whole model, the circuit alone, random circuits of the same "
-            "size, and what is left without each group. It takes a few seconds a model."
+            "size, and what is left without each group."
         )
     show_overlap(request.heads)
 except UserError as error:

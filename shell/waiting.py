@@ -82,13 +82,15 @@ def _say_why_it_ended_early(ended: jobs.Job) -> None:
 
 
 def what_now(running: jobs.Job) -> str:
-    """The step that it is at, or how many jobs it waits for."""
+    """The step that it is at, what it lets go first, or which jobs it waits for."""
     if running.state is not jobs.State.queued:
-        return f"{running.stage} …"
-    n_before = jobs.n_before(running)
-    if not n_before:
+        held = " Held: a page that someone is waiting for goes first." if running.is_held else ""
+        return f"{running.stage} …{held}"
+    before = jobs.before(running)
+    if not before:
         return "Starting …"
-    return f"Waiting for {n_before} {'job' if n_before == 1 else 'jobs'} before it …"
+    n_before, first = len(before), f", first for “{before[0].title}”" if before[0].title else ""
+    return f"Waiting for {n_before} {'job' if n_before == 1 else 'jobs'} before it{first} …"
 
 
 def how_long(running: jobs.Job | Notice) -> str:

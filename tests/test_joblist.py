@@ -92,7 +92,7 @@ def test_running_queued_finished_and_failed_jobs_say_so(running: jobs.Job) -> No
     text = said(page())
     assert "Compare: Chat, Base · circuit “base” · 500 prompts, seed 3, 4 boxes" in text
     assert "Minimality, 30% of a group removed: Base · circuit “base” · 50 prompts" in text
-    assert "Waiting for 1 job before it …" in text
+    assert "Waiting for 1 job before it, first for “" in text
 
 
 def test_ended_jobs_say_how() -> None:

@@ -113,6 +113,7 @@ def test_long_jobs_of_a_device_run_one_after_the_other_in_order(step: Step) -> N
     assert step.begun.wait(PATIENCE)
     assert [job.state for job in (first, *rest)] == [State.running] + [State.queued] * 5
     assert [jobs.n_before(job) for job in rest] == [1, 2, 3, 4, 5]
+    assert jobs.before(rest[1]) == [first, rest[0]]
     assert {job.seconds for job in rest} == {0.0}
     elsewhere = jobs.job("elsewhere", works("done"), where=lambda: frozenset({"another"}))
     assert elsewhere.future.result(PATIENCE) == ["done"]
@@ -196,6 +197,15 @@ def test_time_counts_from_when_a_job_began_to_run(
     second.future.result(PATIENCE)
     now[0] = 2000.0
     assert second.seconds == 30.0
+
+
+def test_a_job_says_when_it_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    job = jobs.Job()
+    monkeypatch.setattr(jobs, "hold", lambda is_over: seen.append(job.is_held))
+    job.run(lambda report: iter([report("on its way", 0.5)]))
+    assert seen == [True, True]
+    assert not job.is_held
 
 
 def test_a_job_that_fails_does_not_stop_the_next() -> None:
