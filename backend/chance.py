@@ -8,12 +8,21 @@ above chance has nothing that a circuit could be faithful to.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import nan
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.results import ForcedChoice
+from backend.results import (
+    AccuracyReport,
+    Cmap,
+    ComparedModel,
+    FaithfulnessReport,
+    ForcedChoice,
+    Stage,
+)
 from backend.statistics import Estimate, ratio, wilson
 
 Right = NDArray[np.bool_]
@@ -39,19 +48,39 @@ def undefined(n: int) -> Estimate:
     return Estimate(nan, nan, nan, n)
 
 
+def choices_of(models: Sequence[str], parts: Sequence[Any]) -> dict[str, ForcedChoice]:
+    """What the parts of a result say of each of its models beside guessing, as far as they do."""
+    found: dict[str, ForcedChoice | None] = {}
+    for model, part in zip([*models, *[""] * len(parts)], parts, strict=False):
+        match part:
+            case AccuracyReport() | FaithfulnessReport():
+                found[model] = part.forced_choice
+            case ComparedModel():
+                found[model] = part.figures.forced_choice
+            case Cmap():
+                found |= zip(models, (part.source_choice, part.target_choice), strict=True)
+            case Stage() if model:
+                found[model] = part.forced_choice
+    return {model: choice for model, choice in found.items() if choice}
+
+
 def against_chance(choice: ForcedChoice) -> str:
-    """“Right object above the others: 0.157 (0.113 to 0.214), n = 200; chance 0.143 (1 in 7)”."""
+    """“right object above the others in 0.16 (0.11 to 0.21), n = 200; chance 0.14 (1 in 7)”."""
     share = choice.share
     return (
-        f"right object above the others in {share.value:.3f} ({share.low:.3f} to "
-        f"{share.high:.3f}), n = {share.n}; chance {choice.chance:.3f} (1 in "
-        f"{round(1 / choice.chance)})"
+        f"right object above the others in {share.value:.2f} ({share.low:.2f} to "
+        f"{share.high:.2f}), n = {share.n}; chance {choice.chance:.2f} ({one_in(choice)})"
     )
 
 
-def warning(label: str, choice: ForcedChoice | None) -> str | None:
-    """That a model is not above chance, and what that means; None if it is, or is not known."""
-    if choice is None or choice.is_above_chance:
+def one_in(choice: ForcedChoice) -> str:
+    """Chance in words: 1 in 7."""
+    return f"1 in {round(1 / choice.chance)}"
+
+
+def warning(label: str, choice: ForcedChoice) -> str | None:
+    """That a model is not above chance, and what that means; None if it is."""
+    if choice.is_above_chance:
         return None
     return (
         f"{label} is not above chance on these prompts: {against_chance(choice)}. What is found "
@@ -61,10 +90,7 @@ def warning(label: str, choice: ForcedChoice | None) -> str | None:
 
 def why_undefined(choice: ForcedChoice, n_right: int) -> str:
     """Why there is no faithfulness."""
-    n, chance = choice.share.n, f"1 in {round(1 / choice.chance)}"
+    answered = f"The model answers {n_right} of {choice.share.n} prompts right"
     if choice.is_above_chance:
-        return f"The model answers {n_right} of {n} prompts right: too few to divide by."
-    return (
-        f"The model answers {n_right} of {n} prompts right and is not above chance ({chance}): "
-        "nothing to be faithful to."
-    )
+        return f"{answered}: too few to divide by."
+    return f"{answered}, and is not above chance ({one_in(choice)}): there is nothing to compare."

@@ -32,6 +32,7 @@ from backend.command_parts import (
     prompts_of,
     read_circuit,
     say,
+    say_what_is_at_chance,
     say_what_is_begun,
     say_what_is_to_be_known,
 )
@@ -245,6 +246,7 @@ def _discover(options: argparse.Namespace) -> Any:
     _say_how_noisy(options.model)
     circuit = found_circuit(setting, stages, criteria, options.save or options.model)
     _say_what_was_found(stages, criteria)
+    say_what_is_at_chance([options.model], stages)
     requests = [stage_request(setting, stages[:n], criteria) for n in range(len(stages))]
     results = [
         studies.as_data(request, (stage,)) for request, stage in zip(requests, stages, strict=True)

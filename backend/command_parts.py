@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import islice
@@ -16,6 +16,7 @@ from typing import Any
 
 from backend import catalogue, registry, shelf, studies
 from backend.blueprint import blueprint
+from backend.chance import choices_of, warning
 from backend.circuit import Circuit, check_sites
 from backend.errors import UserError
 from backend.figures import figures
@@ -24,6 +25,7 @@ from backend.jobs import Report
 from backend.pace import Pace
 from backend.placement import AUTO, Dtype, Placement
 from backend.requests import CmapRequest, Prompts, Request, circuit_of, models_of
+from backend.results import AccuracyReport
 from backend.tasks import MAX_BOXES, MAX_PROMPTS, MAX_SEED, MIN_BOXES
 
 _SUMMARY = 16
@@ -173,7 +175,19 @@ def measure(request: Request, n_parts: int | None = None) -> tuple[Any, ...]:
     parts = tuple(islice(studies.run(request, progress()), n_parts))
     say_what_is_to_be_known(models_of(request))
     summarise(request, parts)
+    say_what_is_at_chance(models_of(request), parts)
     return parts
+
+
+def say_what_is_at_chance(models: Sequence[str], parts: Sequence[Any]) -> None:
+    """Say on standard error which models do no better than guessing, and what they say instead."""
+    for name, choice in choices_of(models, parts).items():
+        if text := warning(catalogue.label(name), choice):
+            say(f"warning: {text}")
+    for name, part in zip(models, parts, strict=False):
+        if isinstance(part, AccuracyReport) and part.instead:
+            words = ", ".join(f"“{shown(word)}” ({n})" for word, n in part.instead)
+            say(f"{catalogue.label(name)} says instead: {words}")
 
 
 def check_heads(request: Request) -> None:

@@ -16,7 +16,7 @@ from backend.urgency import urgent  # noqa: E402
 from shell import picture, state, waiting  # noqa: E402
 from shell.example import chosen_prompt, show_example  # noqa: E402
 from shell.notes import show_notes  # noqa: E402
-from shell.numbers import announce, show_numbers  # noqa: E402
+from shell.numbers import announce, show_chance, show_numbers  # noqa: E402
 from shell.switches import show_readings, show_switches  # noqa: E402
 from shell.words import unmarked  # noqa: E402
 
@@ -47,6 +47,7 @@ def explore(circuit: Circuit) -> None:
         with waiting.memory_permitting():
             after = answers(bench, now)
         show_numbers(view.reading, bench.whole, before, after)
+        show_chance(bench.whole)
         show_example(bench, before, after, prompt)
         st.caption(
             f"{unmarked(catalogue.label(view.model))} · circuit “{unmarked(view.circuit)}” · "

@@ -12,6 +12,7 @@ from backend.errors import UserError  # noqa: E402
 from backend.requests import CmapRequest  # noqa: E402
 from backend.results import Part  # noqa: E402
 from shell import choices, fitting, state, studies, transplant, waiting  # noqa: E402
+from shell.chance import warn_of_chance  # noqa: E402
 from shell.notes import show_notes  # noqa: E402
 from shell.words import unmarked  # noqa: E402
 
@@ -62,6 +63,7 @@ try:
         studies.say_when(study)
         waiting.follow(study.job)
         if study.job.parts:
+            warn_of_chance((study.request.source, study.request.target), study.job.parts)
             transplant.show(study)
             show_notes([study.request.source, study.request.target])
     else:

@@ -14,6 +14,7 @@ from backend.methods import joined  # noqa: E402
 from backend.requests import ComparisonRequest  # noqa: E402
 from backend.results import Comparison  # noqa: E402
 from shell import choices, fitting, state, studies, waiting  # noqa: E402
+from shell.chance import show_chance, warn_of_chance  # noqa: E402
 from shell.comparison import (  # noqa: E402
     show_accuracies,
     show_differences,
@@ -78,7 +79,9 @@ try:
         studies.say_when(study)
         waiting.follow(study.job)
         if study.job.parts:
+            warn_of_chance(study.request.models, study.job.parts)
             show(study.request, joined(study.request, study.job.parts))
+            show_chance(study.request.models, study.job.parts)
             show_notes(study.request.models)
     else:
         st.info(

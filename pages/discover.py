@@ -11,6 +11,7 @@ shell.enter()
 from backend.circuit import Group  # noqa: E402
 from backend.errors import UserError  # noqa: E402
 from shell import discovery, state, studies, waiting  # noqa: E402
+from shell.chance import warn_of_chance  # noqa: E402
 from shell.found import show_found  # noqa: E402
 from shell.notes import show_noise, show_notes  # noqa: E402
 from shell.stages import SCORE, show_controls, show_run_all, show_stages  # noqa: E402
@@ -27,6 +28,7 @@ if now.job:
 if now.date:
     last = list(Group)[now.valid - 1].name
     st.caption(f"Stages up to {last}: from {studies.local_time(now.date)}.")
+warn_of_chance([now.plan.setting.model], now.stages[: now.valid])
 show_stages(now)
 show_notes([now.plan.setting.model])
 show_noise(now.plan.setting.model)

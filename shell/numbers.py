@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from backend.chance import against_chance, faithfulness, forced_choice, why_undefined
+from backend.results import ForcedChoice
 from backend.setting import Reading
-from backend.statistics import Estimate, mean_share, ratio, wilson
+from backend.statistics import Estimate, mean_share, wilson
 
 if TYPE_CHECKING:
     from backend.answers import Answers
@@ -29,7 +31,8 @@ _LABELS = {
 def show_numbers(reading: Reading, whole: Answers, before: Answers, after: Answers) -> None:
     """Four figures in two rows: `before` is with every head on, `after` as it is now."""
     part, share = _LABELS[reading]
-    kept, kept_before = (ratio(run.correct, whole.correct) for run in (after, before))
+    choice = _choice(whole)
+    kept, kept_before = (faithfulness(r.correct, whole.correct, choice) for r in (after, before))
     top, bottom = (st.columns(2, gap="small") for _ in range(2))
     with top[0], st.container(gap="xxsmall"):
         _figure(
@@ -37,7 +40,9 @@ def show_numbers(reading: Reading, whole: Answers, before: Answers, after: Answe
             wilson(whole.correct),
             None,
             "Share of prompts that the untouched model answers right: its most probable next "
-            "token, among all tokens, is the object in the box asked for. 95 % Wilson interval.",
+            "token, among all tokens, is the object in the box asked for. 95 % Wilson interval. "
+            f"Beside guessing among the boxes’ objects: {against_chance(choice)}."
+            f"{_instead(whole)}",
         )
     with top[1], st.container(gap="xxsmall"):
         _figure(
@@ -47,7 +52,11 @@ def show_numbers(reading: Reading, whole: Answers, before: Answers, after: Answe
             f"Share of prompts answered right when {_WHAT_RUNS[reading]}. 95 % Wilson interval.",
         )
     with bottom[0], st.container(gap="xxsmall"):
-        _figure(share, kept, kept.value - kept_before.value, _RATIO_HELP[reading])
+        if isnan(kept.value):
+            st.metric(share, "–", help=_RATIO_HELP[reading])
+            st.caption(why_undefined(choice, int(whole.correct.sum())))
+        else:
+            _figure(share, kept, kept.value - kept_before.value, _RATIO_HELP[reading])
     with bottom[1], st.container(gap="xxsmall"):
         _figure(
             "P(right answer)",
@@ -58,6 +67,29 @@ def show_numbers(reading: Reading, whole: Answers, before: Answers, after: Answe
         )
 
 
+def show_chance(whole: Answers) -> None:
+    """That the whole model does no better than guessing, if so."""
+    choice = _choice(whole)
+    if not choice.is_above_chance:
+        st.caption(f"Not above chance: {against_chance(choice)}.")
+
+
+def _choice(whole: Answers) -> ForcedChoice:
+    return forced_choice(whole.forced, whole.object_ids.shape[1])
+
+
+def _instead(whole: Answers) -> str:
+    """What is answered where it is not the right object."""
+    wrong = ~whole.correct
+    if not wrong.any():
+        return ""
+    other = int((whole.top_ids[:, :1] == whole.object_ids)[wrong].any(1).sum())
+    return (
+        f" Of {wrong.sum()} wrong answers, {other} are another box’s object, "
+        f"{wrong.sum() - other} another word."
+    )
+
+
 _WHAT_RUNS = {
     Reading.circuit: "only the heads that are on compute, and every other head of the model is "
     "knocked out at every token",
@@ -66,10 +98,6 @@ _WHAT_RUNS = {
 
 
 def _figure(label: str, estimate: Estimate, change: float | None, explanation: str) -> None:
-    if isnan(estimate.value):
-        st.metric(label, "undefined", help=explanation)
-        st.caption(f"The whole model answers fewer than 6 of {estimate.n} prompts right.")
-        return
     moved = change is not None and abs(change) >= 0.0005
     st.metric(
         label,
@@ -87,10 +115,10 @@ def _figure(label: str, estimate: Estimate, change: float | None, explanation: s
 def announce(reading: Reading, whole: Answers, after: Answers) -> None:
     """The outcome in one sentence for screen readers, with the number of the click it answers."""
     part, share = _LABELS[reading]
-    kept = ratio(after.correct, whole.correct).value
-    of_whole = "undefined" if isnan(kept) else f"{kept:.3f}"
+    kept = faithfulness(after.correct, whole.correct, _choice(whole)).value
+    said = "undefined" if isnan(kept) else f"{kept:.3f}"
     click = f"{st.session_state['epoch']}.{st.session_state['served']}"
     st.html(
         f'<div class="spoken" role="status" data-click="{click}">{part}: accuracy '
-        f"{after.correct.mean():.3f}. {share} {of_whole}.</div>"
+        f"{after.correct.mean():.3f}. {share} {said}.</div>"
     )
