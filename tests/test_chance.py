@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend import jobs, shelf
+from backend import jobs, prepared, shelf
 from backend.chance import faithfulness, forced_choice, warning
 from backend.cli import main
 from backend.setting import Setting
@@ -78,13 +78,14 @@ def test_the_bundled_base_is_not_warned_of(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_circuit_page_says_that_there_is_nothing_to_be_faithful_to(guesser: str) -> None:
-    setting = Setting(guesser, 20, 7, 0)
+    setting = Setting(guesser, 50, 7, 0)
     test = AppTest.from_file(str(APP), default_timeout=60)
-    test.query_params.update({"n": "20", "model": guesser})
+    test.query_params.update({"n": "50", "model": guesser})
     test.run()
     started = jobs.known(setting)
     assert started
-    (bench,) = started.future.result(120)
+    started.future.result(120)
+    bench = prepared.get(setting)
     assert not forced_choice(bench.whole.forced, 7).is_above_chance
     test.run()
     assert not test.exception
@@ -92,6 +93,6 @@ def test_the_circuit_page_says_that_there_is_nothing_to_be_faithful_to(guesser: 
     assert shown["Faithfulness"] == "–"
     captions = " ".join(caption.value for caption in test.caption)
     n_right = int(bench.whole.correct.sum())
-    assert f"The model answers {n_right} of 20 prompts right, and is not above chance" in captions
+    assert f"The model answers {n_right} of 50 prompts right, and is not above chance" in captions
     assert "Not above chance: right object above the others in" in captions
     shelf.unload(guesser)
