@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,17 @@ def picture_of(circuit: Circuit, least: float = 0.0) -> Any:
 def test_weights_survive_the_circuits_file() -> None:
     again = Circuit.from_json(CIRCUIT.to_json())
     assert edge_weights(again) == {(B, A): -0.4, (A, LOGITS): 0.1}
+
+
+def test_an_edge_that_is_not_clear_among_all_is_not_drawn() -> None:
+    both = [
+        Edge("B", B[1], A[1], Estimate(-0.4, -0.6, -0.2, 9, p=0.03)),
+        Edge("A", A[1], None, Estimate(-0.9, -1, -0.8, 9, p=1e-6)),
+    ]
+    unclear = [replace(both[0], weight=replace(both[0].weight, p=p)) for p in (0.4, 0.9)]
+    for edges, drawn in ((both, 2), ([*both, *unclear], 1)):
+        circuit = Circuit(GROUPS, provenance={"edges": plain(Edges("base", "c", tuple(edges)))})
+        assert len(edge_weights(circuit)) == drawn
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ function buildLegend(data, parent) {
     const edge = entry("weak – strong edge");
     [[2, 1], [16, 3], [30, 7]].forEach(([x, width]) => make("path", { d: `M${x},15L${x + 11},7`, class: "sample-edge", "stroke-width": width }, edge));
   } else {
-    make("path", { d: "M2,11H42", class: "sample-edge", "stroke-width": 1 }, entry("edges: not measured"));
+    make("path", { d: "M2,11H42", class: "sample-edge", "stroke-width": 1 }, entry("edges: not measured, or none clear"));
   }
   if (data.switchable) {
     const off = entry(data.offWord);
