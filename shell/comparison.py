@@ -45,7 +45,7 @@ def show_table(request: ComparisonRequest, result: Comparison) -> None:
         f"Accuracy on {request.prompts}; circuit “{unmarked(request.heads.name)}” "
         f"({sizes(request.heads.circuit)}). 95 % intervals: Wilson for accuracies, "
         "Nam and Blackwelder for faithfulness = circuit / full model, undefined where fewer than 6 "
-        "prompts are right. Knocked-out heads give "
+        "prompts are right or the model is not above chance. Knocked-out heads give "
         f"each model’s own means over {result.models[0].n_reference} other prompts. Random "
         f"circuits: {len(random.accuracies)} draws with as many heads at each token; SD is "
         "between draws."

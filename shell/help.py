@@ -42,7 +42,11 @@ knocked out at every token: do these heads *suffice*? In the second, only the he
 off are replaced: are they *needed*?
 
 **Faithfulness** (circuit evaluation, same section). Accuracy of the circuit alone divided by
-accuracy of the whole model.
+accuracy of the whole model. Undefined where the model is not above chance.
+
+**Chance**. Accuracy counts the first answer among all tokens. What can be guessed is which of the
+boxes' objects is right: chance is 1 / boxes, and beside it stands how often the right object is
+ahead of the others. A model is above chance when its interval lies above that.
 
 **Intervals** are 95 %. Of right and wrong answers they are score intervals (Wilson's for
 accuracies, Nam and Blackwelder's for ratios), of scores and edges Student's. A ratio is undefined
