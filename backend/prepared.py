@@ -140,8 +140,8 @@ def make_room(n_bytes: int, fits: Callable[[], bool], wait: Callable[[str], None
             give_back()
         elif used():
             wait(
-                f"Waiting for memory: prepared prompts take {_gb(used())}, {_gb(budget())} are "
-                f"for them, {_gb(n_bytes)} more are needed, and all of them were used within the "
+                f"Waiting for memory: prepared prompts take {_size(used())}, {_size(budget())} are "
+                f"for them, {_size(n_bytes)} more are needed, and all of them were used within the "
                 "last minute"
             )
             sleep(_LOOK_S)
@@ -159,8 +159,8 @@ def forget(model: str) -> None:
 def _check_is_not_too_large(n_bytes: int) -> None:
     if n_bytes > budget():
         raise UserError(
-            f"These prompts would take {_gb(n_bytes)} of memory once prepared, and {_gb(budget())} "
-            f"are for prepared prompts. Choose fewer prompts, or start with "
+            f"These prompts would take {_size(n_bytes)} of memory once prepared, and "
+            f"{_size(budget())} are for prepared prompts. Choose fewer prompts, or start with "
             f"{VARIABLE}={n_bytes / 1e9 + 1:.0f} in the environment."
         )
 
@@ -199,5 +199,5 @@ def _drop(key: Hashable) -> None:
         del _kept[each]
 
 
-def _gb(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.1f} GB"
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
