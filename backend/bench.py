@@ -14,13 +14,14 @@ from backend.answers import Answers, read_answers
 from backend.attention import AttentionMass, attention_mass
 from backend.clicks import CleanRun, clean_logits, patched_logits, prepare_clean
 from backend.cmap import compatible
-from backend.compare import N_REFERENCE, examine
+from backend.compare import examine
 from backend.errors import UserError
 from backend.faithfulness import Backdrop, circuit_logits, prepare_backdrop, with_values
-from backend.jobs import Report
 from backend.loading import LoadedModel
 from backend.memory import bytes_in, bytes_of_prompt, check_fits, fits
 from backend.prepared import keep, make_room, part
+from backend.progress import Report
+from backend.requests import N_REFERENCE
 from backend.runtime import at_work
 from backend.setting import Intervention, Mode, Reading, Setting
 from backend.shelf import load, until_unload

@@ -26,10 +26,10 @@ from backend.clicks import patched_logits
 from backend.compare import same_prompts
 from backend.errors import UserError
 from backend.loading import LoadedModel
-from backend.path_patching import Progress
+from backend.progress import Progress, between, silent
 from backend.results import Cmap, HeadMap, Part, Transplanted
 from backend.statistics import recovery, share_difference, wilson
-from backend.subject import Batch, Questions, Right, Subject, silent
+from backend.subject import Batch, Questions, Right, Subject
 from backend.transplants import foreign, transplanted_logits
 from backend.vital import VITAL, vital_head_outputs
 
@@ -85,7 +85,12 @@ def cmap(
     What is finished is kept in a folder, if there is one, and taken from there. Raises UserError
     when the two do not fit together or are not asked the same prompts.
     """
-    patched = transplanted(source, target, [*sets.values()], part, progress, kept_in)
+    runs, rest = source.scale.runs(1), target.scale.patches(1, sets.values())
+    one, two = runs / (3 * runs + rest), 2 * runs / (3 * runs + rest)
+    source.answer(between(progress, 0, one))
+    target.answer(between(progress, one, two))
+    told = between(progress, two, 1)
+    patched = transplanted(source, target, [*sets.values()], part, told, kept_in)
     return Cmap(
         source.loaded.name,
         target.loaded.name,
@@ -159,7 +164,8 @@ def transplanted(
         for sites in some:
             yield batch.right(transplant(sites))
 
-    return target.answered(sets, ask, progress, kept_in)
+    cost = source.scale.runs(1) + target.scale.patches(1, sets)
+    return target.answered(sets, ask, cost, progress, kept_in)
 
 
 def _transplant(source: Subject, batch: Batch, part: Part) -> Callable[[Collection[Site]], Tensor]:

@@ -21,9 +21,9 @@ from backend.circuit import Circuit, check_sites
 from backend.errors import UserError
 from backend.figures import figures
 from backend.files import Absent, obstacle, shown
-from backend.jobs import Report
 from backend.pace import Pace
 from backend.placement import AUTO, Dtype, Placement
+from backend.progress import Report
 from backend.requests import CmapRequest, Prompts, Request, circuit_of, models_of
 from backend.results import AccuracyReport
 from backend.tasks import MAX_BOXES, MAX_PROMPTS, MAX_SEED, MIN_BOXES

@@ -26,7 +26,8 @@ from backend.chance import faithfulness, forced_choice, undefined
 from backend.circuit import Circuit, Group, Head, ModelShape, Site
 from backend.errors import UserError
 from backend.loading import LoadedModel, has_output_adapter, without_output_adapter
-from backend.path_patching import Progress
+from backend.progress import Progress, between, silent
+from backend.requests import N_RANDOM, N_REFERENCE
 from backend.results import (
     AsInPaper,
     Comparison,
@@ -43,12 +44,9 @@ from backend.statistics import (
     share_difference,
     wilson,
 )
-from backend.subject import Right, Subject, between, silent
+from backend.subject import Right, Subject
 from backend.tasks import reference_prompts, sample_prompts
 from backend.vital import VITAL
-
-N_REFERENCE = 300
-N_RANDOM = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +185,9 @@ def answers_of(
     drawn = random_circuits(circuit, subject.loaded.shape, n_random, seed)
     without = [circuit.sites - group for group in groups]
     circuits = [circuit.sites, *without, *drawn]
-    alone = subject.alone(circuits, between(progress, 0, 0.7), kept_in)
-    model_without = subject.without(groups, between(progress, 0.7, 1), kept_in)
+    split = subject.share_alone(len(circuits), groups)
+    alone = subject.alone(circuits, between(progress, 0, split), kept_in)
+    model_without = subject.without(groups, between(progress, split, 1), kept_in)
     return ModelAnswers(
         subject.whole,
         alone[0],

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from backend.circuit import Circuit, Group, Site
-from backend.path_patching import Progress
+from backend.progress import Progress, between, silent
 from backend.results import Completeness, Removal
 from backend.statistics import mean_share, share_difference, wilson
-from backend.subject import Subject, between, silent
+from backend.subject import Subject
 
 N_RANDOM_SETS = 20
 
@@ -46,8 +46,9 @@ def completeness(
     drawn = random_sets(circuit, n_random, seed)
     sets |= {f"random {number}": sites for number, sites in enumerate(drawn, 1)}
     rest = [circuit.sites - sites for sites in sets.values()]
-    of_circuit = subject.alone(rest, between(progress, 0, 0.3), kept_in)
-    of_model = subject.without([*sets.values()], between(progress, 0.3, 1), kept_in)
+    split = subject.share_alone(len(rest), [*sets.values()])
+    of_circuit = subject.alone(rest, between(progress, 0, split), kept_in)
+    of_model = subject.without([*sets.values()], between(progress, split, 1), kept_in)
     removals = [
         Removal(name, len(sites), wilson(alone), wilson(whole), share_difference(alone, whole))
         for (name, sites), alone, whole in zip(sets.items(), of_circuit, of_model, strict=True)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from backend.circuit import Circuit, Group, Head, Site
 from backend.faithfulness import Backdrop, circuits_right
-from backend.path_patching import Progress, scores_of
+from backend.path_patching import scores_of
+from backend.progress import Progress, silent
 from backend.results import Criteria, Discovery, Stage
 from backend.run_pairs import RunPairs
 
@@ -51,7 +52,7 @@ def find_stage(
     pairs: RunPairs,
     group: Group,
     receivers: tuple[Head, ...],
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Stage:
     """One stage: every head as a sender to these receivers."""
     scores = scores_of(pairs, group, receivers, progress)

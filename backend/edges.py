@@ -15,11 +15,11 @@ from pathlib import Path
 
 from backend import kept
 from backend.circuit import READING_ORDER, Circuit, Group, Head
-from backend.path_patching import Progress, scores_of
+from backend.path_patching import scores_of
+from backend.progress import Progress, between, silent
 from backend.results import Edge, Edges
 from backend.run_pairs import RunPairs
 from backend.statistics import mean_estimate
-from backend.subject import between, silent
 
 _NEXT = dict(pairwise(READING_ORDER))
 
@@ -42,9 +42,11 @@ def edges(
         for receiver in (circuit.heads(_NEXT[group]) if group in _NEXT else [None])
         if (senders := _senders(circuit, group, receiver))
     ]
+    costs = [_cost(pairs, group, receiver, senders) for group, receiver, senders in runs]
     found: list[Edge] = []
-    for done, (group, receiver, senders) in enumerate(runs):
-        step = between(progress, done / len(runs), (done + 1) / len(runs))
+    for number, (group, receiver, senders) in enumerate(runs):
+        start, end = (sum(costs[:until]) / sum(costs) for until in (number, number + 1))
+        step = between(progress, start, end)
         folder = kept.inside(kept_in, f"{group.name}-{receiver or 'logits'}")
         found += _into(pairs, group, receiver, senders, step, folder)
     return Edges(model, circuit.name, tuple(found))
@@ -53,6 +55,11 @@ def edges(
 def _senders(circuit: Circuit, group: Group, receiver: Head | None) -> list[Head]:
     heads = circuit.heads(group)
     return [head for head in heads if receiver is None or head.layer < receiver.layer]
+
+
+def _cost(pairs: RunPairs, group: Group, receiver: Head | None, senders: list[Head]) -> float:
+    by_layer = pairs.scale.senders(group, {receiver.layer} if receiver else ())
+    return sum(by_layer[layer] for layer in {head.layer for head in senders})
 
 
 def _into(

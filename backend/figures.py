@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from backend import catalogue
 from backend.circuit import Head
-from backend.methods import TOKEN_WORDS
-from backend.requests import Request, models_of
+from backend.requests import TOKEN_WORDS, Request, models_of
 from backend.results import (
     AccuracyReport,
     Cmap,

@@ -25,14 +25,9 @@ from typing import Any
 from backend.errors import UserError
 from backend.pace import Pace
 from backend.placement import CPU
+from backend.progress import Report
 from backend.tidying import tidy_up
 from backend.urgency import hold, look_again, urgent
-
-Report = Callable[[str, float], None]
-"""Called by the work with what it does next and the share that is done; raises Cancelled.
-
-Long work holds here while anything urgent runs.
-"""
 
 Work = Callable[[Report], Iterator[Any]]
 """Long work, which yields each part of its result as soon as that is finished."""

@@ -5,17 +5,18 @@ Importing this module imports no torch: the works do when they begin.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend import catalogue, shelf, store
-from backend.circuit import Position
-from backend.jobs import Report
 from backend.keys import key_of, marks_of, ran_as
+from backend.plans import plan_of
+from backend.progress import Plan, Report, cost_of, step_of
 from backend.requests import (
+    TOKENS,
     AccuracyRequest,
     CmapRequest,
     ComparisonRequest,
@@ -45,19 +46,11 @@ from backend.results import (
     Stage,
     Transplanted,
 )
-from backend.runtime import at_work
 
 if TYPE_CHECKING:
-    from backend.path_patching import Progress
+    from backend.loading import LoadedModel
     from backend.subject import Subject
 
-_TOKENS = (Position.prev_query_label, Position.query_label, Position.last)
-TOKEN_WORDS = {
-    "prev_query_label": "at the previous label",
-    "query_label": "at the query’s label",
-    "last": "at the last token",
-}
-"""The tokens at which circuits work, in reading order, by the names of their positions."""
 Finished = tuple[Any, ...]
 Work = Callable[[Any, Finished, Report], Iterator[Any]]
 """(request, parts that are there, report) -> the parts that come after them."""
@@ -103,43 +96,37 @@ def joined(request: ComparisonRequest, parts: Sequence[ComparedModel]) -> Compar
 
 
 def _accuracies(request: AccuracyRequest, done: Finished, report: Report) -> Iterator[Any]:
-    for name, start, end in _each_model(request, done, report):
+    plan, prompts = plan_of(request), request.prompts
+    for place, name in _not_done(request, done):
+        loaded = _load(name, report, plan, place)
         from backend.reports import accuracy_report
-        from backend.shelf import load
 
-        prompts, told = (
-            request.prompts,
-            _told(report, f"Asking {catalogue.label(name)}", start, end),
-        )
-        yield accuracy_report(load(name), prompts.n, prompts.boxes, prompts.seed, told)
+        told = step_of(report, plan, place, 0)
+        yield accuracy_report(loaded, prompts.n, prompts.boxes, prompts.seed, told)
 
 
 def _faithfulness(request: FaithfulnessRequest, done: Finished, report: Report) -> Iterator[Any]:
-    for name, start, end in _each_model(request, done, report):
+    plan = plan_of(request)
+    for place, name in _not_done(request, done):
+        subject = _subject(name, request.prompts, report, plan, place)
         from backend.reports import faithfulness_report
 
-        told = _told(report, f"Measuring {catalogue.label(name)}", start, end)
-        yield faithfulness_report(_subject(name, request.prompts), request.heads.circuit, told)
+        told = step_of(report, plan, place, 1)
+        yield faithfulness_report(subject, request.heads.circuit, told)
 
 
-def _each_model(
-    request: AccuracyRequest | FaithfulnessRequest | ComparisonRequest,
-    done: Finished,
-    report: Report,
-) -> Iterator[tuple[str, float, float]]:
-    """The models that are not done, each with the stretch of the whole work that it takes."""
-    _start(report, len(done) / len(request.models))
-    for place, name in enumerate(request.models):
-        if place >= len(done):
-            start, end = (step / len(request.models) for step in (place, place + 1))
-            report(f"Loading {catalogue.label(name)}", start)
-            yield name, start, end
+def _not_done(
+    request: AccuracyRequest | FaithfulnessRequest | ComparisonRequest, done: Finished
+) -> Iterator[tuple[int, str]]:
+    """The models that are not done, with their places."""
+    return islice(enumerate(request.models), len(done), None)
 
 
 def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> Iterator[Any]:
-    circuit = request.heads.circuit
+    plan, circuit = plan_of(request), request.heads.circuit
     earlier: dict[str, Any] = {}
-    for place, (name, start, end) in enumerate(_each_model(request, done, report), len(done)):
+    for place, name in _not_done(request, done):
+        subject = _subject(name, request.prompts, report, plan, place)
         from backend import compare
 
         if not earlier:
@@ -147,15 +134,15 @@ def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> I
                 part.figures.name: compare.unpacked(part.answers, request.prompts.n)
                 for part in done
             }
-        subject = _subject(name, request.prompts)
         if not _share_tokenizer(name, request.models[0]):
-            compare.same_prompts([_subject(request.models[0], request.prompts), subject])
+            first = _subject(request.models[0], request.prompts, report, plan, place)
+            compare.same_prompts([first, subject])
         circuit.check(subject.loaded.shape, catalogue.label(name))
         answers = compare.answers_of(
             subject,
             circuit,
             request.prompts.seed,
-            progress=_told(report, f"Measuring {catalogue.label(name)}", start, end),
+            progress=step_of(report, plan, place, 1),
             kept_in=_unfinished(request, place),
         )
         yield ComparedModel(
@@ -177,11 +164,10 @@ def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> I
 
 
 def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterator[Any]:
-    total = n_parts(request)
-    _start(report, len(done) / total)
+    plan = plan_of(request)
+    source, target = _pair(request, report, plan, len(done))
     from backend import cmap
 
-    source, target = _pair(request, report, max(0.03, len(done) / total))
     if not done:
         request.heads.circuit.check(target.loaded.shape, catalogue.label(request.target))
         yield cmap.cmap(
@@ -189,74 +175,66 @@ def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterat
             target,
             dict(request.sets) or cmap.group_sets(request.heads.circuit),
             request.part,
-            _told(report, "Transplanting whole groups", 0.05, 1 / total),
+            step_of(report, plan, 0, 0),
             _unfinished(request, 0),
         )
-    for place, position in enumerate(_TOKENS, 1):
-        if place >= len(done):
-            yield cmap.head_map(
-                source,
-                target,
-                [position],
-                request.part,
-                _told(
-                    report,
-                    f"Transplanting single heads, {TOKEN_WORDS[position.name]}",
-                    place / total,
-                    (place + 1) / total,
-                ),
-                _unfinished(request, place),
-            )
+    for place, position in islice(enumerate(TOKENS, 1), max(0, len(done) - 1), None):
+        yield cmap.head_map(
+            source,
+            target,
+            [position],
+            request.part,
+            step_of(report, plan, place, 0),
+            _unfinished(request, place),
+        )
 
 
 def _transplanted_set(request: SetRequest, _: Finished, report: Report) -> Iterator[Any]:
-    report("Transplanting your set", 0.05)
+    plan = plan_of(request)
+    source, target = _pair(request, report, plan, 0)
     from backend import cmap
 
-    source, target = _pair(request, report, 0.1)
-    yield cmap.cmap(source, target, {"": request.sites}, request.part).sets[""]
+    told = step_of(report, plan, 0, 0)
+    yield cmap.cmap(source, target, {"": request.sites}, request.part, told).sets[""]
 
 
 def _stage(request: StageRequest, _: Finished, report: Report) -> Iterator[Any]:
-    _start(report)
+    plan = plan_of(request)
+    _load(request.model, report, plan, 0)
     from backend.stage_runs import stage
 
-    yield stage(request, report, _unfinished(request))
+    yield stage(request, report, plan, _unfinished(request))
 
 
 def _minimality(request: MinimalityRequest, _: Finished, report: Report) -> Iterator[Any]:
-    _start(report)
+    plan = plan_of(request)
+    subject = _subject(request.model, request.prompts, report, plan, 0)
     from backend.minimality import minimality
 
-    told = _told(report, "Removing heads", 0.1, 1)
-    subject = _subject(request.model, request.prompts)
-    kept_in = _unfinished(request)
+    told, kept_in = step_of(report, plan, 0, 1), _unfinished(request)
     yield minimality(subject, request.heads.circuit, request.removed, told, kept_in)
 
 
 def _completeness(request: CompletenessRequest, _: Finished, report: Report) -> Iterator[Any]:
-    _start(report)
+    plan = plan_of(request)
+    subject = _subject(request.model, request.prompts, report, plan, 0)
     from backend.completeness import completeness
 
-    told = _told(report, "Removing sets of heads", 0.1, 1)
-    subject = _subject(request.model, request.prompts)
-    seed, kept_in = request.prompts.seed, _unfinished(request)
+    told, kept_in = step_of(report, plan, 0, 1), _unfinished(request)
+    seed = request.prompts.seed
     yield completeness(subject, request.heads.circuit, request.sets, seed, told, kept_in)
 
 
 def _edges(request: EdgesRequest, _: Finished, report: Report) -> Iterator[Any]:
-    report("Choosing prompts that the model answers right", 0.02)
+    plan, circuit = plan_of(request), request.heads.circuit
+    loaded = _load(request.model, report, plan, 0)
     from backend.edges import edges
-    from backend.shelf import load
     from backend.stage_runs import run_pairs
 
-    circuit, loaded = request.heads.circuit, load(request.model)
     circuit.check(loaded.shape, catalogue.label(request.model))
-    told = _told(report, "Patching one edge after the other", 0.35, 1)
-    pairs = run_pairs(request.model, request.prompts, report)
-    with at_work(loaded.runtime):
-        found = edges(pairs, circuit, request.model, told, _unfinished(request))
-    yield found
+    pairs = run_pairs(request.model, request.prompts, report, plan)
+    told = step_of(report, plan, 0, 1)
+    yield edges(pairs, circuit, request.model, told, _unfinished(request))
 
 
 def _unfinished(request: Request, part: int = 0) -> Path | None:
@@ -271,33 +249,42 @@ def _unfinished(request: Request, part: int = 0) -> Path | None:
 
 
 def _pair(
-    request: CmapRequest | SetRequest, report: Report, share: float
+    request: CmapRequest | SetRequest, report: Report, plan: Plan, part: int
 ) -> tuple[Subject, Subject]:
-    report("Loading the models", share)
-    return _subject(request.source, request.prompts), _subject(request.target, request.prompts)
-
-
-def _subject(model: str, prompts: Prompts) -> Subject:
+    names = (request.source, request.target)
+    for name in names:
+        _load(name, report, plan, part)
     from backend.bench import subject
 
-    shelf.load(model)  # Files that have changed are another model: what was kept of it goes.
-    return subject(model, prompts.n, prompts.boxes, prompts.seed)
+    n, boxes, seed = astuple(request.prompts)
+    source, target = (subject(name, n, boxes, seed) for name in names)
+    return source, target
+
+
+def _subject(name: str, prompts: Prompts, report: Report, plan: Plan, part: int) -> Subject:
+    """The model with its prompts, its heads averaged: the first step of a part."""
+    _load(name, report, plan, part)
+    from backend.bench import subject
+
+    examined = subject(name, prompts.n, prompts.boxes, prompts.seed)
+    examined.average(step_of(report, plan, part, 0))
+    return examined
+
+
+def _load(name: str, report: Report, plan: Plan, part: int) -> LoadedModel:
+    """The model; files that have changed are another model: what was kept of it goes."""
+    before = cost_of(plan[:part]) / cost_of(plan)
+
+    def told(what: str, share: float) -> None:
+        report(f"Loading {catalogue.label(name)}: {what.lower()}, {share:.0%}", before)
+
+    report(f"Loading {catalogue.label(name)}", before)
+    return shelf.load(name, told=told)
 
 
 def _share_tokenizer(*models: str) -> bool:
     found = [shelf.fingerprint_of(name) for name in models]
     return None not in found and len({each.tokenizer for each in found if each}) == 1
-
-
-def _start(report: Report, share: float = 0.0) -> None:
-    """Say that what comes next takes seconds, if it does: the first import of torch."""
-    if "torch" not in sys.modules:
-        report("Starting the engine", share)
-
-
-def _told(report: Report, stage: str, start: float, end: float) -> Progress:
-    """Counted progress as a report of a stretch of the whole work."""
-    return lambda done, total: report(stage, start + (end - start) * done / total)
 
 
 METHODS = {
@@ -319,7 +306,7 @@ METHODS = {
         lambda asked: (ComparedModel,) * len(asked.models),
         _comparison,
     ),
-    "cmap": Method("CMAP", CmapRequest, lambda _: (Cmap, *[HeadMap] * len(_TOKENS)), _transplants),
+    "cmap": Method("CMAP", CmapRequest, lambda _: (Cmap, *[HeadMap] * len(TOKENS)), _transplants),
     "cmap-set": Method("CMAP, one set", SetRequest, lambda _: (Transplanted,), _transplanted_set),
     "stage": Method("Discover, one stage", StageRequest, lambda _: (Stage,), _stage),
     "minimality": Method("Minimality", MinimalityRequest, lambda _: (Minimality,), _minimality),

@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from backend.circuit import Circuit, Group, Head, Site
-from backend.path_patching import Progress
+from backend.progress import Progress, between, silent
 from backend.results import HeadContribution, Minimality
 from backend.statistics import Estimate, ratio, share_difference, wilson
-from backend.subject import Right, Subject, between, silent
+from backend.subject import Right, Subject
 
 REMOVED_SHARE = 0.3
 LEAST_GAIN = 0.01

@@ -12,15 +12,14 @@ from dataclasses import dataclass, replace
 from backend.circuit import Group, Head
 from backend.discovery import find_stage
 from backend.loading import LoadedModel, in_float32
-from backend.path_patching import Progress
 from backend.placement import Dtype
+from backend.progress import Progress, between, silent
 from backend.reports import correctly_answered
 from backend.requests import Prompts
 from backend.results import DEFAULT_SIZES, Stage
 from backend.run_pairs import RunPairs
 from backend.runtime import at_work
 from backend.shelf import until_unload
-from backend.subject import between, silent
 from backend.tasks import counterfactual_prompts
 
 N_PROMPTS = 8

@@ -26,7 +26,7 @@ taken apart like that is run whole (`backend.plain_patching`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -39,13 +39,11 @@ from backend.circuit import Group, Head
 from backend.clicks import clean_logits
 from backend.memory import memory_errors_explained
 from backend.plain_patching import patched_plainly
+from backend.progress import Progress, silent
 from backend.receivers_runs import receivers_runs
 from backend.run_pairs import RunPair, RunPairs, scenes
 from backend.sender_runs import sender_finals
 from backend.tasks import PromptSet
-
-Progress = Callable[[int, int], None]
-"""(steps done, steps in all, at least one); called between steps, and may raise to cancel."""
 
 _RECEIVED: dict[Group, Projection] = {Group.B: "q_proj", Group.C: "v_proj", Group.D: "v_proj"}
 
@@ -56,7 +54,7 @@ def path_patching_scores(
     counterfactual: PromptSet,
     group: Group,
     receivers: Collection[Head] = (),
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Tensor:
     """The score of every head as a sender to the receivers: [n, n_layers, n_heads].
 
@@ -72,7 +70,7 @@ def scores_of(
     pairs: RunPairs,
     group: Group,
     receivers: Collection[Head] = (),
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
     senders: Collection[Head] | None = None,
     kept_in: Path | None = None,
 ) -> Tensor:
@@ -90,18 +88,22 @@ def scores_of(
         for layer in range(n_sending_layers)
         if senders is None or layer in {head.layer for head in senders}
     ]
+    costs = pairs.scale.senders(group, {head.layer for head in receivers})
     if not layers:
         return torch.zeros(pairs.n_prompts, *shape[:2], dtype=dtype)
 
     def of_batch(batch: slice) -> Tensor:
-        def told(done: int) -> None:
-            progress(batch.start * len(layers) + done, pairs.n_prompts * len(layers))
+        size, first = batch.stop - batch.start, pairs.cost_of(batch)
+        whole = first + sum(costs[layer] for layer in layers)
+
+        def told(done: float) -> None:
+            progress(batch.start + size * (first + done / size) / whole, pairs.n_prompts)
 
         def compute() -> Tensor:
-            return _of_pair(pairs.of(batch), group, layers, receivers, dtype, told)
+            return _of_pair(pairs.of(batch), group, layers, receivers, dtype, costs, told)
 
-        told(0)
-        return kept.tensor(kept_in, batch, (batch.stop - batch.start, *shape[:2]), dtype, compute)
+        progress(batch.start, pairs.n_prompts)
+        return kept.tensor(kept_in, batch, (size, *shape[:2]), dtype, compute)
 
     with memory_errors_explained(pairs.model, pairs.batches[0].stop):
         return torch.cat([of_batch(batch) for batch in pairs.batches])
@@ -113,18 +115,19 @@ def _of_pair(
     layers: Collection[int],
     receivers: Collection[Head],
     dtype: torch.dtype,
-    told: Callable[[int], None],
+    costs: Mapping[int, float],
+    told: Callable[[float], None],
 ) -> Tensor:
-    """The scores of a batch's prompts: [n, n_layers, n_heads]; `told` prompts times layers done."""
+    """The scores of a batch's prompts: [n, n_layers, n_heads]; `told` the costs that are done."""
     scores = torch.zeros(len(pair.answers), *shape_of(pair.clean.model)[:2], dtype=dtype)
-    done = 0
+    done = 0.0
     for rows, patched in _patched_runs(pair, group, layers, receivers):
         answers = pair.answers[rows]
         before = log_probability(clean_logits(pair.clean)[rows, None], answers)
         for layer, logits in patched:
             after = log_probability(logits, answers)
             scores[rows.cpu(), layer] = torch.expm1(after - before).to(scores)
-            done += len(rows)
+            done += len(rows) * costs[layer]
             told(done)
     return scores
 

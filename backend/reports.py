@@ -14,11 +14,11 @@ from backend.circuit import Circuit
 from backend.errors import UserError
 from backend.loading import LoadedModel
 from backend.memory import memory_errors_explained, prompt_batches
-from backend.path_patching import Progress
+from backend.progress import Progress, between, silent
 from backend.results import AccuracyReport, FaithfulnessReport, ForcedChoice, WrongAnswer
 from backend.runtime import at_work
 from backend.statistics import mean_estimate, mean_share, median_estimate, wilson
-from backend.subject import Subject, silent, stretches
+from backend.subject import Subject
 from backend.tasks import PromptSet, sample_prompts, select
 from backend.vital import input_ids
 
@@ -67,16 +67,12 @@ def faithfulness_report(
     Raises UserError when the circuit has heads that the model does not have.
     """
     circuit.check(subject.loaded.shape, subject.loaded.name)
-    runs = subject.n_reference, *[len(subject.prompts)] * 3
-    means, circuit_alone, whole_model, beside_guessing = stretches(progress, runs)
-    subject.average(means)
-    (alone,) = subject.alone([circuit.sites], circuit_alone)
-    (whole,) = subject.without([()], whole_model)
-    subject.choose(beside_guessing)
+    (alone,) = subject.alone([circuit.sites], between(progress, 0, 0.5))
+    subject.answer(between(progress, 0.5, 1))
     return FaithfulnessReport(
-        wilson(whole),
+        wilson(subject.whole),
         wilson(alone),
-        faithfulness(alone, whole, subject.choice),
+        faithfulness(alone, subject.whole, subject.choice),
         subject.n_reference,
         subject.choice,
     )

@@ -9,10 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from backend.circuit import Circuit, Group, Head, Site
+from backend.circuit import Circuit, Group, Head, Position, Site
 from backend.results import Part
 from backend.setting import Setting
 from backend.tasks import check_size
+
+N_REFERENCE = 300
+"""Prompts over which knocked-out heads are averaged."""
+N_RANDOM = 10
+"""Random circuits beside each circuit."""
+TOKENS = (Position.prev_query_label, Position.query_label, Position.last)
+"""The tokens at which circuits work, in reading order."""
+TOKEN_WORDS = {
+    "prev_query_label": "at the previous label",
+    "query_label": "at the query’s label",
+    "last": "at the last token",
+}
+"""What these tokens are called, by the names of their positions."""
 
 NamedSets = tuple[tuple[str, frozenset[Site]], ...]
 """Sets of sites by name."""

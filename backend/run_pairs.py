@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backend.anatomy import shape_of
 from backend.answers import log_probability
 from backend.circuit import Group
 from backend.clicks import CleanRun, clean_logits, prepare_clean
+from backend.costs import Scale
 from backend.decomposition import holds
 from backend.hooks import recorded_head_outputs
 from backend.memory import prompt_batches
@@ -44,12 +46,20 @@ class RunPairs:
     def __init__(self, model: nn.Module, prompts: PromptSet, counterfactual: PromptSet) -> None:
         self.model = model
         self.n_prompts = len(prompts)
+        self.scale = Scale(*shape_of(model)[:2], prompts.input_ids.shape[1])
         self.batches = prompt_batches(model, *prompts.input_ids.shape)
+        self._latest: slice | None = None
         self._pair = lru_cache(maxsize=1)(partial(_run_pair, model, prompts, counterfactual))
 
     def of(self, batch: slice) -> RunPair:
         """The runs of a batch, made when they are asked for."""
-        return self._pair(batch.start, batch.stop)
+        pair = self._pair(batch.start, batch.stop)
+        self._latest = batch
+        return pair
+
+    def cost_of(self, batch: slice) -> float:
+        """What the runs of a batch cost for each of its prompts; nothing if they are kept."""
+        return 0.0 if batch == self._latest else 2 * self.scale.runs(1)
 
     @cached_property
     def clean_probability(self) -> float:

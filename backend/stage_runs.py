@@ -10,8 +10,8 @@ from pathlib import Path
 
 from backend.discovery import summarised
 from backend.fingerprints import Fingerprint
-from backend.jobs import Report
 from backend.path_patching import scores_of
+from backend.progress import Plan, Progress, Report, step_of
 from backend.reports import chosen
 from backend.requests import Prompts, StageRequest
 from backend.results import ForcedChoice, Stage
@@ -20,42 +20,31 @@ from backend.runtime import at_work
 from backend.shelf import fingerprint_of, load, until_unload
 from backend.tasks import counterfactual_prompts
 
-_PREPARED = 0.35
 
-
-def stage(request: StageRequest, report: Report, kept_in: Path | None) -> Stage:
+def stage(request: StageRequest, report: Report, plan: Plan, kept_in: Path | None) -> Stage:
     """Every head as a sender to the request's receivers.
 
     Scores of finished batches of prompts are kept in a folder, if there is one, and taken from
     there. Raises UserError when the model cannot be loaded or answers too few prompts right.
     """
-    prepared = 0.0  # the runs may be there, from an earlier stage
-
-    def preparing(what: str, share: float) -> None:
-        nonlocal prepared
-        prepared = share
-        report(what, share)
-
-    pairs, choice = _prepared(request.model, request.prompts, preparing)
-    name = f"Stage {request.group.name}, {request.group.value}"
-
-    def steps(done: int, total: int) -> None:
-        report(name, prepared + (1 - prepared) * done / total)
-
+    pairs, choice = _prepared(request.model, request.prompts, report, plan)
+    told = step_of(report, plan, 0, 1)
     with at_work(load(request.model).runtime):
-        scores = scores_of(pairs, request.group, request.receivers, steps, kept_in=kept_in)
+        scores = scores_of(pairs, request.group, request.receivers, told, kept_in=kept_in)
         found = summarised(scores, request.receivers, pairs.clean_probability)
     return replace(found, forced_choice=choice)
 
 
-def run_pairs(model: str, prompts: Prompts, report: Report) -> RunPairs:
+def run_pairs(model: str, prompts: Prompts, report: Report, plan: Plan) -> RunPairs:
     """The runs that path patching compares, on prompts that the model answers right."""
-    return _prepared(model, prompts, report)[0]
+    return _prepared(model, prompts, report, plan)[0]
 
 
-def _prepared(model: str, prompts: Prompts, report: Report) -> tuple[RunPairs, ForcedChoice]:
+def _prepared(
+    model: str, prompts: Prompts, report: Report, plan: Plan
+) -> tuple[RunPairs, ForcedChoice]:
     """The runs, and how the model does beside guessing."""
-    return _run_pairs(_Wanted(model, prompts, fingerprint_of(model), report))
+    return _run_pairs(_Wanted(model, prompts, fingerprint_of(model), step_of(report, plan, 0, 0)))
 
 
 @dataclass(frozen=True)
@@ -65,20 +54,12 @@ class _Wanted:
     model: str
     prompts: Prompts
     fingerprint: Fingerprint | None
-    report: Report = field(compare=False)
+    progress: Progress = field(compare=False)
 
 
 @until_unload(maxsize=1)
 def _run_pairs(wanted: _Wanted) -> tuple[RunPairs, ForcedChoice]:
-    asked = wanted.prompts
-
-    def steps(done: int, total: int) -> None:
-        share = 0.04 + (_PREPARED - 0.04) * done / total
-        wanted.report("Choosing prompts that the model answers right", share)
-
-    wanted.report("Loading the model", 0.02)
-    loaded = load(wanted.model)
-    steps(0, 1)
-    prompts, choice = chosen(loaded, asked.n, asked.boxes, asked.seed, steps)
+    asked, loaded = wanted.prompts, load(wanted.model)
+    prompts, choice = chosen(loaded, asked.n, asked.boxes, asked.seed, wanted.progress)
     other = counterfactual_prompts(loaded.tokenizer, prompts)
     return RunPairs(loaded.model, prompts, other), choice

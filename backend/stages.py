@@ -7,14 +7,14 @@ from functools import partial
 
 from backend import studies
 from backend.circuit import Circuit, Group, Head
-from backend.jobs import Report
-from backend.requests import Prompts, StageRequest
+from backend.plans import chosen_step, scale_of, stage_step
+from backend.progress import Report
+from backend.requests import Prompts, StageRequest, prompts_of
 from backend.results import LEAST_EFFECT_WHEN_SATURATED, NO_TEST, Criteria, Discovery, Stage
 from backend.setting import Setting
 
-_COSTS = {Group.A: 3, Group.B: 1, Group.C: 3, Group.D: 20}
-"""How long the stages take, relative to each other, as measured in the bundled base: every layer
-sends in A, and earlier tokens have more after them, which run again."""
+_RECEIVING = {Group.A: 1.0, Group.B: 0.8, Group.C: 0.65, Group.D: 0.5}
+"""How high in a model the receivers of a stage are taken to be, before they are found."""
 
 
 def run_stages(
@@ -31,15 +31,27 @@ def run_stages(
     """
     stages = list(done)
     todo = list(Group)[len(stages) : list(Group).index(until) + 1]
-    total = sum(_COSTS[group] for group in todo)
-    for place, group in enumerate(todo):
+    costs = expected_costs(setting, todo)
+    for place in range(len(todo)):
         if following(stages, criteria) is None:
             return
-        before = sum(_COSTS[earlier] for earlier in todo[:place])
-        told = partial(_stretched, report, before / total, _COSTS[group] / total)
+        start, end = (sum(costs[:until]) / sum(costs) for until in (place, place + 1))
+        told = partial(_stretched, report, start, end - start)
         (found,) = studies.run(stage_request(setting, stages, criteria), told)
         stages.append(found)
         yield found
+
+
+def expected_costs(setting: Setting, groups: Sequence[Group]) -> list[float]:
+    """What each of these stages is expected to cost, in tokens that pass a layer."""
+    scale = scale_of(setting.model, prompts_of(setting))
+    chosen = chosen_step(scale, setting.n).cost
+
+    def cost(group: Group) -> float:
+        receiving = {int(_RECEIVING[group] * scale.n_layers)}
+        return chosen + stage_step(scale, setting.n, group, receiving).cost
+
+    return [cost(group) for group in groups]
 
 
 def stored_stages(setting: Setting, criteria: Criteria) -> list[studies.Stored]:

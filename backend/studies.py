@@ -8,16 +8,18 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
 from backend import shelf, store
 from backend.errors import UserError
-from backend.jobs import Report
 from backend.keys import identity, key_of, marks_of, ran_as
 from backend.methods import METHODS, method_of, n_parts, title_of
+from backend.plans import plan_of
+from backend.progress import Report, cost_of
 from backend.requests import Request, circuit_of, method_name, models_of
 from backend.results import Cmap, ComparedModel, Completeness, Edges, HeadMap, Minimality
 from backend.saved import plain, revived
@@ -96,6 +98,23 @@ def is_begun(request: Request) -> bool:
     """Whether something is kept of a part that is not finished."""
     key = identity(request)
     return key is not None and store.has_unfinished(key)
+
+
+def pace_of(method: str, models: Collection[str]) -> float | None:
+    """Seconds for each unit of cost in the latest study of this kind here; None if there is none.
+
+    What came with this tool was measured elsewhere, and says nothing.
+    """
+    for entry in store.entries():
+        header = entry.header
+        known = {mark.name for mark in header.models}
+        if entry.is_shipped or header.method != method or not known >= {*models}:
+            continue
+        with suppress(UserError):
+            plan = plan_of(revived(METHODS[method].request, header.request))[: len(entry.parts)]
+            if cost_of(plan) and header.seconds:
+                return header.seconds / cost_of(plan)
+    return None
 
 
 def read(entry: store.Entry) -> Stored:

@@ -19,10 +19,11 @@ from backend.answers import read_answers, right
 from backend.chance import forced_choice
 from backend.circuit import Site
 from backend.clicks import CleanRun, clean_logits, patched_logits, prepare_clean
+from backend.costs import Scale
 from backend.faithfulness import Backdrop, circuits_right, prepare_backdrop
 from backend.loading import LoadedModel
 from backend.memory import chunks, memory_errors_explained, moved
-from backend.path_patching import Progress
+from backend.progress import Progress, silent
 from backend.results import ForcedChoice
 from backend.runtime import at_work
 from backend.tasks import PromptSet, select
@@ -32,21 +33,6 @@ Right = NDArray[np.bool_]
 """Whether prompts are answered right: [n], or [k, n] for k interventions."""
 Questions = Sequence[Collection[Site]]
 """Interventions, each by its sites."""
-
-
-def silent(done: int, total: int) -> None:
-    """Progress that nobody asked about."""
-
-
-def between(progress: Progress, start: float, end: float) -> Progress:
-    """The progress of a part of the work, from one share of it to another, in thousandths."""
-    return lambda done, total: progress(round(1000 * (start + (end - start) * done / total)), 1000)
-
-
-def stretches(progress: Progress, costs: Sequence[int]) -> list[Progress]:
-    """The progress of each part of the work, one after the other, by what they cost."""
-    ends = [sum(costs[: place + 1]) / sum(costs) for place in range(len(costs))]
-    return [between(progress, *each) for each in zip([0.0, *ends], ends, strict=False)]
 
 
 class Batch:
@@ -103,6 +89,17 @@ class Subject:
         self._chunks = chunks(loaded.model, *prompts.input_ids.shape)
         self._batches: OrderedDict[int, Batch] = OrderedDict()
 
+    @property
+    def scale(self) -> Scale:
+        """What its runs cost."""
+        n_layers, n_heads, *_ = self.loaded.shape
+        return Scale(n_layers, n_heads, self.prompts.input_ids.shape[1])
+
+    def share_alone(self, n_circuits: int, parts: Questions) -> float:
+        """What so many circuits alone cost, out of them and the whole model without these parts."""
+        runs, circuits = self.scale.runs(1), self.scale.circuits(1, n_circuits)
+        return (runs + circuits) / (2 * runs + circuits + self.scale.patches(1, parts))
+
     @cached_property
     def means(self) -> Tensor:
         """Head outputs averaged over the reference: [n_layers, seq, n_heads, d_head]."""
@@ -126,7 +123,18 @@ class Subject:
     @cached_property
     def whole(self) -> Right:
         """What the untouched model answers right: [n]."""
-        return self.without([()])[0]
+        return self._answered_whole(silent)
+
+    def answer(self, progress: Progress) -> None:
+        """Make `whole` now, if it is not there."""
+        if "whole" not in self.__dict__:
+            self.whole = self._answered_whole(progress)
+
+    def _answered_whole(self, progress: Progress) -> Right:
+        def ask(batch: Batch, _: Questions) -> Iterator[Tensor]:
+            yield batch.right(clean_logits(batch.clean))
+
+        return self.answered([()], ask, 0.0, progress)[0]
 
     @cached_property
     def forced(self) -> Right:
@@ -143,7 +151,7 @@ class Subject:
             answers = read_answers([clean_logits(batch.clean)], batch.prompts)
             yield torch.from_numpy(answers.forced)[None]
 
-        return self.answered([()], ask, progress)[0]
+        return self.answered([()], ask, 0.0, progress)[0]
 
     @property
     def choice(self) -> ForcedChoice:
@@ -158,7 +166,8 @@ class Subject:
         def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
             return circuits_right(batch.backdrop, some, batch.answer_ids)
 
-        return self.answered(circuits, ask, progress, kept.inside(kept_in, "alone"))
+        cost = self.scale.circuits(1, len(circuits))
+        return self.answered(circuits, ask, cost, progress, kept.inside(kept_in, "alone"))
 
     def without(
         self, parts: Questions, progress: Progress = silent, kept_in: Path | None = None
@@ -169,27 +178,32 @@ class Subject:
             for sites in some:
                 yield batch.right(patched_logits(batch.clean, sites, batch.means))
 
-        return self.answered(parts, ask, progress, kept.inside(kept_in, "without"))
+        cost = self.scale.patches(1, parts)
+        return self.answered(parts, ask, cost, progress, kept.inside(kept_in, "without"))
 
     def answered(
         self,
         questions: Questions,
         ask: Callable[[Batch, Questions], Iterator[Tensor]],
+        cost: float,
         progress: Progress = silent,
         kept_in: Path | None = None,
     ) -> Right:
         """Rows of right answers [k, n of the batch] that `ask` gives, put together: [questions, n].
 
-        `progress` counts questions times batches, between which it may raise to cancel. What is
-        finished is kept in a folder, if there is one, and only what is not there is asked.
+        `progress` counts what they `cost` on a prompt, and the run of it that they start from; it
+        may raise to cancel. What is finished is kept in a folder, if there is one, and only what is
+        not there is asked.
         """
+        first = self.scale.runs(1)
         size, n = self._chunks.size, len(self.prompts)
         batches = [slice(start, min(n, start + size)) for start in range(0, n, size)]
         folder = kept.inside(kept_in, _name_of(questions))
 
         def column(number: int, batch: slice) -> Tensor:
             def told(done: int) -> None:
-                progress(number * len(questions) + done, len(batches) * len(questions))
+                share = (first + cost * done / max(1, len(questions))) / (first + cost)
+                progress(number + share, len(batches))
 
             def rest(done: int) -> Iterator[Tensor]:
                 return ask(self._batch(batch.start), questions[done:])

@@ -24,7 +24,9 @@ from backend import urgency
 from backend.devices import lasting_name
 from backend.errors import UserError
 from backend.files import MB, read_json, write_atomically
-from backend.jobs import Cancelled, Report
+from backend.jobs import Cancelled
+from backend.pace import Pace
+from backend.progress import Report
 from backend.saved import plain, revived
 
 _ID = re.compile("[0-9a-f]{32}")
@@ -46,11 +48,7 @@ class Notice:
     stage: str = "Starting"
     share: float = 0.0
     seconds: float = 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """An estimate from the share that is done; None while that says too little."""
-        return None if self.share < 0.05 else self.seconds * (1 - self.share) / self.share
+    seconds_left: float | None = None
 
 
 @contextmanager
@@ -125,20 +123,21 @@ def _take(place: Path, report: Report, held: ExitStack) -> None:
 
 def _told(notice: Notice, places: Collection[Path], report: Report) -> Report:
     """The report, which keeps the notice up to date and hears when the work is to stop."""
-    started, last, furthest = monotonic(), float("-inf"), 0.0
+    started, last, pace = monotonic(), float("-inf"), Pace()
 
     def tell(stage: str, share: float) -> None:
-        nonlocal last, furthest
-        furthest = max(furthest, share)
+        nonlocal last, pace
         report(stage, share)
-        urgency.hold_for_others()
+        pace = pace.told(share, monotonic())
+        urgency.hold_for_others(lambda: report("Holding while someone clicks elsewhere", share))
         if monotonic() - last < _TELL_S:
             return
         last = monotonic()
         if _wish(notice).exists():
             _wish(notice).unlink(missing_ok=True)
             raise Cancelled
-        now = replace(notice, stage=stage, share=furthest, seconds=last - started)
+        seconds, left = last - started, pace.seconds_left(last)
+        now = replace(notice, stage=stage, share=pace.share, seconds=seconds, seconds_left=left)
         with suppress(OSError):  # others then see an older notice
             for place in places:
                 write_atomically(place, json.dumps(plain(now)))

@@ -76,9 +76,11 @@ def hold(is_over: Callable[[], bool]) -> None:
         _changed.wait_for(lambda: not _n_urgent or is_over(), _MOST_HELD_S)
 
 
-def hold_for_others() -> None:
-    """Come back once no other process has done anything urgent for a moment."""
+def hold_for_others(told: Callable[[], None]) -> None:
+    """Come back once no other process has done anything urgent for a moment; `told` if it has."""
     until = monotonic() + _MOST_HELD_S
+    if _is_marked_by_others():
+        told()
     with standing_aside():
         while _is_marked_by_others() and monotonic() < until:
             sleep(_MOMENT_S / 10)

@@ -6,7 +6,7 @@ tokens in the order of `VITAL`: the order in which they stand in the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from backend.errors import UserError
 from backend.finite import check_finite
 from backend.hooks import record_head_outputs
 from backend.memory import prompt_batches
+from backend.progress import Progress, silent
 from backend.tasks import PromptSet
 
 VITAL = (Position.prev_query_label, Position.query_label, Position.last)
@@ -75,9 +76,7 @@ def vital_head_outputs(model: nn.Module, prompts: PromptSet) -> Tensor:
 
 @torch.no_grad()
 def mean_head_outputs(
-    model: nn.Module,
-    reference: PromptSet,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    model: nn.Module, reference: PromptSet, progress: Progress = silent
 ) -> Tensor:
     """Head outputs averaged over reference prompts, per token: [n_layers, seq, n_heads, d_head].
 
@@ -85,16 +84,14 @@ def mean_head_outputs(
     counts prompts.
     """
     ids = input_ids(model, reference)
-
-    def of_batch(rows: slice) -> Tensor:
+    batches = prompt_batches(model, *ids.shape)
+    total: Tensor | float = 0.0
+    for rows in batches:
         progress(rows.start, len(reference))
-        return check_finite(record_head_outputs(model, ids[rows]), prompts=1)
-
-    outputs = map(of_batch, prompt_batches(model, *ids.shape))
-    # Small numbers are not added up in their own dtype.
-    total = sum(
-        some.sum(1, dtype=torch.promote_types(some.dtype, torch.float32)) for some in outputs
-    )
+        outputs = check_finite(record_head_outputs(model, ids[rows]), prompts=1)
+        # Small numbers are not added up in their own dtype.
+        total += outputs.sum(1, dtype=torch.promote_types(outputs.dtype, torch.float32))
+    progress(1, 1)
     return torch.as_tensor(total / len(reference)).to(dtype_of(model))
 
 

@@ -58,6 +58,7 @@ def choose() -> CmapRequest:
 try:
     request = choose()
     study = studies.latest(_STUDY, request)
+    studies.say_cost_of(request, study)
     if study:
         choices.say_what_changed(study.request, request)
         studies.say_when(study)

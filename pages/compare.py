@@ -74,6 +74,7 @@ def show(request: ComparisonRequest, result: Comparison) -> None:
 try:
     request = choose()
     study = studies.latest(_STUDY, request)
+    studies.say_cost_of(request, study)
     if study:
         choices.say_what_changed(study.request, request)
         studies.say_when(study)

@@ -10,6 +10,7 @@ shell.enter()
 
 from backend.circuit import Group  # noqa: E402
 from backend.errors import UserError  # noqa: E402
+from backend.stages import expected_costs  # noqa: E402
 from shell import discovery, state, studies, waiting  # noqa: E402
 from shell.chance import warn_of_chance  # noqa: E402
 from shell.found import show_found  # noqa: E402
@@ -23,6 +24,10 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     show_controls()
     now = discovery.progress(discovery.plan())
     show_run_all(now)
+if not now.is_complete and not now.is_running:
+    setting = now.plan.setting
+    left = expected_costs(setting, [*Group][now.valid :])
+    studies.say_cost(sum(left), "stage", {setting.model})
 if now.job:
     waiting.follow(now.job)
 if now.date:

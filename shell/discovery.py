@@ -9,6 +9,7 @@ import streamlit as st
 
 from backend import catalogue, jobs, shelf
 from backend.circuit import Circuit, Group
+from backend.progress import Report
 from backend.requests import prompts_of
 from backend.results import DEFAULT_FDR, DEFAULT_SIZES, Criteria, Stage
 from backend.setting import Setting
@@ -125,9 +126,7 @@ def found_circuit(now: Progress, name: str) -> Circuit:
     return circuit_of(now.plan.setting, now.stages[: now.valid], now.plan.criteria, name)
 
 
-def _work(
-    plan: Plan, done: tuple[Stage, ...], until: Group, report: jobs.Report
-) -> Iterator[Stage]:
+def _work(plan: Plan, done: tuple[Stage, ...], until: Group, report: Report) -> Iterator[Stage]:
     yield from done
     yield from run_stages(plan.setting, plan.criteria, done, until, report)
 

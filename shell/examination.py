@@ -239,6 +239,7 @@ def _ask(name: str, request: Asked, explanation: str) -> Any:
             args=(name, request),
             help=explanation,
         )
+        studies.say_cost_of(request, None)
     else:
         st.caption(explanation)
     if not study:

@@ -15,6 +15,7 @@ from backend.devices import Device, cpu, gpus
 from backend.errors import UserError
 from backend.model_files import n_parameters
 from backend.placement import AUTO, CPU, SPREAD, Dtype, Placement
+from backend.progress import Report
 from backend.registry import BUNDLED, Entry, Kind
 from backend.setting import Setting
 from backend.weights import cached, trouble
@@ -256,7 +257,7 @@ def _load(name: str, placement: Placement) -> None:
     )
 
 
-def _loading(name: str, placement: Placement, report: jobs.Report) -> Iterator[str]:
+def _loading(name: str, placement: Placement, report: Report) -> Iterator[str]:
     label = catalogue.label(name)
     report(f"{label}: starting the engine", 0.0)
     import backend.loading  # noqa: F401  # takes seconds, which the line above explains
@@ -324,7 +325,7 @@ def _devices_job() -> jobs.Job:
     return jobs.job("devices", _look_for_gpus, kind=jobs.QUICK)
 
 
-def _look_for_gpus(report: jobs.Report) -> Iterator[bool]:
+def _look_for_gpus(report: Report) -> Iterator[bool]:
     report("Looking for GPUs", 0.1)
     yield bool(gpus())
 

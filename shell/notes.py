@@ -8,6 +8,7 @@ import streamlit as st
 
 from backend import catalogue, jobs, shelf
 from backend.placement import Dtype
+from backend.progress import Report
 from shell import waiting
 from shell.words import unmarked
 
@@ -41,7 +42,7 @@ def show_noise(name: str) -> None:
     (st.warning if is_warning else st.caption)(unmarked(f"{catalogue.label(name)}: {text}"))
 
 
-def _noise(name: str, report: jobs.Report) -> Iterator[tuple[str, bool]]:
+def _noise(name: str, report: Report) -> Iterator[tuple[str, bool]]:
     report("Measuring what rounding does to the scores", 0.1)
     from backend.noise import said
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic
@@ -11,7 +12,10 @@ import streamlit as st
 from backend import jobs, shelf, studies
 from backend.keys import identity
 from backend.methods import n_parts, title_of
-from backend.requests import Request, SetRequest, SomeRequest, models_of
+from backend.plans import plan_of
+from backend.progress import cost_of
+from backend.requests import Request, SetRequest, SomeRequest, method_name, models_of
+from shell.waiting import duration
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,12 @@ def read(stored: studies.Stored) -> Study:
     return Study(stored.request, jobs.finished(stored.parts), stored.entry.header.date)
 
 
+def say_cost_of(request: Request, shown: Study | None) -> None:
+    """About how long a request takes, unless it is what is shown."""
+    if not shown or shown.request != request:
+        say_cost(cost_of(plan_of(request)), method_name(request), {*models_of(request)})
+
+
 def say_when(study: Study) -> None:
     """Of a study out of the store: from when it is, and what is missing."""
     if study.date is None:
@@ -81,6 +91,17 @@ def say_when(study: Study) -> None:
     if n_there < n_whole:
         rest = f" {n_there} of {n_whole} parts are there: press Run for the rest."
     st.caption(f"From {local_time(study.date)}.{rest}")
+
+
+def say_cost(cost: float, method: str, models: Collection[str]) -> None:
+    """About how long something takes here, judged by the latest study of its kind."""
+    pace = studies.pace_of(method, models)
+    if pace is None:
+        st.caption(
+            "How long this takes is known a few seconds after it starts: no run like it yet."
+        )
+    else:
+        st.caption(f"This takes about {duration(pace * cost)}, judged by an earlier run here.")
 
 
 def local_time(date: str) -> str:

@@ -11,8 +11,7 @@ import streamlit as st
 
 from backend import catalogue
 from backend.circuit import READING_ORDER, Head, Position, Site
-from backend.methods import TOKEN_WORDS
-from backend.requests import CmapRequest, SetRequest
+from backend.requests import TOKEN_WORDS, CmapRequest, SetRequest
 from backend.results import Cmap, HeadMap, Part, Transplanted
 from backend.saved import plain
 from backend.statistics import clear_among

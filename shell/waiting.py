@@ -12,6 +12,7 @@ import streamlit as st
 
 from backend import catalogue, jobs, prepared, shelf
 from backend.errors import explained
+from backend.progress import Report
 from backend.setting import Setting
 from backend.turns import Notice
 from shell.words import unmarked
@@ -119,15 +120,14 @@ def how_it_ended(ended: jobs.Job) -> str:
     return explained(error)
 
 
-def _prepare(setting: Setting, report: jobs.Report) -> Iterator[Setting]:
-    report("Starting the engine", 0.02)
+def _prepare(setting: Setting, report: Report) -> Iterator[Setting]:
     from backend.bench import prepare
 
     prepare(setting, report)
     yield setting
 
 
-def _run_source(of: ref[Bench], source: str, report: jobs.Report) -> Iterator[str]:
+def _run_source(of: ref[Bench], source: str, report: Report) -> Iterator[str]:
     report(f"Running {catalogue.label(source)} on the same prompts", 0.1)
     from backend.bench import source_values
 

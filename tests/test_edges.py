@@ -80,7 +80,7 @@ def test_progress_counts_up_and_can_cancel():
     pairs, seen = RunPairs(tiny.llama(), PROMPTS, COUNTERFACTUAL), []
     edges(pairs, CIRCUIT, "tiny", lambda *step: seen.append(step))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert seen[-1] == (1000, 1000)
+    assert seen[-1][0] == pytest.approx(seen[-1][1])
 
     def cancel(done, total):
         raise KeyboardInterrupt

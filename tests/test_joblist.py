@@ -15,8 +15,9 @@ from streamlit.testing.v1 import AppTest
 from backend import catalogue, jobs, turns
 from backend.circuit import Group
 from backend.errors import UserError
-from backend.jobs import Report, State
+from backend.jobs import State
 from backend.methods import title_of
+from backend.progress import Report
 from backend.requests import (
     CmapRequest,
     ComparisonRequest,

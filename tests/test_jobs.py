@@ -12,7 +12,8 @@ import pytest
 
 from backend import jobs, urgency
 from backend.errors import UserError, explained
-from backend.jobs import Job, Report, State
+from backend.jobs import Job, State
+from backend.progress import Report
 from backend.urgency import unheld, unhurried, urgent
 
 PATIENCE = 10

@@ -8,8 +8,7 @@ import pytest
 
 from backend import catalogue
 from backend.circuit import Group
-from backend.compare import examine
-from backend.reports import accuracy_report, faithfulness_report
+from backend.reports import accuracy_report
 from backend.requests import AccuracyRequest, FaithfulnessRequest, Prompts, heads_of
 from backend.results import Criteria
 from backend.setting import Setting
@@ -30,17 +29,6 @@ def test_accuracy_counts_prompts() -> None:
     told: list[tuple[int, int]] = []
     accuracy_report(load("base"), 40, 3, 0, lambda *step: told.append(step))
     assert told == [(done, 40) for done in range(0, 41, 8)]
-
-
-def test_faithfulness_counts_reference_prompts_circuit_and_model() -> None:
-    shares: list[float] = []
-    subject = examine(load("base"), 40, 3, 0)
-    faithfulness_report(subject, CIRCUIT, lambda done, total: shares.append(done / total))
-    assert shares == sorted(shares)
-    assert (shares[0], shares[-1]) == (0, 1)
-    n_steps = subject.n_reference / 8 + 3 * 40 / 8
-    assert len(shares) >= n_steps - 1
-    assert max(after - before for before, after in pairwise(shares)) < 0.05
 
 
 @pytest.mark.parametrize(

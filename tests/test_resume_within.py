@@ -65,14 +65,14 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
     counted, answered, of_pair = Counter(), Subject.answered, path_patching._of_pair
 
     def counting_answered(
-        self: Subject, questions: Any, ask: Any, progress: Any, kept_in: Any = None
+        self: Subject, questions: Any, ask: Any, cost: Any, progress: Any, kept_in: Any = None
     ) -> Any:
         def counting(batch: Any, some: Any) -> Iterator[Any]:
             for rows in ask(batch, some):
                 counted.n += rows.numel()
                 yield rows
 
-        return answered(self, questions, counting if kept_in else ask, progress, kept_in)
+        return answered(self, questions, counting if kept_in else ask, cost, progress, kept_in)
 
     def counting_of_pair(*arguments: Any) -> Any:
         scores = of_pair(*arguments)

@@ -15,8 +15,9 @@ import pytest
 
 from backend import cli, studies, turns, urgency
 from backend.errors import UserError
-from backend.jobs import Cancelled, Report
+from backend.jobs import Cancelled
 from backend.placement import CPU
+from backend.progress import Report
 from backend.requests import AccuracyRequest, Prompts
 from tests.dashboard import ROOT
 
@@ -110,10 +111,25 @@ def test_what_another_process_does_is_seen_while_it_does_it(holder: subprocess.P
     assert (notice.title, notice.process) == (TITLE, holder.pid)
     assert (notice.stage, notice.share) == ("Removing heads", 0.25)
     assert notice.seconds > 0
-    assert notice.seconds_left == pytest.approx(3 * notice.seconds, rel=0.5)
+    assert notice.seconds_left is None  # said once: nothing tells how fast it goes
     holder.kill()
     holder.wait()
     assert turns.elsewhere() == []
+
+
+def test_a_notice_says_what_is_left_at_the_rate_of_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "_TELL_S", -1.0)
+    monkeypatch.setattr(turns, "monotonic", iter(map(float, range(100))).__next__)
+    with turns.turn([CPU], "Mine", unheard) as told:
+        for share in (0.1, 0.2, 0.3, 0.4):
+            told("at work", share)
+        notice = turns._read(turns._place(CPU))
+    assert notice
+    assert notice.seconds_left
+    rate = 0.1 / (notice.seconds / 4)
+    assert notice.seconds_left == pytest.approx(0.6 / rate, rel=0.3)
 
 
 def test_ones_own_turn_is_not_elsewhere() -> None:
