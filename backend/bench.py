@@ -13,7 +13,7 @@ from backend.anatomy import dtype_of, shape_of, widths
 from backend.answers import Answers, read_answers
 from backend.attention import AttentionMass, attention_mass
 from backend.clicks import CleanRun, clean_logits, patched_logits, prepare_clean
-from backend.cmap import compatible
+from backend.cmap import compatible, read_alike
 from backend.compare import examine
 from backend.errors import UserError
 from backend.faithfulness import Backdrop, circuit_logits, prepare_backdrop, with_values
@@ -127,7 +127,8 @@ def source_values(bench: Bench, source: str) -> Tensor:
 
 def _source_values(bench: Bench, source: str) -> Tensor:
     other = load(source)
-    if reason := compatible(other, bench.loaded):
+    pair = other, bench.loaded
+    if reason := compatible(*pair) or read_alike(*pair, bench.prompts):
         raise UserError(f"{reason} Choose a source of the same shape and tokenizer, loaded alike.")
     with at_work(other.runtime):
         return vital_head_outputs(other.model, bench.prompts)

@@ -68,11 +68,7 @@ def misfit(
     """Why two models cannot be compared head by head, as far as their files tell."""
     if reason := shape_misfit(source.shape, target.shape, names, part):
         return reason
-    if source.words and target.words:
-        same = source.words == target.words
-    else:
-        same = source.n_words == target.n_words
-    if not same:
+    if source.words and target.words and source.words != target.words:
         return f"The tokenizers of {names[0]} and {names[1]} have different vocabularies."
     return None
 
@@ -100,13 +96,12 @@ def _number(config: Mapping[str, Any], name: str) -> int:
 
 
 def _words(folder: Path) -> str | None:
-    """A digest of the vocabulary in tokenizer.json, added words included."""
+    """A digest of the vocabulary in tokenizer.json; tokens added to it are in no prompt."""
     try:
         tokenizer = read_object(folder / "tokenizer.json")
         words = tokenizer["model"]["vocab"]
         if isinstance(words, list):  # Unigram: pairs of a word and its score
             words = {word: number for number, (word, _) in enumerate(words)}
-        words |= {word["content"]: word["id"] for word in tokenizer.get("added_tokens", [])}
         return sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
     except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

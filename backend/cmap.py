@@ -30,8 +30,10 @@ from backend.progress import Progress, between, silent
 from backend.results import Cmap, HeadMap, Part, Transplanted
 from backend.statistics import recovery, share_difference, wilson
 from backend.subject import Batch, Questions, Right, Subject
+from backend.tasks import PromptSet
 from backend.transplants import foreign, transplanted_logits
 from backend.vital import VITAL, vital_head_outputs
+from backend.vocabulary import tokenized
 
 _PROJECTIONS: dict[Part, Projection] = {Part.q: "q_proj", Part.k: "k_proj", Part.v: "v_proj"}
 
@@ -49,8 +51,17 @@ def compatible(source: LoadedModel, target: LoadedModel, part: Part = Part.outpu
         return reason
     if (here := _where(source)) != (there := _where(target)):
         return f"{source.name} is loaded {here}, {target.name} {there}."
-    if source.tokenizer.get_vocab() != target.tokenizer.get_vocab():
-        return f"The tokenizers of {source.name} and {target.name} have different vocabularies."
+    return None
+
+
+def read_alike(source: LoadedModel, target: LoadedModel, prompts: PromptSet) -> str | None:
+    """Why the source does not read the target's prompts as the target does; None if it does.
+
+    Heads are put in, not logits: words that are in no prompt may be other words, or be missing.
+    """
+    ids = [ids for ids, _ in tokenized(source.tokenizer, prompts.texts)]
+    if ids != prompts.input_ids.tolist():
+        return f"{source.name} and {target.name} write the same prompts as other tokens."
     return None
 
 
@@ -85,6 +96,7 @@ def cmap(
     What is finished is kept in a folder, if there is one, and taken from there. Raises UserError
     when the two do not fit together or are not asked the same prompts.
     """
+    _check_pair(source, target, part)
     runs, rest = source.scale.runs(1), target.scale.patches(1, sets.values())
     one, two = runs / (3 * runs + rest), 2 * runs / (3 * runs + rest)
     source.answer(between(progress, 0, one))
@@ -151,12 +163,7 @@ def transplanted(
     kept_in: Path | None = None,
 ) -> Right:
     """What the target answers right with each set of sites out of the source: [n_sets, n]."""
-    reason = compatible(source.loaded, target.loaded, part)
-    if reason:
-        raise UserError(
-            f"{reason} Choose two models of the same shape and tokenizer, loaded alike."
-        )
-    same_prompts([source, target])
+    _check_pair(source, target, part)
     check_sites(chain.from_iterable(sets), target.loaded.shape, target.loaded.name)
 
     def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
@@ -166,6 +173,15 @@ def transplanted(
 
     cost = source.scale.runs(1) + target.scale.patches(1, sets)
     return target.answered(sets, ask, cost, progress, kept_in)
+
+
+def _check_pair(source: Subject, target: Subject, part: Part) -> None:
+    pair = source.loaded, target.loaded
+    if reason := compatible(*pair, part) or read_alike(*pair, target.prompts):
+        raise UserError(
+            f"{reason} Choose two models of the same shape and tokenizer, loaded alike."
+        )
+    same_prompts([source, target])
 
 
 def _transplant(source: Subject, batch: Batch, part: Part) -> Callable[[Collection[Site]], Tensor]:

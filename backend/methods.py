@@ -276,7 +276,7 @@ def _load(name: str, report: Report, plan: Plan, part: int) -> LoadedModel:
     before = cost_of(plan[:part]) / cost_of(plan)
 
     def told(what: str, share: float) -> None:
-        report(f"Loading {catalogue.label(name)}: {what.lower()}, {share:.0%}", before)
+        report(f"Loading {catalogue.label(name)}: {what.lower()}, {round(share, 1):.0%}", before)
 
     report(f"Loading {catalogue.label(name)}", before)
     return shelf.load(name, told=told)

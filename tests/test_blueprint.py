@@ -63,6 +63,16 @@ def test_a_vocabulary_of_the_same_size_may_still_be_another(tmp_path: Path) -> N
     assert groups_that_fit({"a": first, "b": second, "c": again}) == [["a", "c"], ["b"]]
 
 
+def test_a_token_that_was_added_does_not_matter(tmp_path: Path) -> None:
+    first = blueprint(saved(tiny.llama(), tmp_path / "first"))
+    padded = tiny.word_tokenizer()
+    padded.add_special_tokens({"pad_token": "[PAD]"})
+    second = blueprint(saved(tiny.llama(vocab_size=len(padded)), tmp_path / "second", padded))
+    assert first
+    assert second
+    assert misfit(first, second, ("a", "b")) is None
+
+
 def test_key_value_heads_matter_for_keys_and_values_only(tmp_path: Path) -> None:
     plain = blueprint(saved(tiny.llama(), tmp_path / "plain"))
     grouped = blueprint(saved(tiny.grouped_llama(), tmp_path / "grouped"))
