@@ -149,7 +149,7 @@ def _memories(value: Any) -> Iterator[tuple[int, int]]:
     """Where every tensor and array in a value is, and how many bytes it takes."""
     if isinstance(value, Tensor):
         storage = value.untyped_storage()
-        yield storage.data_ptr(), storage.nbytes()
+        yield storage._cdata, storage.nbytes()
     elif isinstance(value, np.ndarray):
         yield id(value), value.nbytes
     elif isinstance(value, list | tuple):

@@ -46,6 +46,7 @@ from backend.results import (
     Stage,
     Transplanted,
 )
+from backend.runtime import at_work
 
 if TYPE_CHECKING:
     from backend.loading import LoadedModel
@@ -234,7 +235,9 @@ def _edges(request: EdgesRequest, _: Finished, report: Report) -> Iterator[Any]:
     circuit.check(loaded.shape, catalogue.label(request.model))
     pairs = run_pairs(request.model, request.prompts, report, plan)
     told = step_of(report, plan, 0, 1)
-    yield edges(pairs, circuit, request.model, told, _unfinished(request))
+    with at_work(loaded.runtime):
+        found = edges(pairs, circuit, request.model, told, _unfinished(request))
+    yield found
 
 
 def _unfinished(request: Request, part: int = 0) -> Path | None:

@@ -315,5 +315,5 @@ def _part(whole: Mapping[str, Part], name: str, where: str) -> Part:
 def _damaged(what: str) -> UserError:
     return UserError(
         f"The paper’s results cannot be read ({what}). Restore the files, for example with "
-        "`git checkout -- cache/published`."
+        "`git checkout cache/published`."
     )

@@ -85,7 +85,7 @@ def show_memory() -> None:
     try:
         kept = f"{prepared.used() / 1e9:.1f} of {prepared.budget() / 1e9:.1f} GB"
     except UserError as error:
-        st.warning(str(error))
+        st.warning(unmarked(error))
     else:
         st.caption(
             f"Prepared prompts: {kept}",

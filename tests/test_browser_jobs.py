@@ -141,7 +141,7 @@ def test_a_command_and_the_dashboard_take_turns(open_page: Open, local: Path) ->
     page = open_page("Compare", "n=50&boxes=4&seed=8")
     command = started(local, "minimality", "chat", "--prompts", "500")
     try:
-        next(line for line in command.stderr if "Removing heads" in line)
+        next(line for line in command.stderr if "Measuring Chat" in line)
         run(page)
         expect(page.get_by_text(f"Waiting for process {command.pid} on")).to_be_visible()
         jobs = open_list(page)

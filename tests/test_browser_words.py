@@ -54,7 +54,7 @@ PAGES = {
     "Compare": "text=Are two circuits the same heads?",
     "CMAP": "text=What is transplanted",
     "Discover": "text=find a circuit by path patching",
-    "Results": "text=Damaged or foreign",
+    "Results": "text=Damaged results were moved",
     "Paper": "text=The paper’s results",
     "Models": "text=Add a model",
 }

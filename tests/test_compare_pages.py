@@ -307,7 +307,7 @@ def test_requests_start_again_only_after_a_failure(monkeypatch: pytest.MonkeyPat
     studies.start("x", request)
     first = studies.latest("x", request)
     assert first
-    assert first.job.future.exception(5)
+    assert first.job.future.exception(60)
     assert first.job.parts == [1]
     monkeypatch.setattr("backend.studies.run", lambda request, report: iter([2]))
     studies.start("x", request)

@@ -18,9 +18,10 @@ from backend import catalogue, files, kept, store, studies
 from backend.circuit import Circuit
 from backend.cli import main
 from backend.errors import UserError
-from backend.keys import identity
+from backend.keys import identity, marks_of
 from backend.requests import AccuracyRequest, ComparisonRequest, Prompts, heads_of
 from backend.saved import plain
+from backend.shelf import fingerprint_of
 from tests import planted
 from tests.dashboard import ROOT
 
@@ -103,13 +104,13 @@ def test_a_model_that_is_deleted_during_a_run_costs_only_its_own_part(tmp_path: 
     ]
 
 
-def test_a_result_of_a_model_that_is_gone_is_given_and_not_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_result_of_a_model_that_is_gone_is_kept_as_that_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "base"
     shutil.copytree(catalogue.BUNDLED / "base", folder)
     request = AccuracyRequest((str(folder),), PROMPTS)
-    keep = studies._keep
+    ran, keep = fingerprint_of(str(folder)), studies._keep
 
     def late(*arguments: Any) -> None:
         shutil.rmtree(folder)
@@ -118,8 +119,8 @@ def test_a_result_of_a_model_that_is_gone_is_given_and_not_stored(
     monkeypatch.setattr(studies, "_keep", late)
     (part,) = studies.run(request, silent)
     assert part.accuracy.n == 20
-    assert "The result is not kept: the files of its models are no longer all there" in caplog.text
-    assert store.entries() == []
+    (entry,) = store.entries()
+    assert entry.header.models[0].fingerprint == ran
     assert json.loads(json.dumps(studies.as_data(request, (part,))))["parts"]
 
 
@@ -181,9 +182,9 @@ def test_what_is_unfinished_stays_while_its_result_cannot_be_kept(
     place.mkdir(parents=True)
     with monkeypatch.context() as full:
         full.setattr(store, "write_atomically", Mock(side_effect=OSError(28, "No space left")))
-        studies._keep(request, (part,), 1.0)
+        studies._keep(request, marks_of(request, patiently=True), (part,), 1.0)
     assert place.exists()
-    studies._keep(request, (part,), 1.0)
+    studies._keep(request, marks_of(request, patiently=True), (part,), 1.0)
     assert not place.exists()
 
 

@@ -209,7 +209,7 @@ def test_a_damaged_file_gets_a_message_and_other_sections_stay(
         assert not test.exception
         (error,) = test.error
         assert file in error.value
-        assert error.value.endswith("`git checkout -- cache/published`.")
+        assert error.value.endswith(r"\`git checkout cache/published\`.")
     assert not page("Circuit").error
 
 

@@ -134,7 +134,7 @@ def test_damaged_files_are_named(folder: Path, file: str, content: str | None) -
         (folder / file).write_text(content)
     with pytest.raises(UserError, match=file) as raised:
         READERS[file]()
-    assert str(raised.value).endswith("`git checkout -- cache/published`.")
+    assert str(raised.value).endswith("`git checkout cache/published`.")
 
 
 def test_scores_of_another_shape_are_refused(folder: Path) -> None:

@@ -18,6 +18,7 @@ from backend.cli import main
 from backend.jobs import Cancelled
 from backend.keys import identity
 from backend.methods import METHODS
+from backend.plans import plan_of
 from backend.requests import Prompts, StageRequest
 from tests import planted
 from tests.dashboard import ROOT
@@ -27,7 +28,7 @@ COMMANDS = {
     "cmap": ("cmap", "chat", "base", "--map"),
 }
 SMALL = ("--prompts", "60", "--boxes", "3")
-FIRST = {"compare": "Measuring Base", "cmap": "whole groups"}
+FIRST = {"compare": "Measuring Base", "cmap": "sets of heads"}
 """What is said only while the first part is computed."""
 SECOND = {"compare": "Measuring Arithmetic (full)", "cmap": "at the previous label"}
 
@@ -133,8 +134,11 @@ def test_a_stage_goes_on_after_its_last_batch_of_prompts(
     key = identity(request)
     assert key
 
+    ((choosing, scoring),) = plan_of(request)
+    begun = (choosing.cost + scoring.cost * 8 / 20) / (choosing.cost + scoring.cost)
+
     def stops_in_the_second_batch(stage: str, share: float) -> None:
-        if stage.startswith("Stage") and share > 0.35 + 0.65 * 8 / 20:
+        if stage.startswith("Stage") and share > begun:
             raise Cancelled
 
     with pytest.raises(Cancelled):
