@@ -213,6 +213,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, set[Runtime]]]:
     monkeypatch.setattr(compare, "N_REFERENCE", 10)
     monkeypatch.setattr(bench, "N_REFERENCE", 10)
     torch.set_num_threads(2)
+    for name in shelf.loaded():
+        shelf.unload(name)
     shelf.load("base", Placement("cpu"))
     shelf.load("chat", Placement("cpu", tf32=True))
     yield found
