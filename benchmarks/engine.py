@@ -18,18 +18,18 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from math import comb
 
 import torch
 from torch import Tensor
 
-from backend.circuit import Circuit, Group, Head, Position, Site
+from backend.circuit import Group, Head, Position, Site
 from backend.clicks import patched_logits, patched_logits_plainly, prepare_clean
 from backend.cmap import GROUP_SETS, cmap, group_sets, head_map
 from backend.decomposition import holds
 from backend.discovery import summarised
 from backend.faithfulness import circuit_logits, circuit_logits_plainly, prepare_backdrop
 from backend.minimality import minimality
+from backend.plans import circuits_of_minimality
 from backend.run_pairs import RunPairs
 from backend.runtime import Runtime, at_work
 from backend.subject import Subject
@@ -164,18 +164,12 @@ def compare_minimality(case: Case) -> None:
     """Minimality of the circuit, against as many hooked runs as it asks for circuits."""
     subject = _subject(case)
     taken, _ = timed(case.device, minimality, subject, case.circuit)
-    n_circuits = n_circuits_of_minimality(case.circuit)
+    n_circuits = circuits_of_minimality(case.circuit)
     once = partial(circuit_logits_plainly, case.loaded.model, subject.prompts, subject.means)
     obvious = n_circuits * typical_seconds(case.device, lambda: once(case.circuit.sites), most=3)
     _heading(f"Minimality on {case.n_prompts} prompts", "the obvious way")
     _row(f"{len(case.circuit.members)} heads, {n_circuits} circuits", taken, obvious)
     print("(The obvious way is one hooked run, multiplied.)")
-
-
-def n_circuits_of_minimality(circuit: Circuit) -> int:
-    """Circuits that it asks for: whole, less each head or pair of a group, and two more a head."""
-    sizes = [len(circuit.heads(group)) for group in Group]
-    return 1 + sum(size + comb(size, 2) for size in sizes) + 2 * sum(sizes)
 
 
 def compare_cmap(case: Case) -> None:

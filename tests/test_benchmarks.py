@@ -11,6 +11,7 @@ import torch
 
 from backend.circuit import Circuit, Group, Head
 from backend.minimality import minimality
+from backend.plans import circuits_of_minimality
 from benchmarks import engine
 from benchmarks.cases import rehearsal
 
@@ -81,7 +82,7 @@ def test_the_circuits_of_minimality_are_counted_right(monkeypatch: pytest.Monkey
         lambda circuits, *rest: asked.append(len(circuits)) or alone(circuits, *rest),
     )
     minimality(subject, case.circuit)
-    assert sum(asked) == engine.n_circuits_of_minimality(case.circuit)
+    assert sum(asked) == circuits_of_minimality(case.circuit)
 
 
 def test_each_stage_feeds_the_next_group_of_the_circuit() -> None:
@@ -101,4 +102,4 @@ def test_the_top_heads_are_the_most_negative_in_order() -> None:
 
 
 def test_an_empty_circuit_asks_for_itself() -> None:
-    assert engine.n_circuits_of_minimality(Circuit({}, "empty")) == 1
+    assert circuits_of_minimality(Circuit({}, "empty")) == 1
