@@ -81,9 +81,11 @@ def test_a_cancelled_run_keeps_its_finished_stages(open_page: Open) -> None:
     expect(maps(page).first).to_be_visible(timeout=START_MS)
     button(page, "Cancel").click()
     expect(page.get_by_text("What was finished is kept")).to_be_visible(timeout=START_MS)
-    finished = maps(page).count()
+    rest = button(page, "Run the rest")
+    expect(rest).to_be_enabled()
+    finished = "ABCD".index(rest.inner_text()[-1])
     assert 1 <= finished < 4
-    expect(button(page, "Run the rest")).to_be_enabled()
+    expect(maps(page)).to_have_count(finished)
     page.get_by_role("link", name="Circuit", exact=True).click()
     page.get_by_role("link", name="Discover").click()
     expect(maps(page)).to_have_count(finished)
