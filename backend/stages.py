@@ -35,7 +35,7 @@ def run_stages(
     for place in range(len(todo)):
         if following(stages, criteria) is None:
             return
-        start, end = (sum(costs[:until]) / sum(costs) for until in (place, place + 1))
+        start, end = (sum(costs[:end]) / sum(costs) for end in (place, place + 1))
         told = partial(_stretched, report, start, end - start)
         (found,) = studies.run(stage_request(setting, stages, criteria), told)
         stages.append(found)

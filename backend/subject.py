@@ -139,19 +139,12 @@ class Subject:
     @cached_property
     def forced(self) -> Right:
         """Where the untouched model puts the right object ahead of the other boxes': [n]."""
-        return self._forced(silent)
 
-    def choose(self, progress: Progress) -> None:
-        """Find out now how the model does beside guessing, unless that is known."""
-        if "forced" not in self.__dict__:
-            self.forced = self._forced(progress)
-
-    def _forced(self, progress: Progress) -> Right:
         def ask(batch: Batch, _: Questions) -> Iterator[Tensor]:
             answers = read_answers([clean_logits(batch.clean)], batch.prompts)
             yield torch.from_numpy(answers.forced)[None]
 
-        return self.answered([()], ask, 0.0, progress)[0]
+        return self.answered([()], ask, 0.0)[0]
 
     @property
     def choice(self) -> ForcedChoice:

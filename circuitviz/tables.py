@@ -46,7 +46,7 @@ def _cell(cell: Cell) -> str:
         return _written(*cell.split("\n"))
     if isnan(cell.value):
         return _written("undefined", f"n = {cell.n}")
-    told = ["too few prompts to say how much"] if cell.is_vague else []
+    told = ["too few to say how much"] if cell.is_vague else []
     interval = f"{_plain(cell.low)} to {_plain(cell.high)}, n = {cell.n}"
     return _written(_plain(cell.value), interval, *told)
 

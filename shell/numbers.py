@@ -108,7 +108,7 @@ def _figure(label: str, estimate: Estimate, change: float | None, explanation: s
         delta_arrow="auto" if moved else "off",
         help=explanation,
     )
-    told = ": too few prompts to say how much" if estimate.is_vague else ""
+    told = ": too few to say how much" if estimate.is_vague else ""
     st.caption(f"95 %: {estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}{told}")
 
 
