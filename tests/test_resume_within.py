@@ -65,7 +65,12 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
     counted, answered, of_pair = Counter(), Subject.answered, path_patching._of_pair
 
     def counting_answered(
-        self: Subject, questions: Any, ask: Any, cost: Any, progress: Any, kept_in: Any = None
+        self: Subject,
+        questions: Any,
+        ask: Any,
+        cost: Any,
+        progress: Any = silent,
+        kept_in: Any = None,
     ) -> Any:
         def counting(batch: Any, some: Any) -> Iterator[Any]:
             for rows in ask(batch, some):
