@@ -3,7 +3,7 @@
 import streamlit as st
 
 import shell
-from shell.protection import MIDDLEWARE
+from shell.frame.protection import MIDDLEWARE
 
 if __name__ == "__main__":  # so Streamlit starts this file for each session
     shell.main()

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from backend.circuit import Circuit, Group, Head, ModelShape
-from backend.errors import UserError
-from backend.saved import revived
-from backend.statistics import Estimate, wilson
+from backend.core.circuit import Circuit, Group, Head, ModelShape
+from backend.core.errors import UserError
+from backend.core.serialize import revived
+from backend.core.statistics import Estimate, wilson
 
 FOLDER = Path(__file__).parent.parent / "cache" / "published"
 CITATION = (

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from backend import catalogue
-from backend.anatomy import shape_of
-from backend.circuit import Circuit, Group, Head, ModelShape
-from backend.loading import LoadedModel, load_model
+from backend.core.circuit import Circuit, Group, Head, ModelShape
+from backend.engine.architectures import shape_of
+from backend.models import catalogue
+from backend.models.loading import LoadedModel, load_model
 from tests import tiny, trained
 
 TWELVE_LAYERS: dict[str, Any] = {

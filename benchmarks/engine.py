@@ -22,23 +22,28 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from backend.circuit import Group, Head, Position, Site
-from backend.clicks import patched_logits, patched_logits_plainly, prepare_clean
-from backend.cmap import GROUP_SETS, cmap, group_sets, head_map
-from backend.decomposition import holds
-from backend.discovery import summarised
-from backend.faithfulness import circuit_logits, circuit_logits_plainly, prepare_backdrop
-from backend.minimality import minimality
-from backend.plans import circuits_of_minimality
-from backend.run_pairs import RunPairs
-from backend.runtime import Runtime, at_work
-from backend.subject import Subject
-from backend.tasks import PromptSet, counterfactual_prompts, reference_prompts, sample_prompts
-from backend.vital import (
+from backend.core.circuit import Group, Head, Position, Site
+from backend.core.runtime import Runtime, at_work
+from backend.engine.activation_patching import patched_logits, patched_logits_plainly, prepare_clean
+from backend.engine.mean_ablation import circuit_logits, circuit_logits_plainly, prepare_backdrop
+from backend.engine.path_patching.run_pairs import RunPairs
+from backend.engine.positions import (
     VITAL,
     input_ids,
     mean_head_outputs,
     vital_head_outputs,
+)
+from backend.engine.validation import holds
+from backend.methods.cmap import GROUP_SETS, cmap, group_sets, head_map
+from backend.methods.discovery import summarised
+from backend.methods.evaluation import Subject
+from backend.methods.minimality import minimality
+from backend.methods.plans import circuits_of_minimality
+from backend.tasks.entity_tracking import (
+    PromptSet,
+    counterfactual_prompts,
+    reference_prompts,
+    sample_prompts,
 )
 from benchmarks.cases import CASES, SEVEN_B_NEEDS_GB, Case, rehearsal
 from benchmarks.measuring import forget_peak, peak_memory, timed, typical_seconds

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.anatomy import shape_of
-from backend.circuit import Group, Head
-from backend.path_patching import scores_of
-from backend.run_pairs import RunPairs
-from backend.tasks import PromptSet, counterfactual_prompts, sample_prompts, select
+from backend.core.circuit import Group, Head
+from backend.engine.architectures import shape_of
+from backend.engine.path_patching.run_pairs import RunPairs
+from backend.engine.path_patching.scores import scores_of
+from backend.tasks.entity_tracking import PromptSet, counterfactual_prompts, sample_prompts, select
 from benchmarks.cases import TWELVE_LAYERS
 from benchmarks.measuring import timed
 from tests import oracles, tiny

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import networkx as nx
 
-from backend.circuit import READING_ORDER, Circuit, Group, Head, ModelShape
+from backend.core.circuit import READING_ORDER, Circuit, Group, Head, ModelShape
 
 NodeKey: TypeAlias = tuple[Group, Head]
 LOGITS = "logits"

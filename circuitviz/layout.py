@@ -9,7 +9,7 @@ from math import ceil
 
 import networkx as nx
 
-from backend.circuit import READING_ORDER, Group, ModelShape
+from backend.core.circuit import READING_ORDER, Group, ModelShape
 from circuitviz.graph import LOGITS, NodeKey
 
 EMPTY_ROW = 0.35
@@ -84,7 +84,7 @@ def circuit_layout(
 
     Examples
     --------
-    >>> from backend.circuit import Circuit, Head
+    >>> from backend.core.circuit import Circuit, Head
     >>> from circuitviz.graph import circuit_graph
     >>> shape = ModelShape(2, 4, 4, 8)
     >>> circuit = Circuit({Group.D: (Head(0, 1),), Group.C: (Head(1, 0), Head(1, 3))})

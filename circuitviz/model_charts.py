@@ -12,9 +12,9 @@ from math import isnan
 import altair as alt
 import pandas as pd
 
-from backend.circuit import READING_ORDER, Group, Head
-from backend.results import ModelFigures, Transplanted
-from backend.statistics import Estimate
+from backend.core.circuit import READING_ORDER, Group, Head
+from backend.core.statistics import Estimate
+from backend.methods.results import ModelFigures, Transplanted
 from circuitviz.bare import bare
 from circuitviz.palette import COLOURS, INK
 

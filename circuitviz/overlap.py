@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from backend.circuit import Circuit, ModelShape
+from backend.core.circuit import Circuit, ModelShape
 from circuitviz.bare import bare
 from circuitviz.graph import LOGITS, circuit_graph
 from circuitviz.layout import circuit_layout

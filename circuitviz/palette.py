@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from backend.circuit import Group
+from backend.core.circuit import Group
 
 COLOURS: Mapping[Group, str] = MappingProxyType(
     {Group.A: "#D55E00", Group.B: "#0072B2", Group.C: "#009E73", Group.D: "#CC79A7"}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import altair as alt
 import pandas as pd
 
-from backend.circuit import READING_ORDER, Group
+from backend.core.circuit import READING_ORDER, Group
 from circuitviz.bare import bare
 from circuitviz.model_charts import (
     ACCURACY_LOOKS,

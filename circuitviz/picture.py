@@ -9,7 +9,7 @@ from typing import Any
 
 import networkx as nx
 
-from backend.circuit import READING_ORDER, Group, Head
+from backend.core.circuit import READING_ORDER, Group, Head
 from circuitviz.graph import LOGITS, NodeKey
 from circuitviz.layout import Layout
 from circuitviz.palette import COLOURS, INKS, SHAPES

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from backend.circuit import Group
-from backend.tasks import Role
+from backend.core.circuit import Group
+from backend.tasks.entity_tracking import Role
 from circuitviz.palette import COLOURS
 
 _GROUP_AT: Mapping[Role, Group] = {

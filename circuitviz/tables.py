@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from math import isnan
 
-from backend.statistics import Estimate
+from backend.core.statistics import Estimate
 
 Cell = Estimate | str
 MINUS = "\N{MINUS SIGN}"

@@ -8,17 +8,21 @@ import shell
 
 shell.enter()
 
-from backend import catalogue  # noqa: E402
-from backend.circuit import Circuit  # noqa: E402
-from backend.errors import UserError  # noqa: E402
-from backend.setting import Mode, intervention  # noqa: E402
-from backend.urgency import urgent  # noqa: E402
-from shell import picture, state, waiting  # noqa: E402
-from shell.example import chosen_prompt, show_example  # noqa: E402
-from shell.notes import show_notes  # noqa: E402
-from shell.numbers import announce, show_chance, show_numbers  # noqa: E402
-from shell.switches import show_readings, show_switches  # noqa: E402
-from shell.words import unmarked  # noqa: E402
+from backend.core.circuit import Circuit
+from backend.core.errors import UserError
+from backend.core.priority import urgent
+from backend.models import catalogue
+from backend.tasks.setting import Mode, intervention
+from shell.circuit import picture
+from shell.circuit.example import chosen_prompt, show_example
+from shell.circuit.numbers import announce, show_chance, show_numbers
+from shell.circuit.switches import show_readings, show_switches
+from shell.frame import (
+    state,
+    waiting,
+)
+from shell.frame.notes import show_notes
+from shell.frame.words import unmarked
 
 
 @st.fragment
@@ -27,7 +31,7 @@ def explore(circuit: Circuit) -> None:
     view = state.current()
     # Sessions hold on to what their fragments are given, so it must not be the bench.
     bench = waiting.bench_for(view.setting)
-    from backend.bench import answers
+    from backend.studies.session import answers
 
     asked = (circuit, view.reading, view.mode)
     everything_on = intervention(*asked, source=view.source)

@@ -8,13 +8,20 @@ import shell
 
 shell.enter()
 
-from backend.errors import UserError  # noqa: E402
-from backend.requests import CmapRequest  # noqa: E402
-from backend.results import Part  # noqa: E402
-from shell import choices, fitting, state, studies, transplant, waiting  # noqa: E402
-from shell.chance import warn_of_chance  # noqa: E402
-from shell.notes import show_notes  # noqa: E402
-from shell.words import unmarked  # noqa: E402
+from backend.core.errors import UserError
+from backend.methods.requests import CmapRequest
+from backend.methods.results import Part
+from shell.cmap import transplant
+from shell.frame import (
+    choices,
+    fitting,
+    state,
+    studies,
+    waiting,
+)
+from shell.frame.chance import warn_of_chance
+from shell.frame.notes import show_notes
+from shell.frame.words import unmarked
 
 _STUDY = "transplants"
 

@@ -8,23 +8,29 @@ import shell
 
 shell.enter()
 
-from backend import catalogue  # noqa: E402
-from backend.errors import UserError  # noqa: E402
-from backend.methods import joined  # noqa: E402
-from backend.requests import ComparisonRequest  # noqa: E402
-from backend.results import Comparison  # noqa: E402
-from shell import choices, fitting, state, studies, waiting  # noqa: E402
-from shell.chance import show_chance, warn_of_chance  # noqa: E402
-from shell.comparison import (  # noqa: E402
+from backend.core.errors import UserError
+from backend.methods.methods import joined
+from backend.methods.requests import ComparisonRequest
+from backend.methods.results import Comparison
+from backend.models import catalogue
+from shell.compare.comparison import (
     show_accuracies,
     show_differences,
     show_downloads,
     show_knockouts,
     show_table,
 )
-from shell.notes import show_notes  # noqa: E402
-from shell.overlap import show_overlap  # noqa: E402
-from shell.words import unmarked  # noqa: E402
+from shell.compare.overlap import show_overlap
+from shell.frame import (
+    choices,
+    fitting,
+    state,
+    studies,
+    waiting,
+)
+from shell.frame.chance import show_chance, warn_of_chance
+from shell.frame.notes import show_notes
+from shell.frame.words import unmarked
 
 _STUDY = "comparison"
 

@@ -8,15 +8,20 @@ import shell
 
 shell.enter()
 
-from backend.circuit import Group  # noqa: E402
-from backend.errors import UserError  # noqa: E402
-from backend.stages import expected_costs  # noqa: E402
-from shell import discovery, state, studies, waiting  # noqa: E402
-from shell.chance import warn_of_chance  # noqa: E402
-from shell.found import show_found  # noqa: E402
-from shell.notes import show_noise, show_notes  # noqa: E402
-from shell.stages import SCORE, show_controls, show_run_all, show_stages  # noqa: E402
-from shell.words import unmarked  # noqa: E402
+from backend.core.circuit import Group
+from backend.core.errors import UserError
+from backend.studies.stages import expected_costs
+from shell.discover import discovery
+from shell.discover.found import show_found
+from shell.discover.stages import SCORE, show_controls, show_run_all, show_stages
+from shell.frame import (
+    state,
+    studies,
+    waiting,
+)
+from shell.frame.chance import warn_of_chance
+from shell.frame.notes import show_noise, show_notes
+from shell.frame.words import unmarked
 
 discovery.set_defaults()
 with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):

@@ -8,7 +8,8 @@ import shell
 
 shell.enter()
 
-from shell import models, state  # noqa: E402
+from shell.frame import state
+from shell.models import models
 
 left, right = st.columns([2.6, 1], gap="large")
 with right:

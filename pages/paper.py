@@ -8,9 +8,14 @@ import shell
 
 shell.enter()
 
-from backend.errors import UserError  # noqa: E402
-from shell import paper, paper_figures, paper_functions, state  # noqa: E402
-from shell.words import unmarked  # noqa: E402
+from backend.core.errors import UserError
+from shell.frame import state
+from shell.frame.words import unmarked
+from shell.paper import (
+    paper,
+    paper_figures,
+    paper_functions,
+)
 
 SECTIONS = {
     "Circuit": paper.show_circuit,

@@ -6,8 +6,9 @@ import shell
 
 shell.enter()
 
-from backend import store  # noqa: E402
-from shell import results, state  # noqa: E402
+from backend.studies import store
+from shell.frame import state
+from shell.results import results
 
 found = store.entries()
 results.show_title()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from shell import sidebar, state
+from shell.frame import sidebar, state
 
 _PAGES = Path(__file__).parent.parent / "pages"
 _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from backend.anatomy import shape_of
-from backend.circuit import Circuit, Group, Head
-from backend.loading import LoadedModel
-from backend.subject import Subject
-from backend.tasks import reference_prompts, sample_prompts
+from backend.core.circuit import Circuit, Group, Head
+from backend.engine.architectures import shape_of
+from backend.methods.evaluation import Subject
+from backend.models.loading import LoadedModel
+from backend.tasks.entity_tracking import reference_prompts, sample_prompts
 from tests import oracles, tiny
 
 TOKENIZER = tiny.word_tokenizer()

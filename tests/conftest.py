@@ -10,7 +10,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from backend import adapters_seen, catalogue, fingerprints, registry, store, urgency
+from backend.core import priority
+from backend.models import adapters_seen, catalogue, fingerprints, registry
+from backend.studies import store
 from tests.dashboard import ROOT, browsing, chromium, serving
 
 # Two threads on tensors this small, on shared cores, take ten times longer than one.
@@ -30,7 +32,7 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
         monkeypatch.setattr(store, name, place / name.lower())
     monkeypatch.setattr(fingerprints, "HASHES", place / "hashes.json")
     monkeypatch.setattr(adapters_seen, "SEEN", place / "adapters.json")
-    monkeypatch.setattr(urgency, "TURNS", place / "turns")
+    monkeypatch.setattr(priority, "TURNS", place / "turns")
     monkeypatch.setattr(registry, "ADDED", place / "models.toml")
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", place / "circuits")
     return place

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backend.circuit import Group, Head, Site
-from backend.tasks import PromptSet
+from backend.core.circuit import Group, Head, Site
+from backend.tasks.entity_tracking import PromptSet
 
 NAMES = ("q_proj", "k_proj", "v_proj")
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from backend.circuit import Group, Head
+from backend.core.circuit import Group, Head
 from tests import tiny
 
 LABELS = "ABCDEFGH"

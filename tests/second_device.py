@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from backend.anatomy import decoder, family_of, unwrapped
+from backend.engine.architectures import decoder, family_of, unwrapped
 
 aten = torch.ops.aten
 SECOND = torch.device("lazy:0")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from backend.circuit import Circuit, Group, Head
-from backend.minimality import minimality
-from backend.plans import circuits_of_minimality
+from backend.core.circuit import Circuit, Group, Head
+from backend.methods.minimality import minimality
+from backend.methods.plans import circuits_of_minimality
 from benchmarks import engine
 from benchmarks.cases import rehearsal
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from backend import published
-from backend.circuit import Group, Head
-from backend.errors import UserError
+from backend.core.circuit import Group, Head
+from backend.core.errors import UserError
 
 SIZES = {
     "llama-7b": {"A": 40, "B": 7, "C": 20, "D": 5},

@@ -36,8 +36,8 @@ from transformers import (
 )
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from backend.anatomy import decoder, unwrapped
-from backend.vocabulary import object_words
+from backend.engine.architectures import decoder, unwrapped
+from backend.tasks.vocabulary import object_words
 
 SIZE: dict[str, Any] = {
     "vocab_size": 160,

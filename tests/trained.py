@@ -22,7 +22,7 @@ from tokenizers import (
 )
 from transformers import GemmaTokenizer, GPT2Tokenizer, LlamaTokenizer, PreTrainedTokenizerFast
 
-from backend.vocabulary import object_words
+from backend.tasks.vocabulary import object_words
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 """What a SentencePiece tokenizer writes a character as that it does not know."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from backend.bundled.curriculum import CURRICULUM, FINE_TUNES, Phase
-from backend.loading import load_model
-from backend.reports import accuracy_report
+from backend.methods.reports import accuracy_report
+from backend.models.loading import load_model
 
 N_PROMPTS = 2000
 TRAINING_LOG = "training.json"

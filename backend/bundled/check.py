@@ -11,9 +11,9 @@ from dataclasses import asdict
 import torch
 
 from backend.bundled.claims import Finding, findings, gather
-from backend.catalogue import bundled_models, circuit
-from backend.errors import UserError
-from backend.loading import load_model
+from backend.core.errors import UserError
+from backend.models.catalogue import bundled_models, circuit
+from backend.models.loading import load_model
 
 LEAST_PROMPTS = 1000
 

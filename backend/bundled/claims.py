@@ -7,16 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.attention import TARGETS, attention_mass
 from backend.bundled.curriculum import FINE_TUNES
 from backend.bundled.selection import N_BOXES, N_SCORED, Selection, score_heads
-from backend.circuit import Circuit, Group
-from backend.cmap import transplanted
-from backend.compare import random_circuits
-from backend.loading import LoadedModel
-from backend.reports import correctly_answered
-from backend.results import Part
-from backend.statistics import (
+from backend.core.circuit import Circuit, Group
+from backend.core.statistics import (
     Estimate,
     mean_share,
     ratio,
@@ -25,9 +19,15 @@ from backend.statistics import (
     student,
     wilson,
 )
-from backend.subject import Subject
-from backend.tasks import reference_prompts, sample_prompts
-from backend.vital import all_sites
+from backend.engine.attention import TARGETS, attention_mass
+from backend.engine.positions import all_sites
+from backend.methods.cmap import transplanted
+from backend.methods.compare import random_circuits
+from backend.methods.evaluation import Subject
+from backend.methods.reports import correctly_answered
+from backend.methods.results import Part
+from backend.models.loading import LoadedModel
+from backend.tasks.entity_tracking import reference_prompts, sample_prompts
 
 N_RANDOM_CIRCUITS = 20
 N_RANDOM_PATCHES = 5

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.bundled.vocabulary import LABELS, NUMBERS, START, VARIABLES, word_ids
-from backend.vocabulary import object_words
+from backend.tasks.vocabulary import object_words
 
 Ints = NDArray[np.int64]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.bundled.documents import Part
-from backend.hooks import edited_head_outputs
+from backend.engine.hooks import edited_head_outputs
 
 LIVE_LAYERS = {
     Part.filler: (0, 0),

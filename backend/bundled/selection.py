@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from backend.bundled.validation import VALIDATION_SEED
-from backend.circuit import Circuit, Group, Head, Site
-from backend.discovery import discover, prune
-from backend.faithfulness import prepare_backdrop
-from backend.loading import LoadedModel
-from backend.reports import correctly_answered, whole_answers
-from backend.results import NO_TEST, Criteria, Discovery
-from backend.run_pairs import RunPairs
-from backend.tasks import counterfactual_prompts, reference_prompts, sample_prompts
-from backend.vital import mean_head_outputs
+from backend.core.circuit import Circuit, Group, Head, Site
+from backend.engine.mean_ablation import prepare_backdrop
+from backend.engine.path_patching.run_pairs import RunPairs
+from backend.engine.positions import mean_head_outputs
+from backend.methods.discovery import discover, prune
+from backend.methods.reports import correctly_answered, whole_answers
+from backend.methods.results import NO_TEST, Criteria, Discovery
+from backend.models.loading import LoadedModel
+from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
 
 N_BOXES = 7
 N_SCORED = 100

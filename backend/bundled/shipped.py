@@ -6,10 +6,9 @@ all of them after a change of the bundled models or of `store.ENGINE`; delete th
 
 from __future__ import annotations
 
-from backend import catalogue, store
-from backend.circuit import Group
-from backend.command_parts import measure, progress
-from backend.requests import (
+from backend.commands.parts import measure, progress
+from backend.core.circuit import Group
+from backend.methods.requests import (
     CmapRequest,
     ComparisonRequest,
     CompletenessRequest,
@@ -19,9 +18,11 @@ from backend.requests import (
     Request,
     heads_of,
 )
-from backend.results import Criteria, Part
-from backend.setting import Setting
-from backend.stages import run_stages
+from backend.methods.results import Criteria, Part
+from backend.models import catalogue
+from backend.studies import store
+from backend.studies.stages import run_stages
+from backend.tasks.setting import Setting
 
 USUAL, MANY, FEW = Prompts(200, 7, 0), Prompts(2000, 7, 0), Prompts(100, 7, 0)
 """What pages ask unless told otherwise, what the README shows, and what Discover asks."""

@@ -1,4 +1,4 @@
-"""Train the bundled family: `python -m backend.bundled.train [--seed 0] [--out backend/models]`."""
+"""Train the bundled family: `python -m backend.bundled.train [--seed 0] [--out FOLDER]`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from backend.anatomy import decoder
 from backend.bundled.cards import TRAINING_LOG, write_cards
 from backend.bundled.curriculum import CURRICULUM, FINE_TUNES, FineTune, Phase, Ramp
 from backend.bundled.documents import Documents, Query
@@ -35,9 +34,10 @@ from backend.bundled.vocabulary import (
     word_ids,
     words,
 )
-from backend.catalogue import BUNDLED
-from backend.errors import UserError
-from backend.loading import load_model
+from backend.core.errors import UserError
+from backend.engine.architectures import decoder
+from backend.models.catalogue import BUNDLED
+from backend.models.loading import load_model
 
 DOCUMENTS_PER_BATCH = 32
 BATCHES_PER_STEP = 2

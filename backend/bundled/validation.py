@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backend.anatomy import last_logits, shape_of
-from backend.answers import answered, right
 from backend.bundled.documents import OBJECTS_IN_BOXES, Query, entity_documents
 from backend.bundled.vocabulary import make_tokenizer
-from backend.faithfulness import circuit_logits, prepare_backdrop
-from backend.tasks import PromptSet, reference_prompts, sample_prompts
-from backend.vital import all_sites, input_ids, mean_head_outputs
+from backend.engine.answers import answered, right
+from backend.engine.architectures import last_logits, shape_of
+from backend.engine.mean_ablation import circuit_logits, prepare_backdrop
+from backend.engine.positions import all_sites, input_ids, mean_head_outputs
+from backend.tasks.entity_tracking import PromptSet, reference_prompts, sample_prompts
 
 VALIDATION_SEED = 1_000_003
 """Far from the seeds that users choose, so that what they see was never used to stop training."""

@@ -7,7 +7,7 @@ from functools import cache
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from backend.vocabulary import object_words
+from backend.tasks.vocabulary import object_words
 
 START, END, PADDING, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
 SPECIAL = (START, END, PADDING, UNKNOWN)

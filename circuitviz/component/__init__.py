@@ -14,8 +14,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from backend.circuit import Group, Head
-from backend.errors import UserError
+from backend.core.circuit import Group, Head
+from backend.core.errors import UserError
 from circuitviz.graph import NodeKey
 from circuitviz.picture import Picture, node_id
 

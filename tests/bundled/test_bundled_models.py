@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from backend.bundled.curriculum import FINE_TUNES
-from backend.catalogue import BUNDLED, bundled_models, circuit
-from backend.circuit import Group
-from backend.loading import load_model
-from backend.reports import accuracy_report
+from backend.core.circuit import Group
+from backend.methods.reports import accuracy_report
+from backend.models.catalogue import BUNDLED, bundled_models, circuit
+from backend.models.loading import load_model
 
 NAMES = ("base", "arithmetic-full", "arithmetic-lora", "chat")
 N = 1000

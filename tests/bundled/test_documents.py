@@ -17,8 +17,8 @@ from backend.bundled.documents import (
     entity_documents,
 )
 from backend.bundled.vocabulary import make_tokenizer, words
-from backend.tasks import sample_prompts
-from backend.vocabulary import object_words
+from backend.tasks.entity_tracking import sample_prompts
+from backend.tasks.vocabulary import object_words
 
 KINDS = (
     OBJECTS_IN_BOXES,

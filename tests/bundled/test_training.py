@@ -8,7 +8,7 @@ from backend.bundled.curriculum import CURRICULUM, FINE_TUNES, Ramp
 from backend.bundled.train import Run, fine_tune, new_model, train_base
 from backend.bundled.validation import Validation
 from backend.bundled.vocabulary import LABELS, VARIABLES, word_ids
-from backend.errors import UserError
+from backend.core.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 from backend.bundled.vocabulary import make_tokenizer, words
-from backend.vocabulary import object_words, usable_vocabulary
+from backend.tasks.vocabulary import object_words, usable_vocabulary
 
 TEXT = "The apple is in Box F, the computer is in Box Q. Box F contains the"
 

@@ -6,7 +6,7 @@ import json
 import random
 from pathlib import Path
 
-from backend.circuit import Circuit, Group, Head, ModelShape
+from backend.core.circuit import Circuit, Group, Head, ModelShape
 from circuitviz.graph import NodeKey
 
 PUBLISHED = (

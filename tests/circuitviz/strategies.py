@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from backend.circuit import Circuit, Group, Head, ModelShape
+from backend.core.circuit import Circuit, Group, Head, ModelShape
 
 
 @st.composite

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 
-from backend.circuit import READING_ORDER, Circuit, Group, Head, ModelShape
-from backend.errors import UserError
+from backend.core.circuit import READING_ORDER, Circuit, Group, Head, ModelShape
+from backend.core.errors import UserError
 from circuitviz.graph import LOGITS, circuit_graph, outside_heads
 from tests.circuitviz.samples import TINY, tiny_circuit
 from tests.circuitviz.strategies import circuits

@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 import pytest
 from hypothesis import given, settings
 
-from backend.circuit import Circuit, ModelShape
+from backend.core.circuit import Circuit, ModelShape
 from circuitviz.graph import LOGITS, circuit_graph, outside_heads
 from circuitviz.layout import Layout, circuit_layout
 from tests.circuitviz.samples import LLAMA, TINY, published, published_names, tiny_circuit

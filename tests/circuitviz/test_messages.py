@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.circuit import Group, Head
+from backend.core.circuit import Group, Head
 from circuitviz.component import Message, parse_message
 from circuitviz.picture import node_id
 

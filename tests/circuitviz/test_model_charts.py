@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.circuit import Circuit, Group, Head
-from backend.results import Knockout, ModelFigures, RandomCircuits, Transplanted
-from backend.statistics import Estimate
+from backend.core.circuit import Circuit, Group, Head
+from backend.core.statistics import Estimate
+from backend.methods.results import Knockout, ModelFigures, RandomCircuits, Transplanted
 from circuitviz.model_charts import accuracy_chart, head_chart, knockout_chart, transplant_chart
 from circuitviz.overlap import overlap_picture
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.circuit import READING_ORDER, Circuit, Group, ModelShape
+from backend.core.circuit import READING_ORDER, Circuit, Group, ModelShape
 from circuitviz.graph import NodeKey, circuit_graph, outside_heads
 from circuitviz.layout import circuit_layout
 from circuitviz.palette import COLOURS, INKS, SHAPES

@@ -8,7 +8,7 @@ from html import unescape
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.tasks import Role, sample_prompts
+from backend.tasks.entity_tracking import Role, sample_prompts
 from circuitviz.prompt import prompt_html
 from tests.tiny import word_tokenizer
 

@@ -1,0 +1,281 @@
+"""The engine from the command line: results as JSON on standard output, progress on the other.
+
+Everything that is measured is also kept in `cache/local/results`, where the pages find it, and is
+not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from backend.commands import circuit_commands, model_commands
+from backend.commands.parts import (
+    add_circuit,
+    add_command,
+    add_models,
+    add_placement,
+    add_prompts,
+    checked_by,
+    measure,
+    placement_of,
+    progress,
+    prompts_of,
+    read_circuit,
+    say,
+    say_what_is_at_chance,
+    say_what_is_begun,
+    say_what_is_to_be_known,
+)
+from backend.core.circuit import Circuit, Group
+from backend.core.errors import UserError, is_out_of_memory
+from backend.core.files import shown, write_atomically
+from backend.core.placement import Dtype
+from backend.core.serialize import plain
+from backend.methods.requests import AccuracyRequest, FaithfulnessRequest, heads_of
+from backend.methods.results import DEFAULT_FDR, DEFAULT_SIZES, Criteria, Stage
+from backend.models import catalogue, loaded_models
+from backend.studies import studies
+from backend.studies.jobs import Cancelled
+from backend.studies.stages import (
+    following,
+    found_circuit,
+    nothing_to_feed,
+    remark,
+    run_stages,
+    stage_request,
+    stored_stages,
+)
+from backend.tasks.setting import Setting
+
+_EXAMPLES = """examples:
+  python -m backend models
+  python -m backend accuracy base arithmetic-lora --prompts 1000
+  python -m backend faithfulness base chat --circuit base
+  python -m backend discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found
+  python -m backend compare base arithmetic-lora chat --out family.json
+  python -m backend cmap arithmetic-full base --part v
+  python -m backend accuracy ~/models/my-llama --boxes 5 --seed 3
+  python -m backend add mine owner/name && python -m backend discover mine --device cuda:0
+"""
+
+_log = logging.getLogger(__name__)
+_KEPT_HEADS = re.compile(r"([ABCD])=0*([1-9]\d{0,5})", re.ASCII)
+_KEPT = "What was finished is kept: the same command goes on from there."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns 0, or 1 after a message about what to put right."""
+    options = _parser().parse_args(arguments)
+    try:
+        loaded_models.place_by_default(placement_of(options))
+        result = plain(options.run(options))
+    except Cancelled:
+        say(f"stopped from the dashboard. {_KEPT}")
+        return 130
+    except KeyboardInterrupt:
+        say(f"\nstopped. {_KEPT}")
+        return 130
+    except Exception as error:
+        say(f"error: {_failure(error)}")
+        _log.debug("where it failed", exc_info=True)
+        return 1
+    # What was computed is told first, whatever else then fails.
+    failures = [_deliver(json.dumps(result, indent=2) + "\n", options.out), _save(result, options)]
+    for failure in filter(None, failures):
+        say(f"error: {failure}")
+    return 1 if any(failures) else 0
+
+
+def _failure(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    what = f"{type(error).__name__}: {error}."
+    if is_out_of_memory(error):
+        return f"{what} {_KEPT} Fewer prompts need less memory."
+    return f"{what} {_KEPT} If it fails again, choose another model or other options."
+
+
+def _deliver(text: str, out: Path | None) -> str | None:
+    """Write the result where it was asked for; else why it is not there."""
+    if out:
+        try:
+            write_atomically(out, text)
+        except OSError as error:
+            failure = f"{out} cannot be written ({error.strerror})."
+            return _deliver(text, None) or f"{failure} The result stands on standard output."
+        say(f"written to {out}")
+        return None
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        # Or else Python tries once more at its end, and complains.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"The result cannot be printed ({error.strerror}). Use --out FILE on another disk."
+    return None
+
+
+def _save(result: Any, options: argparse.Namespace) -> str | None:
+    """Keep a circuit that was found, if asked to; else why it is not kept."""
+    if not getattr(options, "save", None):
+        return None
+    try:
+        catalogue.add_circuit(options.save, Circuit.from_data(result).to_json().encode())
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m backend",
+        description="Find and measure the entity-tracking circuit of a language model. A MODEL is "
+        "a name that the command models lists, the folder of a Hugging Face model, or a hub "
+        "name such as owner/name.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    model_commands.add_to(commands)
+    accuracy = add_command(
+        commands, "accuracy", _accuracy, "how well models do the task", "accuracy base chat"
+    )
+    add_models(accuracy)
+    add_prompts(accuracy, 1000)
+    add_placement(accuracy)
+    faithfulness = add_command(
+        commands,
+        "faithfulness",
+        _faithfulness,
+        "how much of the models a circuit does alone, with everything else knocked out",
+        "faithfulness base arithmetic-full --circuit base",
+    )
+    add_models(faithfulness)
+    add_circuit(faithfulness)
+    add_prompts(faithfulness, 1000)
+    add_placement(faithfulness)
+    discover = add_command(
+        commands,
+        "discover",
+        _discover,
+        "find a circuit by path patching, in four stages",
+        "discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found",
+    )
+    discover.add_argument("model", metavar="MODEL")
+    discover.add_argument(
+        "--keep",
+        nargs="+",
+        type=_kept,
+        default=[],
+        metavar="GROUP=HEADS",
+        help="how many heads to keep in a group at most (default: A=8 B=6 C=4 D=4)",
+    )
+    discover.add_argument(
+        "--centred",
+        action="store_true",
+        help="rank heads by their score less the median of their layer",
+    )
+    discover.add_argument(
+        "--fdr",
+        type=_rate,
+        default=DEFAULT_FDR,
+        metavar="Q",
+        help="keep heads that are clear at this false discovery rate among all that were tried "
+        f"(Benjamini-Hochberg; default: {DEFAULT_FDR}; 1: every head with a negative score)",
+    )
+    discover.add_argument(
+        "--save",
+        type=checked_by(catalogue.circuit_name),
+        metavar="NAME",
+        help="keep the circuit under this name, for the dashboard and for --circuit",
+    )
+    add_prompts(discover, 100)
+    add_placement(discover)
+    circuit_commands.add_to(commands)
+    return parser
+
+
+def _kept(text: str) -> tuple[Group, int]:
+    match = _KEPT_HEADS.fullmatch(text)
+    if not match:
+        raise argparse.ArgumentTypeError(
+            f"“{shown(text)[:40]}” is not like B=6: a group A to D, then heads"
+        )
+    return Group[match[1]], int(match[2])
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 1:
+        raise argparse.ArgumentTypeError(f"“{text}” is not a rate above 0 and up to 1, like 0.05")
+    return rate
+
+
+def _accuracy(options: argparse.Namespace) -> Any:
+    request = AccuracyRequest(tuple(options.models), prompts_of(options))
+    return studies.as_data(request, measure(request))
+
+
+def _faithfulness(options: argparse.Namespace) -> Any:
+    heads = heads_of(read_circuit(options.circuit))
+    request = FaithfulnessRequest(tuple(options.models), heads, prompts_of(options))
+    return studies.as_data(request, measure(request))
+
+
+def _discover(options: argparse.Namespace) -> Any:
+    criteria = Criteria({**DEFAULT_SIZES, **dict(options.keep)}, options.centred, options.fdr)
+    setting = Setting(options.model, options.prompts, options.boxes, options.seed)
+    loaded_models.fingerprint_of(options.model)  # an odd name is told before anything is computed
+    stored = [found.parts[0] for found in stored_stages(setting, criteria)]
+    if stored:
+        say(f"resuming: {len(stored)} of {len(Group)} stages are there")
+    if following(stored, criteria):
+        say_what_is_begun(stage_request(setting, stored, criteria))
+    stages = [*run_stages(setting, criteria, (), Group.D, progress())]
+    say_what_is_to_be_known([options.model])
+    _say_how_noisy(options.model)
+    circuit = found_circuit(setting, stages, criteria, options.save or options.model)
+    _say_what_was_found(stages, criteria)
+    say_what_is_at_chance([options.model], stages)
+    requests = [stage_request(setting, stages[:n], criteria) for n in range(len(stages))]
+    results = [
+        studies.as_data(request, (stage,)) for request, stage in zip(requests, stages, strict=True)
+    ]
+    return circuit.as_data() | {"results": results}
+
+
+def _say_what_was_found(stages: Sequence[Stage], criteria: Criteria) -> None:
+    for group, stage in zip(Group, stages, strict=False):
+        heads = [
+            f"{head} {stage.mean[head]:+.4f} (z {stage.z(head):+.1f})"
+            for head in criteria.kept(group, stage)
+        ]
+        say(f"{group.name}: {', '.join(heads) or 'none'}; n = {stage.n}")
+        if remarked := remark(group, stage, criteria):
+            say(f"{group.name}: {remarked}")
+    groups = list(Group)
+    for group in groups[len(stages) :]:
+        say(f"{group.name}: {nothing_to_feed(groups[len(stages) - 1])}")
+
+
+def _say_how_noisy(name: str) -> None:
+    loaded = loaded_models.loaded().get(name)
+    if loaded and loaded.placement.dtype is not Dtype.float32:
+        from backend.methods.noise import probe, verdict
+
+        try:
+            say(verdict(probe(loaded), loaded.placement.dtype))
+        except UserError as error:  # it says nothing of what was found
+            say(f"What rounding does cannot be told: {error}")

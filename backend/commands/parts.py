@@ -1,0 +1,280 @@
+"""What the subcommands of the command line share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from backend.core.circuit import Circuit, check_sites
+from backend.core.errors import UserError
+from backend.core.files import Absent, obstacle, shown
+from backend.core.pace import Pace
+from backend.core.placement import AUTO, Dtype, Placement
+from backend.core.progress import Report
+from backend.methods.requests import CmapRequest, Prompts, Request, circuit_of, models_of
+from backend.methods.results import AccuracyReport
+from backend.methods.rows import figures
+from backend.models import catalogue, loaded_models, registry
+from backend.models.model_config import blueprint
+from backend.studies import studies
+from backend.tasks.chance import choices_of, warning
+from backend.tasks.entity_tracking import MAX_BOXES, MAX_PROMPTS, MAX_SEED, MIN_BOXES
+
+_SUMMARY = 16
+_WHOLE = re.compile(r"[+-]?\d{1,20}", re.ASCII)
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[Any], Any], purpose: str, example: str
+) -> argparse.ArgumentParser:
+    """A subcommand, with its purpose and an example in its help."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog=f"example: python -m backend {example}",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--out",
+        type=_writable,
+        metavar="FILE",
+        help="write the result there, and nothing to standard output",
+    )
+    return parser
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """One model or more."""
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+
+
+def add_prompts(parser: argparse.ArgumentParser, n: int) -> None:
+    """How many prompts, of which kind; `n` unless the user says otherwise."""
+    many, boxes, seeds = whole(1, MAX_PROMPTS), whole(MIN_BOXES, MAX_BOXES), whole(0, MAX_SEED)
+    parser.add_argument("--prompts", type=many, default=n, help=f"how many (default: {n})")
+    parser.add_argument(
+        "--boxes", type=boxes, default=7, help="boxes in each, 2 to 10 (default: 7)"
+    )
+    parser.add_argument("--seed", type=seeds, default=0, help="of the prompts (default: 0)")
+
+
+def add_placement(parser: argparse.ArgumentParser) -> None:
+    """Where the models run, and in which numbers."""
+    parser.add_argument(
+        "--device",
+        default=AUTO,
+        help="auto, cpu, cuda:N, or spread over all GPUs (default: auto, a GPU if there is one)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=Dtype.__members__,
+        default="float32",
+        help="numbers of weights and activations (default: float32)",
+    )
+    parser.add_argument(
+        "--tf32", action="store_true", help="let a GPU multiply float32 faster and less exactly"
+    )
+
+
+def placement_of(options: argparse.Namespace) -> Placement:
+    """Where and in which numbers a command runs its models."""
+    if "device" not in options:
+        return Placement()
+    return Placement(options.device, Dtype[options.dtype], options.tf32)
+
+
+def say_what_is_to_be_known(names: Iterable[str]) -> None:
+    """Say on standard error what a model leaves out of its prompts, and whether it is run whole."""
+    for name in names:
+        if loaded := loaded_models.loaded().get(name):
+            for note in loaded.notes:
+                say(f"{name}: {note}")
+
+
+def add_circuit(parser: argparse.ArgumentParser) -> None:
+    """Which circuit."""
+    parser.add_argument(
+        "--circuit", default="base", help="a circuit's name or JSON file (default: base)"
+    )
+
+
+def read_circuit(name_or_file: str) -> Circuit:
+    """The circuit of this name or in this file; raises UserError when there is none."""
+    with suppress(Absent):
+        if name_or_file not in catalogue.circuits():
+            return catalogue.read_circuit(Path(name_or_file))
+    return catalogue.circuit(name_or_file)
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """An argument's type: a whole number in this range."""
+
+    def checked(text: str) -> int:
+        number = int(text) if _WHOLE.fullmatch(text) else None
+        if number is None or not least <= number <= most:
+            raise argparse.ArgumentTypeError(
+                f"“{shown(text)[:40]}” is not a whole number from {least} to {most}: give one"
+            )
+        return number
+
+    return checked
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """An argument's type: a number in this range."""
+
+    def checked(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = float("nan")
+        if not least <= found <= most:
+            raise argparse.ArgumentTypeError(
+                f"“{shown(text)[:40]}” is not a number from {least:g} to {most:g}: give one"
+            )
+        return found
+
+    return checked
+
+
+def checked_by(check: Callable[[str], str]) -> Callable[[str], str]:
+    """An argument's type: text that passes a check which raises UserError."""
+
+    def checked(text: str) -> str:
+        try:
+            return check(text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return checked
+
+
+def prompts_of(options: argparse.Namespace) -> Prompts:
+    """The prompts that are asked for."""
+    return Prompts(options.prompts, options.boxes, options.seed)
+
+
+def measure(request: Request, n_parts: int | None = None) -> tuple[Any, ...]:
+    """The parts of a study, or the first few, with progress and a summary on standard error.
+
+    What is stored is not computed again. Raises UserError for what cannot be measured.
+    """
+    for name in models_of(request):
+        loaded_models.fingerprint_of(name)  # an odd name is told before anything is computed
+    check_heads(request)
+    say_what_is_stored(request, n_parts)
+    parts = tuple(islice(studies.run(request, progress()), n_parts))
+    say_what_is_to_be_known(models_of(request))
+    summarise(request, parts)
+    say_what_is_at_chance(models_of(request), parts)
+    return parts
+
+
+def say_what_is_at_chance(models: Sequence[str], parts: Sequence[Any]) -> None:
+    """Say on standard error which models do no better than guessing, and what they say instead."""
+    for name, choice in choices_of(models, parts).items():
+        if text := warning(catalogue.label(name), choice):
+            say(f"warning: {text}")
+    for name, part in zip(models, parts, strict=False):
+        if isinstance(part, AccuracyReport) and part.instead:
+            words = ", ".join(f"“{shown(word)}” ({n})" for word, n in part.instead)
+            say(f"{catalogue.label(name)} says instead: {words}")
+
+
+def check_heads(request: Request) -> None:
+    """Raise UserError for heads that a model does not have, as far as its files tell."""
+    for name in models_of(request):
+        found = blueprint(registry.entry(name))
+        if not found:
+            continue
+        if heads := circuit_of(request):
+            heads.circuit.check(found.shape, catalogue.label(name))
+        if isinstance(request, CmapRequest):
+            for _, sites in request.sets:
+                check_sites(sites, found.shape, catalogue.label(name))
+
+
+def say_what_is_stored(request: Request, n_parts: int | None = None) -> None:
+    """Say on standard error what need not be computed."""
+    stored = studies.find(request)
+    if not stored:
+        say_what_is_begun(request)
+        return
+    wanted, there = n_parts or stored.entry.header.n_parts, len(stored.parts)
+    date = datetime.fromisoformat(stored.entry.header.date).astimezone()
+    if there < wanted:
+        say(f"resuming: {there} of {wanted} parts are there, from {date:%Y-%m-%d, %H:%M}")
+        say_what_is_begun(request)
+    else:
+        say(f"stored: measured on {date:%Y-%m-%d, %H:%M}, {stored.entry.path}")
+
+
+def say_what_is_begun(request: Request) -> None:
+    """Say on standard error if not all of the next part need be computed."""
+    if studies.is_begun(request):
+        say("resuming: an unfinished part is there")
+
+
+def summarise(request: Request, parts: tuple[Any, ...]) -> None:
+    """The main figures on standard error."""
+    found = figures(request, parts)
+    for item, what, estimate in found[:_SUMMARY]:
+        interval = f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+        say(f"{item}, {what}: {estimate.value:.3f} {interval}, n = {estimate.n}")
+    if len(found) > _SUMMARY:
+        say(f"and {len(found) - _SUMMARY} more figures in the result")
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def progress() -> Report:
+    """A report on standard error: one line that changes on a screen, few lines in a file."""
+    started, pace, told = monotonic(), Pace(), ("", -1.0)
+
+    def report(stage: str, share: float) -> None:
+        nonlocal pace, told
+        now = monotonic()
+        pace = pace.told(share, now)
+        share, left = pace.share, pace.seconds_left(now)
+        estimate = "" if left is None else f", about {left:.0f} s to go"
+        line = f"{stage}: {share:.0%}, {now - started:.0f} s so far{estimate}"
+        if sys.stderr.isatty():
+            end = "\n" if share >= 1 else ""
+            print(f"\r{line:<78}", end=end, file=sys.stderr, flush=True)
+        elif stage != told[0] or share >= min(told[1] + 0.1, 1):
+            told = stage, share
+            say(line)
+
+    return report
+
+
+def _writable(text: str) -> Path:
+    """A file that can be written, or one more in a folder that is there; only ordinary ones."""
+    try:
+        path = Path(text).expanduser()
+        reason = obstacle(path)
+        is_there = path.absolute().parent.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason, is_there = getattr(error, "strerror", None) or str(error), True
+    if not is_there:
+        reason = "its folder is not there"
+    elif not reason and not os.access(path.absolute().parent, os.W_OK):
+        reason = "nothing can be written in its folder"
+    if reason:
+        raise argparse.ArgumentTypeError(
+            f"“{shown(text)[:80]}” cannot be written: {reason}. Choose another file"
+        )
+    return path

@@ -1,0 +1,163 @@
+"""What is read off the logits at the last token: right or wrong is decided here, and only here.
+
+A model answers with its most probable token; of two that are equally probable, the one with the
+lower id. Vocabularies have up to 256,000 words: logits are read where they are, a few rows at a
+time, and what is kept are the tokens that were asked for and the top few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
+
+from backend.engine.finite import check_finite
+from backend.tasks.entity_tracking import PromptSet
+
+N_TOP = 16
+_BLOCK = 128
+_NUMBERS_AT_ONCE = 1 << 19
+"""Few enough to stay in a processor's cache while they are read."""
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a run answered on each of n prompts.
+
+    correct [n]: the right object is the answer, among all tokens; forced [n]: it is ahead of the
+    other boxes' objects, which is what can be guessed; probability [n] and rank [n] (1 = first) of
+    the right object; logit_difference [n], its logit less the mean logit of the others. Of some
+    tokens the probability is kept: top_ids, top [n, k], best first, and object_ids, objects
+    [n, n_boxes].
+    """
+
+    correct: NDArray[np.bool_]
+    forced: NDArray[np.bool_]
+    probability: Floats
+    rank: Ints
+    logit_difference: Floats
+    top_ids: Ints
+    top: Floats
+    object_ids: Ints
+    objects: Floats
+
+    def probability_of(self, prompt: int, token: int) -> float:
+        """NaN if it is not kept: then it is at most that of the last of `top`."""
+        ids = np.concatenate([self.top_ids[prompt], self.object_ids[prompt]])
+        known = np.concatenate([self.top[prompt], self.objects[prompt]])[ids == token]
+        return float(known[0]) if len(known) else float("nan")
+
+
+def answered(logits: Tensor) -> Tensor:
+    """The tokens with which logits [..., n, vocab] answer: [..., n].
+
+    Raises UserError where they are not finite.
+    """
+    return check_finite(logits, prompts=-2).argmax(-1)
+
+
+def right(logits: Tensor, answer_ids: Tensor) -> Tensor:
+    """Whether logits [..., n, vocab] answer right, with `answer_ids` [n]: [..., n].
+
+    Raises UserError where they are not finite.
+    """
+    return answered(logits) == answer_ids.to(logits.device)
+
+
+def log_probability(logits: Tensor, answer_ids: Tensor) -> Tensor:
+    """Of the right answers [n], read off logits [n, k, vocab]: [n, k], in float64.
+
+    Raises UserError where they are not finite.
+    """
+    ids = answer_ids[:, None, None].expand(-1, logits.shape[1], 1)
+    right_ones = check_finite(logits).gather(-1, ids)[..., 0]
+    return right_ones.double() - _log_normaliser(_exact(logits))
+
+
+@torch.no_grad()
+def read_answers(logits: Iterable[Tensor], prompts: PromptSet) -> Answers:
+    """Read the answers off logits, which come in blocks [some, vocab] of prompts, in order.
+
+    Raises UserError where they are not finite.
+    """
+    read, start = [], 0
+    for block in logits:
+        for some in check_finite(block).split(max(1, _NUMBERS_AT_ONCE // block.shape[-1])):
+            rows = slice(start, start + len(some))
+            asked = (prompts.answer_ids[rows], prompts.object_ids[rows])
+            read.append(_read(_exact(some), *(torch.tensor(ids).to(some.device) for ids in asked)))
+            start = rows.stop
+    return Answers(*(torch.cat(each).cpu().numpy() for each in zip(*read, strict=True)))
+
+
+def _read(logits: Tensor, answer_ids: Tensor, object_ids: Tensor) -> tuple[Tensor, ...]:
+    """The fields of `Answers`, of logits [n, vocab], the right ids [n] and the objects' [n, k]."""
+    normaliser, n_boxes = _log_normaliser(logits)[:, None], object_ids.shape[1]
+    asked = answer_ids[:, None]
+    answer, objects = logits.gather(-1, asked), logits.gather(-1, object_ids)
+    others = (objects.double().sum(-1) - answer[:, 0].double()) / (n_boxes - 1)
+    top, top_ids, rank = _ranked(logits, answer, asked)
+    return (
+        top_ids[:, 0] == answer_ids,
+        ~_is_ahead(objects, object_ids, answer, asked).any(-1),
+        (answer.double() - normaliser).exp()[:, 0],
+        rank,
+        answer[:, 0].double() - others,
+        top_ids,
+        (top.double() - normaliser).exp(),
+        object_ids,
+        (objects.double() - normaliser).exp(),
+    )
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _log_normaliser(logits: Tensor) -> Tensor:
+    """log Σ exp of logits [..., vocab]: [...], in float64; the exponentials are in their dtype."""
+    highest = logits.amax(-1, keepdim=True)
+    total = (logits - highest).exp_().sum(-1)
+    return highest[..., 0].double() + total.double().log()
+
+
+def _is_ahead(values: Tensor, ids: Tensor, answer: Tensor, answer_id: Tensor) -> Tensor:
+    """Whether each of `values` [n, k], of tokens `ids`, comes before the answer's [n, 1]."""
+    return (values > answer) | ((values == answer) & (ids < answer_id))
+
+
+def _ranked(logits: Tensor, answer: Tensor, answer_id: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest `N_TOP` of logits [n, vocab], their ids, and the answer's rank [n].
+
+    Looked at are only blocks of neighbours that hold a number that is high enough.
+    """
+    n, n_tokens = logits.shape
+    missing = -n_tokens % _BLOCK
+    padded = pad(logits, (0, missing), value=-torch.inf) if missing else logits
+    blocks = padded.unflatten(-1, (-1, _BLOCK))
+    highest, inside = blocks.amax(-1), torch.arange(_BLOCK, device=logits.device)
+    rows, some = (highest >= answer).nonzero(as_tuple=True)
+    ids = some[:, None] * _BLOCK + inside
+    ahead = _is_ahead(blocks[rows, some], ids, answer[rows], answer_id[rows]).sum(-1)
+    rank = ahead.new_ones(n).index_add(0, rows, ahead)
+    ids = (_highest(highest, N_TOP)[..., None] * _BLOCK + inside).flatten(1)
+    ids = ids.gather(-1, _highest(padded.gather(-1, ids), N_TOP))
+    top, places = padded.gather(-1, ids).sort(dim=-1, descending=True, stable=True)
+    k = min(N_TOP, n_tokens)
+    return top[:, :k], ids.gather(-1, places)[:, :k], rank
+
+
+def _highest(values: Tensor, k: int) -> Tensor:
+    """Where the `k` highest of values [n, m] are, and all that equal the last: in order."""
+    least = values.topk(min(k, values.shape[-1])).values[:, -1:]
+    n_there = int((values >= least).sum(-1).max())
+    return values.topk(n_there).indices.sort(dim=-1).values

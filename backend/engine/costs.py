@@ -1,0 +1,71 @@
+"""What runs cost before they begin, counted in tokens that pass a layer (no torch).
+
+Rows of different kinds of runs cost alike in this unit, so the share of it that is done is also the
+share of the time, in any model: one bar and one estimate serve the whole of a study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from backend.core.circuit import Group, Position, Site
+
+_TOKENS = {Position.last: 1, Position.query_label: 3}
+"""From a position to the end; a previous label may be anywhere."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the cost of a model's runs depends on; length: tokens in a prompt."""
+
+    n_layers: int
+    n_heads: int
+    length: int
+
+    def runs(self, n: int) -> float:
+        """`n` prompts run whole."""
+        return n * self.length * self.n_layers
+
+    def circuits(self, n: int, k: int) -> float:
+        """`k` circuits on `n` prompts, over cached positions: three tokens each."""
+        return k * n * self._rerun(3, 0)
+
+    def patches(self, n: int, sets: Iterable[Collection[Site]]) -> float:
+        """Each set of sites patched on `n` prompts: layers and tokens from its first site on."""
+        return n * sum(map(self._patch, sets))
+
+    def every_head(self, n: int, position: Position) -> float:
+        """Every single head patched on `n` prompts at one token."""
+        rows = self._tokens(position)
+        by_layer = (self._rerun(rows, layer) for layer in range(self.n_layers))
+        return n * self.n_heads * sum(by_layer)
+
+    def senders(self, group: Group, receiving: Collection[int]) -> dict[int, float]:
+        """All heads of a layer as senders to receivers in these layers: by layer, on one prompt.
+
+        Group A sends to the logits. Layers below no receiver send nothing, and are left out.
+        """
+        if group is Group.A:
+            return {layer: self.n_heads * (self.n_layers - layer) for layer in range(self.n_layers)}
+        top, rows = max(receiving, default=0), self._tokens(group.position)
+
+        def cost(layer: int) -> float:
+            first = min(each for each in receiving if each > layer)
+            return self.n_heads * (top - layer + self._rerun(rows, first))
+
+        return {layer: cost(layer) for layer in range(top)}
+
+    def _patch(self, sites: Collection[Site]) -> float:
+        if not sites:
+            return 0
+        first_layer = min(site.head.layer for site in sites)
+        rows = max(self._tokens(site.position) for site in sites)
+        return self._rerun(rows, first_layer)
+
+    def _rerun(self, rows: float, first_layer: int) -> float:
+        """Some rows of a prompt from a layer on; of the last layer, the last token is enough."""
+        return rows * (self.n_layers - 1 - first_layer) + 1
+
+    def _tokens(self, position: Position) -> float:
+        return _TOKENS.get(position, self.length / 2)

@@ -1,0 +1,151 @@
+"""Receivers' runs of path patching: what they receive comes from sender runs, all else follows.
+
+A run starts at the first receiver above the sender and at the group's token, over cached keys and
+values of the tokens before it. In the first layer that receives values, attention is as it was: a
+head's output moves by its attention to the group's token times the change of the value there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from itertools import groupby
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backend.core.circuit import Head
+from backend.engine.architectures import Projection, layers, shape_of
+from backend.engine.hooks import Edit, edited_projections, recorded_head_outputs
+from backend.engine.path_patching.run_pairs import Scene
+from backend.engine.path_patching.sender_runs import sender_runs
+from backend.engine.replay import Context, layer_inputs, replay
+
+Received = Mapping[int, tuple[list[int], Tensor]]
+"""By layer: which projected heads receive, and what [n, n_heads, n_receivers, d_head]."""
+
+_Entrance = Callable[[Received, Tensor], Tensor]
+"""(received, senders) -> the rows [n, n_senders * n_rows, d_model] with which a rerun starts."""
+
+_ROWS_AT_ONCE = 192
+"""Senders times tokens in one receivers' run: matrices large enough, attention not yet wasteful."""
+
+
+def receivers_runs(
+    scene: Scene, sending: Collection[int], receivers: Collection[Head], projection: Projection
+) -> Iterator[tuple[int, Tensor]]:
+    """Each sending layer, and how the runs of its heads end: last residuals [n, n_heads, d_model].
+
+    `sending`, the layers of the senders, are in order, each below some receiver.
+    """
+
+    def first_receiver(layer: int) -> int:
+        return min(head.layer for head in receivers if head.layer > layer)
+
+    length = scene.run.residuals[0].shape[1]
+    tokens = torch.arange(scene.token, length, device=scene.clean.device)[None]
+    context = scene.run.context.before(scene.token)
+    n_heads = scene.clean.shape[2]
+    variants = torch.arange(n_heads).chunk(ceil(n_heads * tokens.shape[1] / _ROWS_AT_ONCE))
+    for first, below in groupby(sending, first_receiver):
+        if projection == "v_proj":
+            start, enter = first + 1, _moved_by_values(scene, first, tokens, context)
+        else:
+            start, enter = first, _as_they_were(scene, first)
+        for layer in below:
+            received = _received(scene, layer, receivers, projection)
+            finals = []
+            for senders in variants:
+                rows = enter(received, senders)
+                with edited_projections(scene.model, projection, _arrive(received, senders)):
+                    finals.append(replay(scene.model, rows, tokens, context, start, len(senders)))
+            yield layer, torch.cat(finals, 1)
+
+
+def _as_they_were(scene: Scene, layer: int) -> _Entrance:
+    """Rows that enter a layer."""
+    residual = scene.run.residuals[layer][:, scene.token :]
+    return lambda _, senders: residual.repeat(1, len(senders), 1)
+
+
+def _moved_by_values(scene: Scene, layer: int, tokens: Tensor, context: Context) -> _Entrance:
+    """Rows that leave a layer in which values were received, and nothing else had changed."""
+    model, shape = scene.model, shape_of(scene.model)
+    here = layers(model)[layer]
+    residual = scene.run.residuals[layer][:, scene.token :]
+    values = scene.run.context.values[layer][:, :, scene.token]
+    inputs = layer_inputs(model, residual, tokens, context.tokens)[layer]
+    with recorded_head_outputs(model) as recorded:
+        here.attend(residual, inputs, context)
+    heads = recorded[0][:, None]
+    attention = _attention_to_first(scene, layer, residual, inputs, context)[:, None]
+    shared_by = shape.n_heads // shape.n_kv_heads
+
+    def leave(received: Received, senders: Tensor) -> Tensor:
+        indices, arriving = received[layer]
+        readers = [i * shared_by + reader for i in indices for reader in range(shared_by)]
+        change = arriving[:, senders] - values[:, None, indices]
+        moved = heads.repeat(1, len(senders), 1, 1, 1)
+        moved[..., readers, :] += (
+            attention[..., readers, None] * change.repeat_interleave(shared_by, 2)[:, :, None]
+        )
+        entering = residual.repeat(1, len(senders), 1)
+        return here.leave(entering, here.add_heads(moved.flatten(1, 2)))
+
+    return leave
+
+
+def _attention_to_first(
+    scene: Scene, layer: int, residual: Tensor, inputs: dict[str, Any], context: Context
+) -> Tensor:
+    """How much each head attends from every row to the first one: [n, n_rows, n_heads].
+
+    Read off the model's own attention: what heads give if that token alone has a value, all ones.
+    """
+
+    def only_first(_: int, values: Tensor) -> Tensor:
+        ones = torch.zeros_like(values)
+        ones[:, 0] = 1
+        return ones
+
+    nothing = tuple(values.new_zeros(()).expand_as(values) for values in context.values)
+    with (
+        edited_projections(scene.model, "v_proj", only_first),
+        recorded_head_outputs(scene.model) as recorded,
+    ):
+        layers(scene.model)[layer].attend(residual, inputs, replace(context, values=nothing))
+    return recorded[0][..., 0]
+
+
+def _received(
+    scene: Scene,
+    layer: int,
+    receivers: Collection[Head],
+    projection: Projection,
+) -> dict[int, tuple[list[int], Tensor]]:
+    """By layer: which projected heads receive, and what [n, n_heads, n_receivers, d_head]."""
+    shape = shape_of(scene.model)
+    shared_by = 1 if projection == "q_proj" else shape.n_heads // shape.n_kv_heads
+    received = {}
+    for above, residual in sender_runs(scene, layer, max(head.layer for head in receivers)):
+        indices = sorted({head.index // shared_by for head in receivers if head.layer == above})
+        if indices:
+            projected = layers(scene.model)[above].project(projection, residual)
+            received[above] = indices, projected[:, :, indices]
+    return received
+
+
+def _arrive(received: Mapping[int, tuple[list[int], Tensor]], senders: Tensor) -> Edit:
+    """Give the receivers what these senders sent, at the first row of each sender's variant."""
+
+    def edit(layer: int, heads: Tensor) -> Tensor | None:
+        if layer not in received:
+            return None
+        indices, arriving = received[layer]
+        heads = heads.clone()
+        heads.unflatten(1, (len(senders), -1))[:, :, 0, indices] = arriving[:, senders]
+        return heads
+
+    return edit

@@ -1,0 +1,151 @@
+"""Exact path patching: how much of the answer flows from each head into some receivers.
+
+For every sender head, in theory two runs (Wang et al., 2023; Prakash et al., 2024, circuit
+discovery):
+
+1. the *sender run*: the sender's output at the group's token comes from the counterfactual prompt,
+   every other head output is frozen to its clean value, MLPs are recomputed;
+2. the *receivers' run*: the receivers' queries or values at that token come from the sender run,
+   everything else is computed.
+
+The score is (p_patched - p_clean) / p_clean of the right answer: negative when the path matters.
+
+| group | token | receivers |
+|---|---|---|
+| A | last | the logits: the sender run is all |
+| B | last | queries of heads in A |
+| C | label asked for | values of heads in B |
+| D | previous occurrence of that label | values of heads in C |
+
+In practice neither run is whole. With all other heads frozen, the sender run changes the residual
+stream at one token only, through MLPs: no attention, and all heads of a layer are rows of one
+batch. The receivers' run starts at the first receiver above the sender and at the group's token,
+over cached keys and values of the tokens before it. Nothing is approximated. A model that cannot be
+taken apart like that is run whole (`backend.engine.path_patching.plain_patching`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from backend.core.circuit import Group, Head
+from backend.core.progress import Progress, silent
+from backend.engine import checkpoints
+from backend.engine.activation_patching import clean_logits
+from backend.engine.answers import log_probability
+from backend.engine.architectures import Projection, dtype_of, logits_of, shape_of
+from backend.engine.memory import memory_errors_explained
+from backend.engine.path_patching.plain_patching import patched_plainly
+from backend.engine.path_patching.receivers_runs import receivers_runs
+from backend.engine.path_patching.run_pairs import RunPair, RunPairs, scenes
+from backend.engine.path_patching.sender_runs import sender_finals
+from backend.tasks.entity_tracking import PromptSet
+
+_RECEIVED: dict[Group, Projection] = {Group.B: "q_proj", Group.C: "v_proj", Group.D: "v_proj"}
+
+
+def path_patching_scores(
+    model: nn.Module,
+    prompts: PromptSet,
+    counterfactual: PromptSet,
+    group: Group,
+    receivers: Collection[Head] = (),
+    progress: Progress = silent,
+) -> Tensor:
+    """The score of every head as a sender to the receivers: [n, n_layers, n_heads].
+
+    `receivers` are heads of the next group, and are not looked at in group A. A head that is not
+    below any receiver scores exactly zero. Under grouped-query attention a receiver of values is
+    the key-value head that a query head shares with others: all of them receive.
+    """
+    return scores_of(RunPairs(model, prompts, counterfactual), group, receivers, progress)
+
+
+@torch.no_grad()
+def scores_of(
+    pairs: RunPairs,
+    group: Group,
+    receivers: Collection[Head] = (),
+    progress: Progress = silent,
+    senders: Collection[Head] | None = None,
+    kept_in: Path | None = None,
+) -> Tensor:
+    """`path_patching_scores`, when several stages or receivers share the same runs.
+
+    If there are `senders`, layers without any of them are left at zero. Scores of finished batches
+    of prompts are kept in a folder, if there is one, and taken from there.
+    """
+    shape = shape_of(pairs.model)
+    below = max((head.layer for head in receivers), default=0)
+    n_sending_layers = shape.n_layers if group is Group.A else below
+    dtype = torch.promote_types(dtype_of(pairs.model), torch.float32)
+    layers = [
+        layer
+        for layer in range(n_sending_layers)
+        if senders is None or layer in {head.layer for head in senders}
+    ]
+    costs = pairs.scale.senders(group, {head.layer for head in receivers})
+    if not layers:
+        return torch.zeros(pairs.n_prompts, *shape[:2], dtype=dtype)
+
+    def of_batch(batch: slice) -> Tensor:
+        size, first = batch.stop - batch.start, pairs.cost_of(batch)
+        whole = first + sum(costs[layer] for layer in layers)
+
+        def told(done: float) -> None:
+            progress(batch.start + size * (first + done / size) / whole, pairs.n_prompts)
+
+        def compute() -> Tensor:
+            return _of_pair(pairs.of(batch), group, layers, receivers, dtype, costs, told)
+
+        progress(batch.start, pairs.n_prompts)
+        return checkpoints.tensor(kept_in, batch, (size, *shape[:2]), dtype, compute)
+
+    with memory_errors_explained(pairs.model, pairs.batches[0].stop):
+        return torch.cat([of_batch(batch) for batch in pairs.batches])
+
+
+def _of_pair(
+    pair: RunPair,
+    group: Group,
+    layers: Collection[int],
+    receivers: Collection[Head],
+    dtype: torch.dtype,
+    costs: Mapping[int, float],
+    told: Callable[[float], None],
+) -> Tensor:
+    """The scores of a batch's prompts: [n, n_layers, n_heads]; `told` the costs that are done."""
+    scores = torch.zeros(len(pair.answers), *shape_of(pair.clean.model)[:2], dtype=dtype)
+    done = 0.0
+    for rows, patched in _patched_runs(pair, group, layers, receivers):
+        answers = pair.answers[rows]
+        before = log_probability(clean_logits(pair.clean)[rows, None], answers)
+        for layer, logits in patched:
+            after = log_probability(logits, answers)
+            scores[rows.cpu(), layer] = torch.expm1(after - before).to(scores)
+            done += len(rows) * costs[layer]
+            told(done)
+    return scores
+
+
+def _patched_runs(
+    pair: RunPair, group: Group, layers: Collection[int], receivers: Collection[Head]
+) -> Iterator[tuple[Tensor, Iterator[tuple[int, Tensor]]]]:
+    """Row numbers of some prompts, and for each layer their logits with its heads' paths patched.
+
+    Logits are [n, n_heads, vocab], at the last token.
+    """
+    if pair.clean.run is None:
+        everyone = torch.arange(len(pair.answers), device=pair.answers.device)
+        yield everyone, patched_plainly(pair, group, layers, receivers, _RECEIVED.get(group))
+        return
+    for rows, scene in scenes(pair, pair.clean.run, group):
+        if group is Group.A:
+            finals = sender_finals(scene, layers)
+        else:
+            finals = receivers_runs(scene, layers, receivers, _RECEIVED[group])
+        yield rows, ((layer, logits_of(pair.clean.model, final)) for layer, final in finals)

@@ -1,0 +1,101 @@
+"""The three tokens at which circuits work, as tensors: where they are, and head outputs there.
+
+Tensors of head outputs at these tokens are [n_layers, n, 3, n_heads, d_head] throughout, the
+tokens in the order of `VITAL`: the order in which they stand in the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backend.core.circuit import Head, ModelShape, Position, Site
+from backend.core.errors import UserError
+from backend.core.progress import Progress, silent
+from backend.engine.architectures import config_of, device_of, dtype_of
+from backend.engine.finite import check_finite
+from backend.engine.hooks import record_head_outputs
+from backend.engine.memory import prompt_batches
+from backend.tasks.entity_tracking import PromptSet
+
+VITAL = (Position.prev_query_label, Position.query_label, Position.last)
+
+
+def all_sites(shape: ModelShape) -> frozenset[Site]:
+    """Every head at every vital token."""
+    return frozenset(
+        Site(Head(layer, index), position)
+        for layer in range(shape.n_layers)
+        for index in range(shape.n_heads)
+        for position in VITAL
+    )
+
+
+def site_mask(shape: ModelShape, sites: Collection[Site]) -> Tensor:
+    """True at the given sites: [n_layers, 3, n_heads]. Raises ValueError for any other token."""
+    mask = torch.zeros(shape.n_layers, len(VITAL), shape.n_heads, dtype=torch.bool)
+    for (layer, index), position in sites:
+        mask[layer, VITAL.index(position), index] = True
+    return mask
+
+
+def input_ids(model: nn.Module, prompts: PromptSet) -> Tensor:
+    """The prompts' token ids [n, seq] on the model's device.
+
+    Raises UserError when they are longer than the model can read.
+    """
+    length = prompts.input_ids.shape[1]
+    most = getattr(config_of(model), "max_position_embeddings", None) or length
+    if length > most:
+        raise UserError(
+            f"Prompts have {length} tokens, and the model reads at most {most}. Choose fewer boxes."
+        )
+    return torch.tensor(prompts.input_ids, device=device_of(model))
+
+
+def vital_tokens(model: nn.Module, prompts: PromptSet) -> Tensor:
+    """Index of each vital token in each prompt, on the model's device: [n, 3]."""
+    tokens = np.stack([prompts.positions[position] for position in VITAL], 1)
+    return torch.tensor(tokens, device=device_of(model))
+
+
+def vital_head_outputs(model: nn.Module, prompts: PromptSet) -> Tensor:
+    """Head outputs of a plain run at the vital tokens: [n_layers, n, 3, n_heads, d_head].
+
+    Of a counterfactual or of another model of the same shape (CMAP), they are what sites are
+    patched with.
+    """
+    ids, tokens = input_ids(model, prompts), vital_tokens(model, prompts)
+    batches = prompt_batches(model, *ids.shape)
+    recorded = [record_head_outputs(model, ids[rows], tokens[rows]) for rows in batches]
+    return check_finite(torch.cat(recorded, 1), prompts=1)
+
+
+@torch.no_grad()
+def mean_head_outputs(
+    model: nn.Module, reference: PromptSet, progress: Progress = silent
+) -> Tensor:
+    """Head outputs averaged over reference prompts, per token: [n_layers, seq, n_heads, d_head].
+
+    A head is knocked out by giving it this value (Prakash et al., circuit evaluation). `progress`
+    counts prompts.
+    """
+    ids = input_ids(model, reference)
+    batches = prompt_batches(model, *ids.shape)
+    total: Tensor | float = 0.0
+    for rows in batches:
+        progress(rows.start, len(reference))
+        outputs = check_finite(record_head_outputs(model, ids[rows]), prompts=1)
+        # Small numbers are not added up in their own dtype.
+        total += outputs.sum(1, dtype=torch.promote_types(outputs.dtype, torch.float32))
+    progress(1, 1)
+    return torch.as_tensor(total / len(reference)).to(dtype_of(model))
+
+
+def vital_means(means: Tensor, prompts: PromptSet) -> Tensor:
+    """`means` [n_layers, seq, ...] at each prompt's vital tokens: [n_layers, n, 3, ...]."""
+    tokens = np.stack([prompts.positions[position] for position in VITAL], 1)
+    return means[:, torch.tensor(tokens, device=means.device)]

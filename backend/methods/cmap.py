@@ -1,0 +1,203 @@
+"""Cross-model activation patching (CMAP): which part of one model makes another one better?
+
+Both models read the same prompt. The outputs of some heads at the circuit's tokens are taken from
+the source and put into the target, which computes everything else. What is read off is the share of
+the gap between the two that is closed,
+
+    recovery = (patched − target) / (source − target),
+
+in accuracy over the same prompts (Prakash et al., cross-model activation patching). Without a gap
+that is clear there is nothing to recover, and the figure is undefined. Instead
+of its output, a head's queries, keys or values can be transplanted: see
+`backend.engine.transplants`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+
+from torch import Tensor
+
+from backend.core.circuit import READING_ORDER, Circuit, Group, Head, Position, Site, check_sites
+from backend.core.errors import UserError
+from backend.core.progress import Progress, between, silent
+from backend.core.statistics import recovery, share_difference, wilson
+from backend.engine.activation_patching import patched_logits
+from backend.engine.architectures import Projection
+from backend.engine.positions import VITAL, vital_head_outputs
+from backend.engine.transplants import foreign, transplanted_logits
+from backend.methods.compare import same_prompts
+from backend.methods.evaluation import Batch, Questions, Right, Subject
+from backend.methods.results import Cmap, HeadMap, Part, Transplanted
+from backend.models.loading import LoadedModel
+from backend.models.model_config import shape_misfit
+from backend.tasks.entity_tracking import PromptSet
+from backend.tasks.vocabulary import tokenized
+
+_PROJECTIONS: dict[Part, Projection] = {Part.q: "q_proj", Part.k: "k_proj", Part.v: "v_proj"}
+
+GROUP_SETS: tuple[tuple[Group, ...], ...] = (
+    (),
+    *((group,) for group in READING_ORDER),
+    READING_ORDER,
+)
+"""None, D, C, B, A and all."""
+
+
+def compatible(source: LoadedModel, target: LoadedModel, part: Part = Part.output) -> str | None:
+    """Why heads of the source do not fit into the target; None if they do."""
+    if reason := shape_misfit(source.shape, target.shape, (source.name, target.name), part):
+        return reason
+    if (here := _where(source)) != (there := _where(target)):
+        return f"{source.name} is loaded {here}, {target.name} {there}."
+    return None
+
+
+def read_alike(source: LoadedModel, target: LoadedModel, prompts: PromptSet) -> str | None:
+    """Why the source does not read the target's prompts as the target does; None if it does.
+
+    Heads are put in, not logits: words that are in no prompt may be other words, or be missing.
+    """
+    ids = [ids for ids, _ in tokenized(source.tokenizer, prompts.texts)]
+    if ids != prompts.input_ids.tolist():
+        return f"{source.name} and {target.name} write the same prompts as other tokens."
+    return None
+
+
+def _where(loaded: LoadedModel) -> str:
+    tf32 = " with TF32" if loaded.placement.tf32 else ""
+    return f"on {loaded.placement.device} in {loaded.placement.dtype.name}{tf32}"
+
+
+def group_sets(
+    circuit: Circuit, sets: Iterable[Collection[Group]] = GROUP_SETS
+) -> dict[str, frozenset[Site]]:
+    """The sites of sets of groups, by name: “none”, “D”, “D + B”, “all”, in reading order."""
+    return {_set_name(groups): circuit.sites_of(groups) for groups in sets}
+
+
+def _set_name(groups: Collection[Group]) -> str:
+    if set(groups) == set(Group):
+        return "all"
+    return " + ".join(group.name for group in READING_ORDER if group in groups) or "none"
+
+
+def cmap(
+    source: Subject,
+    target: Subject,
+    sets: Mapping[str, Collection[Site]],
+    part: Part = Part.output,
+    progress: Progress = silent,
+    kept_in: Path | None = None,
+) -> Cmap:
+    """Accuracy and recovery for each set of sites transplanted from the source into the target.
+
+    What is finished is kept in a folder, if there is one, and taken from there. Raises UserError
+    when the two do not fit together or are not asked the same prompts.
+    """
+    _check_pair(source, target, part)
+    runs, rest = source.scale.runs(1), target.scale.patches(1, sets.values())
+    one, two = runs / (3 * runs + rest), 2 * runs / (3 * runs + rest)
+    source.answer(between(progress, 0, one))
+    target.answer(between(progress, one, two))
+    told = between(progress, two, 1)
+    patched = transplanted(source, target, [*sets.values()], part, told, kept_in)
+    return Cmap(
+        source.loaded.name,
+        target.loaded.name,
+        part.name,
+        wilson(source.whole),
+        wilson(target.whole),
+        share_difference(source.whole, target.whole),
+        {
+            name: _outcome(len(sites), right, source, target)
+            for (name, sites), right in zip(sets.items(), patched, strict=True)
+        },
+        source.choice,
+        target.choice,
+    )
+
+
+def head_map(
+    source: Subject,
+    target: Subject,
+    positions: Collection[Position] = VITAL,
+    part: Part = Part.output,
+    progress: Progress = silent,
+    kept_in: Path | None = None,
+) -> HeadMap:
+    """Accuracy and recovery for every single head transplanted, at each of these tokens.
+
+    What is finished is kept in a folder, if there is one, and taken from there.
+    """
+    n_layers, n_heads, *_ = target.loaded.shape
+    sites = [
+        Site(Head(layer, index), position)
+        for position in positions
+        for layer in range(n_layers)
+        for index in range(n_heads)
+    ]
+    patched = transplanted(source, target, [{site} for site in sites], part, progress, kept_in)
+    outcomes = iter([_outcome(1, right, source, target) for right in patched])
+    return HeadMap(
+        source.loaded.name,
+        target.loaded.name,
+        part.name,
+        share_difference(source.whole, target.whole),
+        {
+            position.name: tuple(
+                tuple(next(outcomes) for _ in range(n_heads)) for _ in range(n_layers)
+            )
+            for position in positions
+        },
+    )
+
+
+def transplanted(
+    source: Subject,
+    target: Subject,
+    sets: Questions,
+    part: Part,
+    progress: Progress = silent,
+    kept_in: Path | None = None,
+) -> Right:
+    """What the target answers right with each set of sites out of the source: [n_sets, n]."""
+    _check_pair(source, target, part)
+    check_sites(chain.from_iterable(sets), target.loaded.shape, target.loaded.name)
+
+    def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
+        transplant = _transplant(source, batch, part)
+        for sites in some:
+            yield batch.right(transplant(sites))
+
+    cost = source.scale.runs(1) + target.scale.patches(1, sets)
+    return target.answered(sets, ask, cost, progress, kept_in)
+
+
+def _check_pair(source: Subject, target: Subject, part: Part) -> None:
+    pair = source.loaded, target.loaded
+    if reason := compatible(*pair, part) or read_alike(*pair, target.prompts):
+        raise UserError(
+            f"{reason} Choose two models of the same shape and tokenizer, loaded alike."
+        )
+    same_prompts([source, target])
+
+
+def _transplant(source: Subject, batch: Batch, part: Part) -> Callable[[Collection[Site]], Tensor]:
+    model = source.loaded.model
+    if part is Part.output:
+        values = vital_head_outputs(model, batch.prompts)
+        return lambda sites: patched_logits(batch.clean, sites, values)
+    other = foreign(batch.clean, model, batch.prompts, _PROJECTIONS[part])
+    return lambda sites: transplanted_logits(batch.clean, sites, other)
+
+
+def _outcome(n_sites: int, right: Right, source: Subject, target: Subject) -> Transplanted:
+    return Transplanted(
+        n_sites,
+        wilson(right),
+        share_difference(right, target.whole),
+        recovery(right, target.whole, source.whole),
+    )

@@ -1,0 +1,288 @@
+"""One circuit, many models: is it there, and what does each model lose without its parts?
+
+All models are asked the same prompts, so their differences are paired. In each of them
+
+- the circuit is evaluated with every other head knocked out, and beside it random circuits with as
+  many heads at each token, drawn without replacement (the paper's were drawn with);
+- faithfulness is the accuracy of the circuit over that of the model;
+- every group is knocked out as a whole, in the circuit and in the whole model.
+
+Knocked-out heads take each model's own means over reference prompts (Prakash et al., circuit
+evaluation, table 1).
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import combinations
+from math import comb
+from pathlib import Path
+
+import numpy as np
+
+from backend.core.circuit import Circuit, Group, Head, ModelShape, Site
+from backend.core.errors import UserError
+from backend.core.progress import Progress, between, silent
+from backend.core.statistics import (
+    LEVEL,
+    mean_share,
+    ratio_difference,
+    share_difference,
+    wilson,
+)
+from backend.engine.positions import VITAL
+from backend.methods.evaluation import Right, Subject
+from backend.methods.requests import N_RANDOM, N_REFERENCE
+from backend.methods.results import (
+    AsInPaper,
+    Comparison,
+    Difference,
+    GroupOverlap,
+    Knockout,
+    ModelFigures,
+    RandomCircuits,
+)
+from backend.models.loading import LoadedModel, has_output_adapter, without_output_adapter
+from backend.tasks.chance import faithfulness, forced_choice, undefined
+from backend.tasks.entity_tracking import reference_prompts, sample_prompts
+
+
+@dataclass(frozen=True, eq=False)
+class ModelAnswers:
+    """What a model answers right on the n prompts.
+
+    whole, circuit [n]; random [n_random, n]; model_without, circuit_without [4, n], a row for each
+    group in the order of `Group`; forced [n]: the whole model puts the right object ahead of the
+    other boxes' objects.
+    """
+
+    whole: Right
+    circuit: Right
+    random: Right
+    model_without: Right
+    circuit_without: Right
+    forced: Right
+
+
+def packed(answers: ModelAnswers) -> str:
+    """The answers as text, a bit each."""
+    rows = np.concatenate([np.atleast_2d(getattr(answers, each.name)) for each in fields(answers)])
+    return b64encode(np.packbits(rows).tobytes()).decode()
+
+
+def unpacked(text: str, n: int) -> ModelAnswers:
+    """What `packed` made text of, with `N_RANDOM` draws on `n` prompts.
+
+    Raises UserError for any other text.
+    """
+    rows = 3 + N_RANDOM + 2 * len(Group)
+    try:
+        bits = np.unpackbits(np.frombuffer(b64decode(text, validate=True), np.uint8))
+        answers = bits[: rows * n].astype(bool).reshape(rows, n)
+    except ValueError as error:
+        raise UserError("The saved answers are damaged. Delete the result, run again.") from error
+    random, model_without, circuit_without = np.split(
+        answers[2:-1], [N_RANDOM, N_RANDOM + len(Group)]
+    )
+    return ModelAnswers(answers[0], answers[1], random, model_without, circuit_without, answers[-1])
+
+
+def examine(loaded: LoadedModel, n: int, boxes: int, seed: int) -> Subject:
+    """The model with `n` prompts of a seed, and its reference prompts of the same seed."""
+    return Subject(
+        loaded,
+        sample_prompts(loaded.tokenizer, n, boxes, seed),
+        reference_prompts(loaded.tokenizer, N_REFERENCE, boxes, seed),
+    )
+
+
+def same_prompts(subjects: Sequence[Subject]) -> None:
+    """Raise UserError unless all subjects are asked the same prompts, word for word."""
+    for subject in subjects[1:]:
+        if subject.prompts.texts != subjects[0].prompts.texts:
+            raise UserError(
+                f"The tokenizers of {subjects[0].loaded.name} and {subject.loaded.name} write "
+                "different words as one token, so the models cannot be asked the same prompts. "
+                "Choose models that share a tokenizer."
+            )
+
+
+def random_circuits(
+    circuit: Circuit, shape: ModelShape, n: int, seed: int
+) -> list[frozenset[Site]]:
+    """`n` draws of as many sites as the circuit has at each token, out of all heads there.
+
+    A and B work at one token: their heads are drawn together, none of them twice.
+    """
+    rng = np.random.default_rng(seed)
+    heads = [Head(layer, i) for layer in range(shape.n_layers) for i in range(shape.n_heads)]
+    sizes = {token: sum(site.position is token for site in circuit.sites) for token in VITAL}
+    return [
+        frozenset(
+            Site(heads[chosen], token)
+            for token, size in sizes.items()
+            for chosen in rng.permutation(len(heads))[:size]
+        )
+        for _ in range(n)
+    ]
+
+
+def compare(
+    subjects: Sequence[Subject],
+    circuit: Circuit,
+    seed: int = 0,
+    n_random: int = N_RANDOM,
+    progress: Progress = silent,
+) -> Comparison:
+    """The circuit in every model, and the difference of every pair of models.
+
+    Raises UserError when a model lacks a head of the circuit, or when the models are not asked the
+    same prompts.
+    """
+    same_prompts(subjects)
+    for subject in subjects:
+        circuit.check(subject.loaded.shape, subject.loaded.name)
+    each = 1 / len(subjects)
+    answers = [
+        answers_of(subject, circuit, seed, n_random, between(progress, i * each, (i + 1) * each))
+        for i, subject in enumerate(subjects)
+    ]
+    return Comparison(
+        circuit.name,
+        tuple(
+            figures(subject, answer, as_in_paper(subject, circuit, answer.whole))
+            for subject, answer in zip(subjects, answers, strict=True)
+        ),
+        tuple(
+            difference(
+                subjects[i].loaded.name,
+                answers[i],
+                subjects[j].loaded.name,
+                answers[j],
+                len(subjects),
+                subjects[0].prompts.n_boxes,
+            )
+            for i, j in combinations(range(len(subjects)), 2)
+        ),
+    )
+
+
+def answers_of(
+    subject: Subject,
+    circuit: Circuit,
+    seed: int = 0,
+    n_random: int = N_RANDOM,
+    progress: Progress = silent,
+    kept_in: Path | None = None,
+) -> ModelAnswers:
+    """Everything that a model is asked for the comparison.
+
+    What is finished is kept in a folder, if there is one, and taken from there.
+    """
+    groups = [circuit.sites_of([group]) for group in Group]
+    drawn = random_circuits(circuit, subject.loaded.shape, n_random, seed)
+    without = [circuit.sites - group for group in groups]
+    circuits = [circuit.sites, *without, *drawn]
+    split = subject.share_alone(len(circuits), groups)
+    alone = subject.alone(circuits, between(progress, 0, split), kept_in)
+    model_without = subject.without(groups, between(progress, split, 1), kept_in)
+    return ModelAnswers(
+        subject.whole,
+        alone[0],
+        alone[1 + len(groups) :],
+        model_without,
+        alone[1 : 1 + len(groups)],
+        subject.forced,
+    )
+
+
+def as_in_paper(subject: Subject, circuit: Circuit, whole: Right) -> AsInPaper | None:
+    """The circuit as the authors' code would run it; None where that makes no difference.
+
+    In the layers in which heads are replaced, that code multiplies by `o_proj.weight` and so leaves
+    out an adapter there. Around a circuit heads are replaced in every layer. Means, and the whole
+    model, come from plain runs, which have the adapter.
+    """
+    if not has_output_adapter(subject.loaded):
+        return None
+    bare = subject.run_by(without_output_adapter(subject.loaded))
+    (alone,) = bare.alone([circuit.sites])
+    return AsInPaper(wilson(alone), faithfulness(alone, whole, subject.choice))
+
+
+def figures(
+    subject: Subject, answers: ModelAnswers, paper: AsInPaper | None = None
+) -> ModelFigures:
+    """The model's row of the comparison."""
+    accuracies = answers.random.mean(1)
+    knocked_out = zip(Group, answers.model_without, answers.circuit_without, strict=True)
+    choice = forced_choice(answers.forced, subject.prompts.n_boxes)
+    return ModelFigures(
+        subject.loaded.name,
+        wilson(answers.whole),
+        wilson(answers.circuit),
+        faithfulness(answers.circuit, answers.whole, choice),
+        RandomCircuits(
+            mean_share(answers.random.mean(0), answers.random.size),
+            float(accuracies.std(ddof=1)) if len(accuracies) > 1 else float("nan"),
+            tuple(accuracies.tolist()),
+        ),
+        {
+            group.name: Knockout(
+                wilson(of_model),
+                wilson(of_circuit),
+                share_difference(of_model, answers.whole),
+                share_difference(of_circuit, answers.circuit),
+            )
+            for group, of_model, of_circuit in knocked_out
+        },
+        subject.n_reference,
+        paper,
+        choice,
+    )
+
+
+def difference(
+    first: str,
+    before: ModelAnswers,
+    second: str,
+    after: ModelAnswers,
+    n_models: int,
+    n_boxes: int,
+) -> Difference:
+    """How far the second model is above the first; `is_clear` says if by more than its interval.
+
+    The intervals of a measure hold together for all pairs of `n_models` (Bonferroni). That of
+    faithfulness is undefined where either model is not above chance.
+    """
+    level = 1 - (1 - LEVEL) / comb(n_models, 2)
+    later, earlier = (after.circuit, after.whole), (before.circuit, before.whole)
+    return Difference(
+        first,
+        second,
+        share_difference(after.whole, before.whole, level),
+        share_difference(after.circuit, before.circuit, level),
+        ratio_difference(later, earlier, level)
+        if all(forced_choice(each.forced, n_boxes).is_above_chance for each in (before, after))
+        else undefined(len(after.whole)),
+    )
+
+
+def overlap(found: Circuit, expected: Circuit) -> dict[str, GroupOverlap]:
+    """The heads that two circuits share, by the group's letter."""
+    return {
+        group.name: _overlap({*found.heads(group)}, {*expected.heads(group)}) for group in Group
+    }
+
+
+def _overlap(found: set[Head], expected: set[Head]) -> GroupOverlap:
+    shared = found & expected
+    return GroupOverlap(
+        tuple(sorted(shared)),
+        tuple(sorted(found - expected)),
+        tuple(sorted(expected - found)),
+        len(shared) / len(found) if found else float("nan"),
+        len(shared) / len(expected) if expected else float("nan"),
+    )

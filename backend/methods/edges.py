@@ -1,0 +1,77 @@
+"""Edges: how much of the answer flows from each single head to each single head of the next group.
+
+Path patching as in discovery, with one receiver at a time: D to the values of a head in C, C to the
+values of a head in B, B to the queries of a head in A, and A to the logits. A head can only send to
+layers above its own. Under grouped-query attention the values that a head of B or C receives belong
+to a key-value head that it shares: receivers that share one have the same weights (Prakash et al.,
+circuit discovery).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from backend.core.circuit import READING_ORDER, Circuit, Group, Head
+from backend.core.progress import Progress, between, silent
+from backend.core.statistics import mean_estimate
+from backend.engine import checkpoints
+from backend.engine.path_patching.run_pairs import RunPairs
+from backend.engine.path_patching.scores import scores_of
+from backend.methods.results import Edge, Edges
+
+_NEXT = dict(pairwise(READING_ORDER))
+
+
+def edges(
+    pairs: RunPairs,
+    circuit: Circuit,
+    model: str,
+    progress: Progress = silent,
+    kept_in: Path | None = None,
+) -> Edges:
+    """The weight of every edge of the circuit; of A, one edge a head, to the logits.
+
+    Scores of finished batches of prompts, receiver by receiver, are kept in a folder, if there is
+    one, and taken from there.
+    """
+    runs = [
+        (group, receiver, senders)
+        for group in READING_ORDER
+        for receiver in (circuit.heads(_NEXT[group]) if group in _NEXT else [None])
+        if (senders := _senders(circuit, group, receiver))
+    ]
+    costs = [_cost(pairs, group, receiver, senders) for group, receiver, senders in runs]
+    found: list[Edge] = []
+    for number, (group, receiver, senders) in enumerate(runs):
+        start, end = (sum(costs[:until]) / sum(costs) for until in (number, number + 1))
+        step = between(progress, start, end)
+        folder = checkpoints.inside(kept_in, f"{group.name}-{receiver or 'logits'}")
+        found += _into(pairs, group, receiver, senders, step, folder)
+    return Edges(model, circuit.name, tuple(found))
+
+
+def _senders(circuit: Circuit, group: Group, receiver: Head | None) -> list[Head]:
+    heads = circuit.heads(group)
+    return [head for head in heads if receiver is None or head.layer < receiver.layer]
+
+
+def _cost(pairs: RunPairs, group: Group, receiver: Head | None, senders: list[Head]) -> float:
+    by_layer = pairs.scale.senders(group, {receiver.layer} if receiver else ())
+    return sum(by_layer[layer] for layer in {head.layer for head in senders})
+
+
+def _into(
+    pairs: RunPairs,
+    group: Group,
+    receiver: Head | None,
+    senders: list[Head],
+    progress: Progress,
+    kept_in: Path | None,
+) -> Iterator[Edge]:
+    receivers = [] if receiver is None else [receiver]
+    scores = scores_of(pairs, group, receivers, progress, senders, kept_in).double().numpy()
+    for head in senders:
+        weight = mean_estimate(scores[:, head.layer, head.index])
+        yield Edge(group.name, head, receiver, weight)

@@ -1,0 +1,228 @@
+"""A model under examination: which prompts it answers right, whole, in part or without a part."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backend.core.circuit import Site
+from backend.core.progress import Progress, silent
+from backend.core.runtime import at_work
+from backend.engine import checkpoints
+from backend.engine.activation_patching import CleanRun, clean_logits, patched_logits, prepare_clean
+from backend.engine.answers import read_answers, right
+from backend.engine.architectures import device_of
+from backend.engine.costs import Scale
+from backend.engine.mean_ablation import Backdrop, circuits_right, prepare_backdrop
+from backend.engine.memory import chunks, memory_errors_explained, moved
+from backend.engine.positions import mean_head_outputs, vital_means
+from backend.methods.results import ForcedChoice
+from backend.models.loading import LoadedModel
+from backend.tasks.chance import forced_choice
+from backend.tasks.entity_tracking import PromptSet, select
+
+Right = NDArray[np.bool_]
+"""Whether prompts are answered right: [n], or [k, n] for k interventions."""
+Questions = Sequence[Collection[Site]]
+"""Interventions, each by its sites."""
+
+
+class Batch:
+    """Some prompts of a subject, and what their interventions start from, made when needed."""
+
+    def __init__(self, subject: Subject, prompts: PromptSet) -> None:
+        self.prompts = prompts
+        self._subject = subject
+
+    @cached_property
+    def clean(self) -> CleanRun:
+        """The untouched run."""
+        return prepare_clean(self._subject.loaded.model, self.prompts)
+
+    @cached_property
+    def backdrop(self) -> Backdrop:
+        """The run with every head knocked out."""
+        return prepare_backdrop(self._subject.loaded.model, self.prompts, self._subject.means)
+
+    def move(self, device: torch.device) -> None:
+        """Take what was made so far to a device."""
+        for name in ("clean", "backdrop", "means"):
+            if name in self.__dict__:
+                self.__dict__[name] = moved(self.__dict__[name], device)
+
+    @cached_property
+    def means(self) -> Tensor:
+        """What knocked-out sites give: [n_layers, n, 3, n_heads, d_head]."""
+        return vital_means(self._subject.means, self.prompts)
+
+    @cached_property
+    def answer_ids(self) -> Tensor:
+        """The right answers' token ids: [n]."""
+        return torch.tensor(self.prompts.answer_ids)
+
+    def right(self, logits: Tensor) -> Tensor:
+        """Whether logits [n, vocab] answer right, as one row: [1, n]."""
+        return right(logits, self.answer_ids).cpu()[None]
+
+
+class Subject:
+    """A model and the prompts it is asked, in batches that fit into memory.
+
+    Knocked-out heads take their means over `reference`, prompts drawn independently. The latest
+    batches are kept, beside the model or, if that is full, in the CPU's memory: prompts that fit
+    into them run once for all questions.
+    """
+
+    def __init__(self, loaded: LoadedModel, prompts: PromptSet, reference: PromptSet) -> None:
+        self.loaded = loaded
+        self.prompts = prompts
+        self.n_reference = len(reference)
+        self._reference = reference
+        self._chunks = chunks(loaded.model, *prompts.input_ids.shape)
+        self._batches: OrderedDict[int, Batch] = OrderedDict()
+
+    @property
+    def scale(self) -> Scale:
+        """What its runs cost."""
+        n_layers, n_heads, *_ = self.loaded.shape
+        return Scale(n_layers, n_heads, self.prompts.input_ids.shape[1])
+
+    def share_alone(self, n_circuits: int, parts: Questions) -> float:
+        """What so many circuits alone cost, out of them and the whole model without these parts."""
+        runs, circuits = self.scale.runs(1), self.scale.circuits(1, n_circuits)
+        return (runs + circuits) / (2 * runs + circuits + self.scale.patches(1, parts))
+
+    @cached_property
+    def means(self) -> Tensor:
+        """Head outputs averaged over the reference: [n_layers, seq, n_heads, d_head]."""
+        return self._averaged(silent)
+
+    def average(self, progress: Progress) -> None:
+        """Make the means now, unless they are there; `progress` counts reference prompts."""
+        if "means" not in self.__dict__:
+            self.means = self._averaged(progress)
+
+    def _averaged(self, progress: Progress) -> Tensor:
+        with at_work(self.loaded.runtime):
+            return mean_head_outputs(self.loaded.model, self._reference, progress)
+
+    def run_by(self, loaded: LoadedModel) -> Subject:
+        """The same prompts in another model, whose knocked-out heads take the means of this one."""
+        other = Subject(loaded, self.prompts, self._reference)
+        other.means = self.means
+        return other
+
+    @cached_property
+    def whole(self) -> Right:
+        """What the untouched model answers right: [n]."""
+        return self._answered_whole(silent)
+
+    def answer(self, progress: Progress) -> None:
+        """Make `whole` now, if it is not there."""
+        if "whole" not in self.__dict__:
+            self.whole = self._answered_whole(progress)
+
+    def _answered_whole(self, progress: Progress) -> Right:
+        def ask(batch: Batch, _: Questions) -> Iterator[Tensor]:
+            yield batch.right(clean_logits(batch.clean))
+
+        return self.answered([()], ask, 0.0, progress)[0]
+
+    @cached_property
+    def forced(self) -> Right:
+        """Where the untouched model puts the right object ahead of the other boxes': [n]."""
+
+        def ask(batch: Batch, _: Questions) -> Iterator[Tensor]:
+            answers = read_answers([clean_logits(batch.clean)], batch.prompts)
+            yield torch.from_numpy(answers.forced)[None]
+
+        return self.answered([()], ask, 0.0)[0]
+
+    @property
+    def choice(self) -> ForcedChoice:
+        """How the untouched model does beside guessing."""
+        return forced_choice(self.forced, self.prompts.n_boxes)
+
+    def alone(
+        self, circuits: Questions, progress: Progress = silent, kept_in: Path | None = None
+    ) -> Right:
+        """What each circuit answers right with all other heads knocked out: [n_circuits, n]."""
+
+        def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
+            return circuits_right(batch.backdrop, some, batch.answer_ids)
+
+        cost = self.scale.circuits(1, len(circuits))
+        return self.answered(circuits, ask, cost, progress, checkpoints.inside(kept_in, "alone"))
+
+    def without(
+        self, parts: Questions, progress: Progress = silent, kept_in: Path | None = None
+    ) -> Right:
+        """What the whole model answers right with each of these parts knocked out: [n_parts, n]."""
+
+        def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
+            for sites in some:
+                yield batch.right(patched_logits(batch.clean, sites, batch.means))
+
+        cost = self.scale.patches(1, parts)
+        return self.answered(parts, ask, cost, progress, checkpoints.inside(kept_in, "without"))
+
+    def answered(
+        self,
+        questions: Questions,
+        ask: Callable[[Batch, Questions], Iterator[Tensor]],
+        cost: float,
+        progress: Progress = silent,
+        kept_in: Path | None = None,
+    ) -> Right:
+        """Rows of right answers [k, n of the batch] that `ask` gives, put together: [questions, n].
+
+        `progress` counts what they `cost` on a prompt, and the run of it that they start from; it
+        may raise to cancel. What is finished is kept in a folder, if there is one, and only what is
+        not there is asked.
+        """
+        first = self.scale.runs(1)
+        size, n = self._chunks.size, len(self.prompts)
+        batches = [slice(start, min(n, start + size)) for start in range(0, n, size)]
+        folder = checkpoints.inside(kept_in, _name_of(questions))
+
+        def column(number: int, batch: slice) -> Tensor:
+            def told(done: int) -> None:
+                share = (first + cost * done / max(1, len(questions))) / (first + cost)
+                progress(number + share, len(batches))
+
+            def rest(done: int) -> Iterator[Tensor]:
+                return ask(self._batch(batch.start), questions[done:])
+
+            with memory_errors_explained(self.loaded.model, size):
+                return checkpoints.rows(folder, batch, len(questions), rest, told)
+
+        with at_work(self.loaded.runtime):
+            return torch.cat([column(*each) for each in enumerate(batches)], 1).numpy()
+
+    def _batch(self, start: int) -> Batch:
+        """The batch that begins with this prompt, beside the model; the oldest make room for it."""
+        places = np.arange(len(self.prompts))
+        chosen = (start <= places) & (places < start + self._chunks.size)
+        batch = self._batches.setdefault(start, Batch(self, select(self.prompts, chosen)))
+        self._batches.move_to_end(start)
+        waiting = list(self._batches)[: -self._chunks.n_kept]
+        for old in waiting[: len(waiting) - self._chunks.n_waiting]:
+            del self._batches[old]
+        for old in waiting[max(0, len(waiting) - self._chunks.n_waiting) :]:
+            self._batches[old].move(torch.device("cpu"))
+        batch.move(device_of(self.loaded.model))
+        return batch
+
+
+def _name_of(questions: Questions) -> str:
+    """The same in every process, and of no other questions: an answer is never to another one."""
+    named = [sorted((*head, position.name) for head, position in sites) for sites in questions]
+    return sha256(str(named).encode()).hexdigest()[:24]

@@ -1,0 +1,322 @@
+"""The methods: what each is asked, what its result is made of, and the work that yields it.
+
+Importing this module imports no torch: the works do when they begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.core.progress import Plan, Report, cost_of, step_of
+from backend.core.runtime import at_work
+from backend.methods.plans import plan_of
+from backend.methods.requests import (
+    TOKENS,
+    AccuracyRequest,
+    CmapRequest,
+    ComparisonRequest,
+    CompletenessRequest,
+    EdgesRequest,
+    FaithfulnessRequest,
+    MinimalityRequest,
+    Prompts,
+    Request,
+    SetRequest,
+    StageRequest,
+    circuit_of,
+    method_name,
+    models_of,
+    settings_of,
+)
+from backend.methods.results import (
+    AccuracyReport,
+    Cmap,
+    ComparedModel,
+    Comparison,
+    Completeness,
+    Edges,
+    FaithfulnessReport,
+    HeadMap,
+    Minimality,
+    Stage,
+    Transplanted,
+)
+from backend.models import catalogue, loaded_models
+from backend.studies import store
+from backend.studies.keys import key_of, marks_of, ran_as
+
+if TYPE_CHECKING:
+    from backend.methods.evaluation import Subject
+    from backend.models.loading import LoadedModel
+
+Finished = tuple[Any, ...]
+Work = Callable[[Any, Finished, Report], Iterator[Any]]
+"""(request, parts that are there, report) -> the parts that come after them."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A kind of study; parts: of which kind each part of a request's result is."""
+
+    label: str
+    request: type
+    parts: Callable[[Any], tuple[type, ...]]
+    work: Work
+
+
+def method_of(request: Request) -> Method:
+    """The method that answers a request."""
+    return METHODS[method_name(request)]
+
+
+def n_parts(request: Request) -> int:
+    """How many parts its whole result has."""
+    return len(method_of(request).parts(request))
+
+
+def title_of(request: Request) -> str:
+    """What a study is called: “CMAP, head output: Chat, Base · circuit “base” · 500 prompts, …”."""
+    settings, circuit = settings_of(request), circuit_of(request)
+    what = f"{method_of(request).label}, {settings}" if settings else method_of(request).label
+    between = " → " if isinstance(request, CmapRequest | SetRequest) else ", "
+    models = between.join(map(catalogue.label, models_of(request)))
+    of = f" · circuit “{circuit.name}”" if circuit else ""
+    return f"{what}: {models}{of} · {request.prompts}"
+
+
+def joined(request: ComparisonRequest, parts: Sequence[ComparedModel]) -> Comparison:
+    """The comparison of the models that are finished."""
+    return Comparison(
+        request.heads.name,
+        tuple(part.figures for part in parts),
+        tuple(difference for part in parts for difference in part.differences),
+    )
+
+
+def _accuracies(request: AccuracyRequest, done: Finished, report: Report) -> Iterator[Any]:
+    plan, prompts = plan_of(request), request.prompts
+    for place, name in _not_done(request, done):
+        loaded = _load(name, report, plan, place)
+        from backend.methods.reports import accuracy_report
+
+        told = step_of(report, plan, place, 0)
+        yield accuracy_report(loaded, prompts.n, prompts.boxes, prompts.seed, told)
+
+
+def _faithfulness(request: FaithfulnessRequest, done: Finished, report: Report) -> Iterator[Any]:
+    plan = plan_of(request)
+    for place, name in _not_done(request, done):
+        subject = _subject(name, request.prompts, report, plan, place)
+        from backend.methods.reports import faithfulness_report
+
+        told = step_of(report, plan, place, 1)
+        yield faithfulness_report(subject, request.heads.circuit, told)
+
+
+def _not_done(
+    request: AccuracyRequest | FaithfulnessRequest | ComparisonRequest, done: Finished
+) -> Iterator[tuple[int, str]]:
+    """The models that are not done, with their places."""
+    return islice(enumerate(request.models), len(done), None)
+
+
+def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> Iterator[Any]:
+    plan, circuit = plan_of(request), request.heads.circuit
+    earlier: dict[str, Any] = {}
+    for place, name in _not_done(request, done):
+        subject = _subject(name, request.prompts, report, plan, place)
+        from backend.methods import compare
+
+        if not earlier:
+            earlier = {
+                part.figures.name: compare.unpacked(part.answers, request.prompts.n)
+                for part in done
+            }
+        if not _share_tokenizer(name, request.models[0]):
+            first = _subject(request.models[0], request.prompts, report, plan, place)
+            compare.same_prompts([first, subject])
+        circuit.check(subject.loaded.shape, catalogue.label(name))
+        answers = compare.answers_of(
+            subject,
+            circuit,
+            request.prompts.seed,
+            progress=step_of(report, plan, place, 1),
+            kept_in=_unfinished(request, place),
+        )
+        yield ComparedModel(
+            compare.figures(subject, answers, compare.as_in_paper(subject, circuit, answers.whole)),
+            tuple(
+                compare.difference(
+                    other,
+                    earlier[other],
+                    name,
+                    answers,
+                    len(request.models),
+                    request.prompts.boxes,
+                )
+                for other in earlier
+            ),
+            compare.packed(answers),
+        )
+        earlier[name] = answers
+
+
+def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterator[Any]:
+    plan = plan_of(request)
+    source, target = _pair(request, report, plan, len(done))
+    from backend.methods import cmap
+
+    if not done:
+        request.heads.circuit.check(target.loaded.shape, catalogue.label(request.target))
+        yield cmap.cmap(
+            source,
+            target,
+            dict(request.sets) or cmap.group_sets(request.heads.circuit),
+            request.part,
+            step_of(report, plan, 0, 0),
+            _unfinished(request, 0),
+        )
+    for place, position in islice(enumerate(TOKENS, 1), max(0, len(done) - 1), None):
+        yield cmap.head_map(
+            source,
+            target,
+            [position],
+            request.part,
+            step_of(report, plan, place, 0),
+            _unfinished(request, place),
+        )
+
+
+def _transplanted_set(request: SetRequest, _: Finished, report: Report) -> Iterator[Any]:
+    plan = plan_of(request)
+    source, target = _pair(request, report, plan, 0)
+    from backend.methods import cmap
+
+    told = step_of(report, plan, 0, 0)
+    yield cmap.cmap(source, target, {"": request.sites}, request.part, told).sets[""]
+
+
+def _stage(request: StageRequest, _: Finished, report: Report) -> Iterator[Any]:
+    plan = plan_of(request)
+    _load(request.model, report, plan, 0)
+    from backend.methods.stage_runs import stage
+
+    yield stage(request, report, plan, _unfinished(request))
+
+
+def _minimality(request: MinimalityRequest, _: Finished, report: Report) -> Iterator[Any]:
+    plan = plan_of(request)
+    subject = _subject(request.model, request.prompts, report, plan, 0)
+    from backend.methods.minimality import minimality
+
+    told, kept_in = step_of(report, plan, 0, 1), _unfinished(request)
+    yield minimality(subject, request.heads.circuit, request.removed, told, kept_in)
+
+
+def _completeness(request: CompletenessRequest, _: Finished, report: Report) -> Iterator[Any]:
+    plan = plan_of(request)
+    subject = _subject(request.model, request.prompts, report, plan, 0)
+    from backend.methods.completeness import completeness
+
+    told, kept_in = step_of(report, plan, 0, 1), _unfinished(request)
+    seed = request.prompts.seed
+    yield completeness(subject, request.heads.circuit, request.sets, seed, told, kept_in)
+
+
+def _edges(request: EdgesRequest, _: Finished, report: Report) -> Iterator[Any]:
+    plan, circuit = plan_of(request), request.heads.circuit
+    loaded = _load(request.model, report, plan, 0)
+    from backend.methods.edges import edges
+    from backend.methods.stage_runs import run_pairs
+
+    circuit.check(loaded.shape, catalogue.label(request.model))
+    pairs = run_pairs(request.model, request.prompts, report, plan)
+    told = step_of(report, plan, 0, 1)
+    with at_work(loaded.runtime):
+        found = edges(pairs, circuit, request.model, told, _unfinished(request))
+    yield found
+
+
+def _unfinished(request: Request, part: int = 0) -> Path | None:
+    """Where a part keeps what is finished of it; None while it is not known what the models are.
+
+    None as well when they are not what is on disk any more.
+    """
+    marks = marks_of(request, patiently=False)
+    if not marks or not ran_as(marks):
+        return None
+    return store.unfinished(key_of(request, marks)) / str(part)
+
+
+def _pair(
+    request: CmapRequest | SetRequest, report: Report, plan: Plan, part: int
+) -> tuple[Subject, Subject]:
+    names = (request.source, request.target)
+    for name in names:
+        _load(name, report, plan, part)
+    from backend.studies.session import subject
+
+    n, boxes, seed = astuple(request.prompts)
+    source, target = (subject(name, n, boxes, seed) for name in names)
+    return source, target
+
+
+def _subject(name: str, prompts: Prompts, report: Report, plan: Plan, part: int) -> Subject:
+    """The model with its prompts, its heads averaged: the first step of a part."""
+    _load(name, report, plan, part)
+    from backend.studies.session import subject
+
+    examined = subject(name, prompts.n, prompts.boxes, prompts.seed)
+    examined.average(step_of(report, plan, part, 0))
+    return examined
+
+
+def _load(name: str, report: Report, plan: Plan, part: int) -> LoadedModel:
+    """The model; files that have changed are another model: what was kept of it goes."""
+    before = cost_of(plan[:part]) / cost_of(plan)
+
+    def told(what: str, share: float) -> None:
+        report(f"Loading {catalogue.label(name)}: {what.lower()}, {round(share, 1):.0%}", before)
+
+    report(f"Loading {catalogue.label(name)}", before)
+    return loaded_models.load(name, told=told)
+
+
+def _share_tokenizer(*models: str) -> bool:
+    found = [loaded_models.fingerprint_of(name) for name in models]
+    return None not in found and len({each.tokenizer for each in found if each}) == 1
+
+
+METHODS = {
+    "accuracy": Method(
+        "Accuracy",
+        AccuracyRequest,
+        lambda asked: (AccuracyReport,) * len(asked.models),
+        _accuracies,
+    ),
+    "faithfulness": Method(
+        "Faithfulness",
+        FaithfulnessRequest,
+        lambda asked: (FaithfulnessReport,) * len(asked.models),
+        _faithfulness,
+    ),
+    "compare": Method(
+        "Compare",
+        ComparisonRequest,
+        lambda asked: (ComparedModel,) * len(asked.models),
+        _comparison,
+    ),
+    "cmap": Method("CMAP", CmapRequest, lambda _: (Cmap, *[HeadMap] * len(TOKENS)), _transplants),
+    "cmap-set": Method("CMAP, one set", SetRequest, lambda _: (Transplanted,), _transplanted_set),
+    "stage": Method("Discover, one stage", StageRequest, lambda _: (Stage,), _stage),
+    "minimality": Method("Minimality", MinimalityRequest, lambda _: (Minimality,), _minimality),
+    "completeness": Method(
+        "Completeness", CompletenessRequest, lambda _: (Completeness,), _completeness
+    ),
+    "edges": Method("Edges", EdgesRequest, lambda _: (Edges,), _edges),
+}
+"""By name; what the store's keys begin with."""

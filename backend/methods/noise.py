@@ -1,0 +1,139 @@
+"""Does a model in small numbers still tell its scores from rounding?
+
+A short discovery, on few prompts, in float32 and in the model's own dtype with the same weights and
+the same receivers: what differs is rounding. Where that is as large as the scores themselves, heads
+cannot be ranked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from backend.core.circuit import Group, Head
+from backend.core.placement import Dtype
+from backend.core.progress import Progress, between, silent
+from backend.core.runtime import at_work
+from backend.engine.path_patching.run_pairs import RunPairs
+from backend.methods.discovery import find_stage
+from backend.methods.reports import correctly_answered
+from backend.methods.requests import Prompts
+from backend.methods.results import DEFAULT_SIZES, Stage
+from backend.models.loaded_models import until_unload
+from backend.models.loading import LoadedModel, in_float32
+from backend.tasks.entity_tracking import counterfactual_prompts
+
+N_PROMPTS = 8
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Rounding against scores, for the heads of one stage.
+
+    noise: the largest difference between a head's scores in the two dtypes; largest, weakest: the
+    largest and the smallest score, without its sign, of the heads that would be kept in float32.
+    """
+
+    group: str
+    noise: float
+    largest: float
+    weakest: float
+    prompts: Prompts
+
+    @property
+    def drowns(self) -> bool:
+        """Whether rounding is as large as the largest score."""
+        return self.noise >= self.largest
+
+    @property
+    def blurs(self) -> bool:
+        """Whether rounding is as large as the weakest score that would be kept."""
+        return self.noise >= self.weakest
+
+
+def probe(
+    loaded: LoadedModel,
+    n: int = N_PROMPTS,
+    boxes: int = 7,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[Noise, ...]:
+    """The noise of a model's dtype in each group, on `n` prompts that it answers right in float32.
+
+    Raises UserError when the model answers too few prompts right.
+    """
+    exact = _exact(loaded)
+    prompts = correctly_answered(exact, n, boxes, seed)
+    counterfactual = counterfactual_prompts(loaded.tokenizer, prompts)
+    pairs = [(one, RunPairs(one.model, prompts, counterfactual)) for one in (exact, loaded)]
+    found = []
+    stage: Stage | None = None
+    for number, group in enumerate(Group):
+        receivers = stage.strongest(DEFAULT_SIZES[list(Group)[number - 1]]) if stage else ()
+        told = [between(progress, (number + i / 2) / 4, (number + (i + 1) / 2) / 4) for i in (0, 1)]
+        stage, rough = (
+            _stage(*pair, group, receivers, step) for pair, step in zip(pairs, told, strict=True)
+        )
+        kept = [abs(float(stage.mean[head])) for head in stage.strongest(DEFAULT_SIZES[group])]
+        noise = float(abs(stage.mean - rough.mean).max())
+        largest, weakest = max(kept, default=0.0), min(kept, default=0.0)
+        found.append(Noise(group.name, noise, largest, weakest, Prompts(n, boxes, seed)))
+    return tuple(found)
+
+
+def _exact(loaded: LoadedModel) -> LoadedModel:
+    """The same weights in float32, without TF32."""
+    return replace(
+        loaded,
+        model=in_float32(loaded.model),
+        placement=replace(loaded.placement, dtype=Dtype.float32, tf32=False),
+        runtime=loaded.runtime and replace(loaded.runtime, tf32=False),
+    )
+
+
+def _stage(
+    loaded: LoadedModel,
+    pairs: RunPairs,
+    group: Group,
+    receivers: tuple[Head, ...],
+    progress: Progress,
+) -> Stage:
+    with at_work(loaded.runtime):
+        return find_stage(pairs, group, receivers, progress)
+
+
+@until_unload(maxsize=8)
+def said(loaded: LoadedModel) -> tuple[str, bool]:
+    """The verdict on a model that is loaded, and whether it is a warning; asked once.
+
+    Raises UserError like `probe`.
+    """
+    found = probe(loaded)
+    return verdict(found, loaded.placement.dtype), any(each.blurs for each in found)
+
+
+def verdict(found: tuple[Noise, ...], dtype: Dtype) -> str:
+    """What the noise means for discovery, in a sentence or two."""
+    drowned = [each.group for each in found if each.drowns]
+    blurred = [each.group for each in found if each.blurs and not each.drowns]
+    numbers = "; ".join(
+        f"{each.group} {each.noise:.2g} (scores {each.weakest:.2g} to {each.largest:.2g})"
+        for each in found
+    )
+    said = []
+    if drowned:
+        said.append(
+            f"In {_list(drowned)}, rounding in {dtype.name} is larger than every score: "
+            "use float32 there."
+        )
+    if blurred:
+        said.append(
+            f"In {_list(blurred)}, rounding in {dtype.name} is as large as the weakest scores "
+            "that are kept: which heads come last is not certain."
+        )
+    if not said:
+        said.append(f"Rounding in {dtype.name} is smaller than the scores in every group.")
+    return f"{' '.join(said)} Largest rounding error: {numbers}; {found[0].prompts}."
+
+
+def _list(groups: list[str]) -> str:
+    return " and ".join(groups) if len(groups) < 3 else f"{', '.join(groups[:-1])} and {groups[-1]}"

@@ -1,0 +1,111 @@
+"""Figures about one model, from prompts to numbers, as plain values for JSON, tables and pages."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import torch
+
+from backend.core.circuit import Circuit
+from backend.core.errors import UserError
+from backend.core.progress import Progress, between, silent
+from backend.core.runtime import at_work
+from backend.core.statistics import mean_estimate, mean_share, median_estimate, wilson
+from backend.engine.answers import Answers, read_answers
+from backend.engine.architectures import last_logits
+from backend.engine.memory import memory_errors_explained, prompt_batches
+from backend.engine.positions import input_ids
+from backend.methods.evaluation import Subject
+from backend.methods.results import AccuracyReport, FaithfulnessReport, ForcedChoice, WrongAnswer
+from backend.models.loading import LoadedModel
+from backend.tasks.chance import against_chance, faithfulness, forced_choice
+from backend.tasks.entity_tracking import PromptSet, sample_prompts, select
+
+_N_INSTEAD = 5
+
+
+@torch.no_grad()
+def whole_answers(loaded: LoadedModel, prompts: PromptSet, progress: Progress = silent) -> Answers:
+    """The answers of the untouched model; `progress` counts prompts."""
+    ids = input_ids(loaded.model, prompts)
+    batches = prompt_batches(loaded.model, *ids.shape)
+
+    def of_batch(rows: slice) -> torch.Tensor:
+        progress(rows.start, len(prompts))
+        return last_logits(loaded.model, ids[rows])
+
+    with at_work(loaded.runtime), memory_errors_explained(loaded.model, batches[0].stop):
+        answers = read_answers(map(of_batch, batches), prompts)
+    progress(len(prompts), len(prompts))
+    return answers
+
+
+def accuracy_report(
+    loaded: LoadedModel, n: int, boxes: int, seed: int, progress: Progress = silent
+) -> AccuracyReport:
+    """Accuracy, mean probability and median rank of the right answer, mean logit difference."""
+    answers = whole_answers(loaded, sample_prompts(loaded.tokenizer, n, boxes, seed), progress)
+    said = answers.top_ids[:, 0]
+    wrong = Counter(said[~answers.correct].tolist()).most_common(_N_INSTEAD)
+    return AccuracyReport(
+        wilson(answers.correct),
+        mean_share(answers.probability),
+        median_estimate(answers.rank),
+        mean_estimate(answers.logit_difference),
+        forced_choice(answers.forced, boxes),
+        wilson((said[:, None] == answers.object_ids).any(1) & ~answers.correct),
+        tuple(WrongAnswer(loaded.tokenizer.decode([token]).strip(), n) for token, n in wrong),
+    )
+
+
+def faithfulness_report(
+    subject: Subject, circuit: Circuit, progress: Progress = silent
+) -> FaithfulnessReport:
+    """Accuracy of the circuit alone over that of the model, on the same prompts.
+
+    Raises UserError when the circuit has heads that the model does not have.
+    """
+    circuit.check(subject.loaded.shape, subject.loaded.name)
+    (alone,) = subject.alone([circuit.sites], between(progress, 0, 0.5))
+    subject.answer(between(progress, 0.5, 1))
+    return FaithfulnessReport(
+        wilson(subject.whole),
+        wilson(alone),
+        faithfulness(alone, subject.whole, subject.choice),
+        subject.n_reference,
+        subject.choice,
+    )
+
+
+def correctly_answered(
+    loaded: LoadedModel, n: int, boxes: int, seed: int, progress: Progress = silent
+) -> PromptSet:
+    """The first `n` prompts of a seed that the model answers right, out of ten times as many.
+
+    `n` of them are asked at a time, until enough are right. Raises UserError when there are fewer.
+    """
+    return chosen(loaded, n, boxes, seed, progress)[0]
+
+
+def chosen(
+    loaded: LoadedModel, n: int, boxes: int, seed: int, progress: Progress = silent
+) -> tuple[PromptSet, ForcedChoice]:
+    """`correctly_answered`, and how the model does on the first `n` prompts, right or wrong."""
+    prompts = sample_prompts(loaded.tokenizer, 10 * n, boxes, seed)
+    correct, place = np.zeros(len(prompts), dtype=bool), np.arange(len(prompts))
+    for start in range(0, len(prompts), n):
+        asked = (start <= place) & (place < start + n)
+        answers = whole_answers(loaded, select(prompts, asked))
+        correct[asked] = answers.correct
+        if start == 0:
+            choice = forced_choice(answers.forced, boxes)
+        n_right = int(correct.sum())
+        progress(min(n_right, n), n)
+        if n_right >= n:
+            return select(prompts, correct & (correct.cumsum() <= n)), choice
+    raise UserError(
+        f"{loaded.name} answers only {n_right} of {len(prompts)} prompts right, and path patching "
+        f"needs {n} of them; on the first {n}, {against_chance(choice)}. Ask for fewer prompts or "
+        "fewer boxes, or choose a model that does the task."
+    )

@@ -1,0 +1,176 @@
+"""A model on its prompts, prepared once so that every click is cheap, for all sessions.
+
+Importing this module imports torch: pages reach it from a background job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from torch import Tensor, nn
+
+from backend.core.errors import UserError
+from backend.core.priority import unhurried
+from backend.core.progress import Report
+from backend.core.runtime import at_work
+from backend.engine.activation_patching import CleanRun, clean_logits, patched_logits, prepare_clean
+from backend.engine.answers import Answers, read_answers
+from backend.engine.architectures import dtype_of, shape_of, widths
+from backend.engine.attention import AttentionMass, attention_mass
+from backend.engine.mean_ablation import Backdrop, circuit_logits, prepare_backdrop, with_values
+from backend.engine.memory import bytes_in, bytes_of_prompt, check_fits, fits
+from backend.engine.positions import VITAL, mean_head_outputs, vital_head_outputs, vital_means
+from backend.methods.cmap import compatible, read_alike
+from backend.methods.compare import examine
+from backend.methods.evaluation import Subject
+from backend.methods.requests import N_REFERENCE
+from backend.models.loaded_models import load, until_unload
+from backend.models.loading import LoadedModel
+from backend.models.prepared import keep, make_room, part
+from backend.tasks.entity_tracking import (
+    PromptSet,
+    counterfactual_prompts,
+    reference_prompts,
+    sample_prompts,
+)
+from backend.tasks.setting import Intervention, Mode, Reading, Setting
+
+_N_ATTENTION = 100
+_SMALL = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What is the same for every click: prompts, cached runs and the values to patch with.
+
+    values: what replaces a head, by mode: [n_layers, n, 3, n_heads, d_head] at the vital tokens.
+    whole: the answers of the model as it is.
+    """
+
+    setting: Setting
+    loaded: LoadedModel
+    prompts: PromptSet
+    clean: CleanRun
+    backdrop: Backdrop
+    values: dict[Mode, Tensor]
+    whole: Answers
+    attention: AttentionMass
+    n_reference: int
+
+
+def prepare(setting: Setting, report: Report) -> Bench:
+    """Load the model and run everything that does not depend on which heads are on; it is kept.
+
+    Waits until there is room for it. Raises UserError when the model cannot be loaded, its
+    tokenizer does not fit the task, or there is not enough memory for so many prompts.
+    """
+    report("Loading the model", 0.1)
+    loaded = load(setting.model)
+    report("Writing the prompts", 0.4)
+    prompts = sample_prompts(loaded.tokenizer, setting.n, setting.boxes, setting.seed)
+    size = loaded.model, *prompts.input_ids.shape
+    with unhurried():
+        make_room(bytes_expected(*size), lambda: fits(*size), lambda said: report(said, 0.4))
+    check_fits(*size)
+    with at_work(loaded.runtime):
+        bench = _run(setting, loaded, prompts, report)
+    keep(setting, bench, bytes_of(bench), setting.model)
+    return bench
+
+
+def bytes_expected(model: nn.Module, n: int, length: int) -> int:
+    """What a bench for `n` prompts of `length` tokens takes at most."""
+    shape, itemsize = shape_of(model), dtype_of(model).itemsize
+    kept, _ = bytes_of_prompt(model, length)
+    heads = itemsize * shape.n_layers * shape.n_heads * shape.d_head
+    d_model, _ = widths(model)
+    # Two runs, the residual stream after the last layer, three sets of values, and token ids.
+    of_prompt = 2 * kept + itemsize * length * d_model + 3 * len(VITAL) * heads + 64 * length
+    return n * of_prompt + length * heads + _SMALL
+
+
+def bytes_of(bench: Bench) -> int:
+    """What a bench takes, without its model."""
+    return bytes_in([getattr(bench, f.name) for f in fields(bench) if f.name != "loaded"])
+
+
+def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Report) -> Bench:
+    model, tokenizer = loaded.model, loaded.tokenizer
+    reference = reference_prompts(tokenizer, N_REFERENCE, setting.boxes, setting.seed)
+    report(f"Averaging head outputs over {N_REFERENCE} reference prompts", 0.45)
+    means = mean_head_outputs(model, reference)
+    report("Running the counterfactual prompts", 0.6)
+    counterfactual = vital_head_outputs(model, counterfactual_prompts(tokenizer, prompts))
+    report("Running the prompts with everything knocked out", 0.7)
+    backdrop = prepare_backdrop(model, prompts, means)
+    report("Running the prompts as they are", 0.8)
+    clean = prepare_clean(model, prompts)
+    whole = read_answers([clean_logits(clean)], prompts)
+    report("Reading attention patterns", 0.9)
+    attention = attention_mass(
+        model, sample_prompts(tokenizer, _N_ATTENTION, setting.boxes, setting.seed)
+    )
+    values = {Mode.mean: vital_means(means, prompts), Mode.counterfactual: counterfactual}
+    return Bench(setting, loaded, prompts, clean, backdrop, values, whole, attention, N_REFERENCE)
+
+
+def source_values(bench: Bench, source: str) -> Tensor:
+    """Another model's head outputs on the bench's prompts: [n_layers, n, 3, n_heads, d_head].
+
+    Raises UserError when they do not fit into the bench's model.
+    """
+    load(source)  # files that have changed are another model: what was kept of it goes
+    return part(
+        bench.setting,
+        bench,
+        source,
+        lambda: _source_values(bench, source),
+        bytes_in,
+        frozenset({source}),
+    )
+
+
+def _source_values(bench: Bench, source: str) -> Tensor:
+    other = load(source)
+    pair = other, bench.loaded
+    if reason := compatible(*pair) or read_alike(*pair, bench.prompts):
+        raise UserError(f"{reason} Choose a source of the same shape and tokenizer, loaded alike.")
+    with at_work(other.runtime):
+        return vital_head_outputs(other.model, bench.prompts)
+
+
+def answers(bench: Bench, intervention: Intervention) -> Answers:
+    """The answers with the heads switched as the intervention says; the last ones are kept."""
+    source = intervention.source
+    return part(
+        bench.setting,
+        bench,
+        intervention,
+        lambda: _answers(bench, intervention),
+        bytes_in,
+        frozenset({source} if source else ()),
+    )
+
+
+def _answers(bench: Bench, intervention: Intervention) -> Answers:
+    if intervention.source is None:
+        values = bench.values[intervention.mode]
+    else:
+        values = source_values(bench, intervention.source)
+    with at_work(bench.loaded.runtime):
+        return read_answers([_logits(bench, intervention, values)], bench.prompts)
+
+
+def _logits(bench: Bench, intervention: Intervention, values: Tensor) -> Tensor:
+    if intervention.reading is Reading.model:
+        return patched_logits(bench.clean, intervention.off, values)
+    backdrop = bench.backdrop
+    if intervention.mode is not Mode.mean:
+        backdrop = with_values(backdrop, intervention.off, values)
+    return circuit_logits(backdrop, intervention.on)
+
+
+@until_unload(maxsize=2)
+def subject(model: str, n: int, boxes: int, seed: int) -> Subject:
+    """The model under examination; a pair is kept, so that one more question costs little."""
+    return examine(load(model), n, boxes, seed)

@@ -1,0 +1,199 @@
+"""Studies: what is asked yields its parts, each kept in the store once it is finished.
+
+What is stored already is not computed again, neither by a page nor by the command line, and a study
+that was cut off goes on after its last finished part, from what the next one kept
+(`backend.engine.checkpoints`).
+Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Any
+
+from backend.core.errors import UserError
+from backend.core.progress import Report, cost_of
+from backend.core.serialize import plain, revived
+from backend.methods.methods import METHODS, method_of, n_parts, title_of
+from backend.methods.plans import plan_of
+from backend.methods.requests import Request, circuit_of, method_name, models_of
+from backend.methods.results import Cmap, ComparedModel, Completeness, Edges, HeadMap, Minimality
+from backend.models import loaded_models
+from backend.studies import store
+from backend.studies.device_locks import turn
+from backend.studies.keys import identity, key_of, marks_of, ran_as
+
+Marks = tuple[store.ModelMark, ...] | None
+"""What the models of a request are; None while their files are not all here."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the store has of a request, in the request's own names for models and circuit."""
+
+    request: Request
+    parts: tuple[Any, ...]
+    entry: store.Entry
+
+
+def run(request: Request, report: Report) -> Iterator[Any]:
+    """Yield the parts of a study: those that are stored, then the rest, stored as they come.
+
+    Raises UserError for what cannot be measured; the parts before it are kept.
+    """
+    stored = find(request)
+    parts = stored.parts if stored else ()
+    yield from parts
+    if len(parts) == n_parts(request):
+        return
+    with turn(loaded_models.devices_of(models_of(request)), title_of(request), report) as told:
+        yield from _rest(request, len(parts), told)
+
+
+def _rest(request: Request, n_yielded: int, report: Report) -> Iterator[Any]:
+    """The parts after the first few; others may have stored some more of them meanwhile."""
+    loaded_models.renew(models_of(request))
+    marks = marks_of(request, patiently=True)
+    stored = _found(request, marks)
+    parts = stored.parts if stored else ()
+    yield from parts[n_yielded:]
+    before = stored.entry.header.seconds if stored else 0.0
+    started = monotonic()
+    if len(parts) < n_parts(request):
+        for part in method_of(request).work(request, parts, report):
+            parts = (*parts, part)
+            marks = marks or marks_of(request, patiently=True)
+            if not ran_as(marks or ()):
+                raise UserError(
+                    "A model was loaded anew, from other files or in other numbers, while it was "
+                    "measured. Start again."
+                )
+            _keep(request, marks, parts, before + monotonic() - started)
+            yield part
+
+
+def find(request: Request, patiently: bool = True) -> Stored | None:
+    """What the store has of this request; None as well while a model's files are not all here.
+
+    Unless asked `patiently`, None when gigabytes would have to be read to know.
+    """
+    return _found(request, marks_of(request, patiently))
+
+
+def _found(request: Request, marks: Marks) -> Stored | None:
+    entry = store.find(key_of(request, marks)) if marks else None
+    if not entry:
+        return None
+    try:
+        return replace(read(entry), request=request, parts=_parts(entry, request))
+    except UserError as error:
+        store.distrust(entry, str(error))
+        return None
+
+
+def is_begun(request: Request) -> bool:
+    """Whether something is kept of a part that is not finished."""
+    key = identity(request)
+    return key is not None and store.has_unfinished(key)
+
+
+def pace_of(method: str, models: Collection[str]) -> float | None:
+    """Seconds for each unit of cost in the latest study of this kind here; None if there is none.
+
+    What came with this tool was measured elsewhere, and says nothing.
+    """
+    for entry in store.entries():
+        header = entry.header
+        known = {mark.name for mark in header.models}
+        if entry.is_shipped or header.method != method or not known >= {*models}:
+            continue
+        with suppress(UserError):
+            plan = plan_of(revived(METHODS[method].request, header.request))[: len(entry.parts)]
+            if cost_of(plan) and header.seconds:
+                return header.seconds / cost_of(plan)
+    return None
+
+
+def read(entry: store.Entry) -> Stored:
+    """What an entry is of, also of models that are not on this machine.
+
+    Raises UserError when it does not hold what its header says.
+    """
+    method = METHODS.get(entry.header.method)
+    if method is None:
+        raise UserError(f"There is no method “{entry.header.method}”. Update this tool.")
+    request: Request = revived(method.request, entry.header.request)
+    names = tuple(mark.name for mark in entry.header.models)
+    if names != models_of(request):
+        raise UserError("Its models are not those of its request. Compute it again.")
+    return Stored(request, _parts(entry, request), entry)
+
+
+def as_data(request: Request, parts: tuple[Any, ...]) -> dict[str, Any]:
+    """A result as its file in the store has it, be it stored or not."""
+    stored = find(request)
+    if stored and len(stored.parts) >= len(parts):
+        return store.as_data(stored.entry.header, stored.entry.parts)
+    marks = marks_of(request, patiently=True)
+    header = _header(request, marks, 0.0) if ran_as(marks or ()) else None
+    return store.as_data(header, plain(parts)) if header else {"parts": plain(parts)}
+
+
+def _keep(request: Request, marks: Marks, parts: tuple[Any, ...], seconds: float) -> None:
+    """Store the parts as what really ran; a result that cannot be written is still a result."""
+    header = _header(request, marks, seconds)
+    if not header:
+        _log.warning("The result is not kept: the files of its models are no longer all there.")
+        return
+    try:
+        store.write(header, plain(parts))
+    except OSError as error:
+        _log.warning("The result cannot be kept in %s (%s).", store.RESULTS, error.strerror)
+    else:
+        store.forget_unfinished(header.key)
+
+
+def _header(request: Request, marks: Marks, seconds: float) -> store.Header | None:
+    if not marks:
+        return None
+    key, name = key_of(request, marks), method_name(request)
+    return store.new_header(key, name, marks, plain(request), n_parts(request), seconds)
+
+
+def _parts(entry: store.Entry, request: Request) -> tuple[Any, ...]:
+    """The parts of an entry, checked, with the request's names in place of the entry's."""
+    kinds = METHODS[entry.header.method].parts(request)
+    if len(kinds) != entry.header.n_parts:
+        raise UserError("It has another number of parts than its request. Compute it again.")
+    names = dict(zip((m.name for m in entry.header.models), models_of(request), strict=True))
+    circuit = circuit_of(request)
+    try:
+        return tuple(
+            _named(revived(kind, data), names, circuit.name if circuit else "")
+            for kind, data in zip(kinds, entry.parts, strict=False)
+        )
+    except KeyError as error:
+        raise UserError(f"It is about another model, {error}. Compute it again.") from error
+
+
+def _named(part: Any, names: Mapping[str, str], circuit: str) -> Any:
+    match part:
+        case ComparedModel():
+            return replace(
+                part,
+                figures=replace(part.figures, name=names[part.figures.name]),
+                differences=tuple(
+                    replace(each, first=names[each.first], second=names[each.second])
+                    for each in part.differences
+                ),
+            )
+        case Cmap() | HeadMap():
+            return replace(part, source=names[part.source], target=names[part.target])
+        case Minimality() | Completeness() | Edges():
+            return replace(part, model=names[part.model], circuit=circuit)
+    return part

@@ -1,0 +1,96 @@
+"""Is a model above chance? A share of right answers means little beside guessing among the boxes.
+
+Accuracy counts the first answer among all tokens. What can be guessed is which of the boxes'
+objects is right, so chance is 1 / boxes, and what stands against it is the *forced choice*: how
+often the right object is ahead of the others, whatever the model says first. A model that is not
+above chance has nothing that a circuit could be faithful to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.core.statistics import Estimate, ratio, wilson
+from backend.methods.results import (
+    AccuracyReport,
+    Cmap,
+    ComparedModel,
+    FaithfulnessReport,
+    ForcedChoice,
+    Stage,
+)
+
+Right = NDArray[np.bool_]
+
+
+def forced_choice(forced: Right, n_boxes: int) -> ForcedChoice:
+    """The share of prompts [n] on which the right object is ahead, beside chance."""
+    return ForcedChoice(wilson(forced), 1 / n_boxes)
+
+
+def faithfulness(circuit: Right, whole: Right, choice: ForcedChoice) -> Estimate:
+    """Accuracy of the circuit over that of the model, both [n] on the same prompts.
+
+    Undefined where the model is not above chance, or answers hardly any prompt right.
+    """
+    if not choice.is_above_chance:
+        return undefined(len(whole))
+    return ratio(circuit, whole)
+
+
+def undefined(n: int) -> Estimate:
+    """A figure that means nothing, on `n` prompts."""
+    return Estimate(nan, nan, nan, n)
+
+
+def choices_of(models: Sequence[str], parts: Sequence[Any]) -> dict[str, ForcedChoice]:
+    """What the parts of a result say of each of its models beside guessing, as far as they do."""
+    found: dict[str, ForcedChoice | None] = {}
+    for model, part in zip([*models, *[""] * len(parts)], parts, strict=False):
+        match part:
+            case AccuracyReport() | FaithfulnessReport():
+                found[model] = part.forced_choice
+            case ComparedModel():
+                found[model] = part.figures.forced_choice
+            case Cmap():
+                found |= zip(models, (part.source_choice, part.target_choice), strict=True)
+            case Stage() if model:
+                found[model] = part.forced_choice
+    return {model: choice for model, choice in found.items() if choice}
+
+
+def against_chance(choice: ForcedChoice) -> str:
+    """“right object above the others in 0.16 (0.11 to 0.21), n = 200; chance 0.14 (1 in 7)”."""
+    share = choice.share
+    return (
+        f"right object above the others in {share.value:.2f} ({share.low:.2f} to "
+        f"{share.high:.2f}), n = {share.n}; chance {choice.chance:.2f} ({one_in(choice)})"
+    )
+
+
+def one_in(choice: ForcedChoice) -> str:
+    """Chance in words: 1 in 7."""
+    return f"1 in {round(1 / choice.chance)}"
+
+
+def warning(label: str, choice: ForcedChoice) -> str | None:
+    """That a model is not above chance, and what that means; None if it is."""
+    if choice.is_above_chance:
+        return None
+    return (
+        f"{label} is not above chance on these prompts: {against_chance(choice)}. What is found "
+        "in it is not about the task: choose a model that does it, fewer boxes or more prompts."
+    )
+
+
+def why_undefined(choice: ForcedChoice, n_right: int) -> str:
+    """Why there is no faithfulness."""
+    answered = f"The model answers {n_right} of {choice.share.n} prompts right"
+    if choice.is_above_chance:
+        return f"{answered}: too few to divide by."
+    return f"{answered}, and is not above chance ({one_in(choice)}): there is nothing to compare."

@@ -1,0 +1,77 @@
+"""What an experiment is run on, and what is done in it, as plain data (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from backend.core.circuit import Circuit, Group, Head, Site
+
+
+class Reading(Enum):
+    """What the heads that are switched off are taken out of."""
+
+    circuit = "Circuit only"
+    """Every head outside the circuit is knocked out, at every token (the paper's evaluation)."""
+    model = "Whole model minus heads"
+    """Everything runs as usual, less the heads that are switched off."""
+
+
+class Mode(Enum):
+    """What replaces the output of a head that is switched off."""
+
+    mean = "Knock out"
+    """Its mean over reference prompts."""
+    counterfactual = "Counterfactual"
+    """Its value in the run on the counterfactual prompt."""
+    other = "Other model"
+    """Its value in another model on the same prompt (cross-model activation patching)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model and the prompts it is asked: everything that a run depends on but the heads."""
+
+    model: str
+    n: int
+    boxes: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Sites that are on, and sites that are switched off and take the mode's value.
+
+    When only the circuit is read, every other site of the model is knocked out; when the whole
+    model is, every other site runs as usual.
+    """
+
+    reading: Reading
+    mode: Mode
+    on: frozenset[Site]
+    off: frozenset[Site]
+    source: str | None = None
+    """The model that gives the values, when the mode is another model's."""
+
+
+def intervention(
+    circuit: Circuit,
+    reading: Reading,
+    mode: Mode,
+    off: frozenset[tuple[Group, Head]] = frozenset(),
+    switched: frozenset[tuple[Group, Head]] = frozenset(),
+    source: str | None = None,
+) -> Intervention:
+    """What it does to the sites when heads of the circuit are off and others are switched.
+
+    Heads outside the circuit are off when only the circuit is read and on when the whole model is,
+    unless they are `switched`. A head drawn in two groups that work at one token is one site: off
+    in one of them is off.
+    """
+    off_sites, others = (
+        frozenset(Site(head, group.position) for group, head in keys) for keys in (off, switched)
+    )
+    source = source if mode is Mode.other else None
+    if reading is Reading.model:
+        return Intervention(reading, mode, circuit.sites - off_sites, off_sites | others, source)
+    return Intervention(reading, mode, (circuit.sites | others) - off_sites, off_sites, source)

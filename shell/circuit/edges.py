@@ -1,0 +1,61 @@
+"""Measured edges: read off the circuit's provenance, and how weak ones may be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import streamlit as st
+
+from backend.core.circuit import READING_ORDER, Circuit, Group
+from backend.core.errors import UserError
+from backend.core.serialize import revived
+from backend.methods.results import Edges
+from circuitviz.graph import LOGITS
+from shell.frame.history import NodeKey
+
+_NEXT = dict(pairwise(READING_ORDER))
+_MOST_PERCENT = 60
+
+
+def edge_weights(circuit: Circuit) -> Mapping[tuple[NodeKey, NodeKey | str], float]:
+    """The clear weights that came with the circuit; none if not measured, or malformed."""
+    try:
+        found: Edges = revived(Edges, circuit.provenance.get("edges"))
+        return {
+            (
+                (Group[edge.group], edge.sender),
+                (_NEXT[Group[edge.group]], edge.receiver) if edge.receiver else LOGITS,
+            ): edge.weight.value
+            for edge in found.clear
+        }
+    except (UserError, KeyError):
+        return {}
+
+
+def show_threshold(circuit: Circuit) -> None:
+    """A slider for the weakest edge to draw, where edges were measured."""
+    strongest = max(map(abs, edge_weights(circuit).values()), default=0.0)
+    if not strongest:
+        return
+    st.session_state.setdefault("weakest_edge", 0)
+    st.slider(
+        "Edges from",
+        0,
+        _MOST_PERCENT,
+        key="weakest_edge",
+        format="%d %%",
+        persist_state="session",
+        width=118,
+        help="Weaker edges are left out, and so are those that are not clear among all that were "
+        "measured (Student’s t, false discovery rate 5 %). In percent of the strongest edge, whose "
+        "score is "
+        f"{strongest:.3f} up or down. The score of an edge: (p_patched − p_clean) / p_clean of the "
+        "right answer, by path patching from one head to one other.",
+    )
+
+
+def least_weight(circuit: Circuit) -> float:
+    """The threshold that the slider asks for."""
+    strongest = max(map(abs, edge_weights(circuit).values()), default=0.0)
+    return strongest * float(st.session_state.get("weakest_edge", 0)) / 100

@@ -1,0 +1,128 @@
+"""The clickable circuit on the page: draw it, and take in what is clicked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from backend.core.circuit import Circuit, Group, Head, Position
+from backend.models import catalogue
+from backend.tasks.setting import Mode, Reading
+from circuitviz.component import circuit_component, parse_message
+from circuitviz.graph import circuit_graph, outside_heads
+from circuitviz.layout import circuit_layout
+from circuitviz.picture import circuit_picture
+from circuitviz.tables import signed
+from shell.circuit.edges import edge_weights, least_weight
+from shell.frame import state
+from shell.frame.history import NodeKey, Switches
+from shell.frame.view import View
+
+if TYPE_CHECKING:
+    from backend.studies.session import Bench
+
+_KEY = "circuit_picture"
+# The screen less what stands above and below, so that graph and numbers need no scrolling.
+_HEIGHT = "clamp(440px, calc(100vh - {others}px), 960px)"
+_OTHERS, _OTHERS_WITH_SLIDER = 192, 216
+
+
+def show_picture(bench: Bench, circuit: Circuit, view: View, prompt: int) -> None:
+    """Draw the circuit with its switches, headed by the words of a prompt; a click calls the
+    fragment again."""
+    shape = bench.loaded.shape
+    extra = outside_heads(circuit, shape) if view.outside else tuple(view.switched)
+    drawn = (*circuit.members, *extra)
+    weights = edge_weights(circuit)
+    graph = circuit_graph(
+        circuit,
+        shape,
+        scores_of(circuit, drawn),
+        evidence=evidence_of(circuit, drawn),
+        attention_targets={key: _looks_at(bench, key) for key in drawn},
+        extra=extra,
+        added=view.switched if view.reading is Reading.circuit else (),
+        weights=weights,
+    )
+    layout = circuit_layout(graph, shape, grid=view.outside)
+    words = _column_words(bench, prompt)
+    circuit_component(
+        circuit_picture(
+            graph,
+            layout,
+            words,
+            off_word=_off_word(view),
+            outside_on=view.reading is Reading.model,
+            least_weight=least_weight(circuit),
+        ),
+        off=view.off,
+        switched=view.switched,
+        served_sequence=st.session_state["served"],
+        epoch=st.session_state["epoch"],
+        key=_KEY,
+        height=_HEIGHT.format(others=_OTHERS_WITH_SLIDER if weights else _OTHERS),
+        on_change=_take_in,
+    )
+
+
+def _take_in() -> None:
+    message = parse_message(st.session_state[_KEY].get("message"))
+    if message and message.is_news(st.session_state["served"], st.session_state["epoch"]):
+        st.session_state["served"] = message.sequence
+        state.click(Switches(message.off, message.switched))
+
+
+def _off_word(view: View) -> str:
+    if view.mode is Mode.other:
+        return f"from {catalogue.label(view.source)}"
+    return {Mode.mean: "knocked out", Mode.counterfactual: "patched"}[view.mode]
+
+
+def scores_of(circuit: Circuit, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, float]:
+    """The path-patching scores that came with the circuit, where they are of the right size."""
+    return _figures(circuit, "scores", drawn)
+
+
+def evidence_of(circuit: Circuit, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, str]:
+    """How many standard errors the scores are from zero, where the circuit came with them."""
+    scores, errors = scores_of(circuit, drawn), _figures(circuit, "standard_errors", drawn)
+    n = circuit.provenance.get("n_prompts")
+    of = f", n = {n}" if type(n) is int else ""
+    return {
+        key: f"z {signed(scores[key] / error, 1)}{of}"
+        for key, error in errors.items()
+        if key in scores and error > 0
+    }
+
+
+def _figures(circuit: Circuit, table: str, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, float]:
+    """A figure of each head out of a table in the circuit's file, which may hold anything."""
+    tables = circuit.provenance.get(table, {})
+    found = {}
+    for group, (layer, index) in drawn:
+        try:
+            figure = float(tables[group.name][layer][index])
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
+            continue
+        if isfinite(figure):
+            found[group, Head(layer, index)] = figure
+    return found
+
+
+def _looks_at(bench: Bench, key: NodeKey) -> str:
+    target, mass = bench.attention.strongest(*key)
+    return f"{target} ({mass:.2f})"
+
+
+def _column_words(bench: Bench, prompt: int) -> dict[Group, str]:
+    words = bench.prompts.words(prompt)
+    at = {position: words[bench.prompts.positions[position][prompt]] for position in Position}
+    return {
+        Group.D: f"previous “{at[Position.prev_query_label]}”",
+        Group.C: f"query “{at[Position.query_label]}”",
+        Group.B: f"last “{at[Position.last]}”",
+        Group.A: f"last “{at[Position.last]}”",
+    }

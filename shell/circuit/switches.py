@@ -1,0 +1,105 @@
+"""The controls around the picture: what is read, and buttons that switch many heads at once."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend.core.circuit import Circuit
+from backend.models import catalogue
+from backend.tasks.setting import Mode, Reading
+from shell.circuit.edges import show_threshold
+from shell.frame import state
+from shell.frame.choices import model_names
+from shell.frame.help import show_help
+from shell.frame.history import History, Switches
+
+
+def show_readings() -> None:
+    """Which reading, which replacement, whether heads outside the circuit are shown, and help."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        st.segmented_control(
+            "What runs",
+            list(Reading),
+            format_func=lambda reading: reading.value,
+            key="reading",
+            required=True,
+            persist_state="session",
+            on_change=_as_the_reading_has_them,
+            help="**Circuit only:** every head outside the circuit is knocked out, at every token; "
+            "do the heads that are on still find the answer? **Whole model minus heads:** "
+            "everything runs as usual, except for the heads that you switch off.",
+        )
+        st.segmented_control(
+            "A head that is off gives",
+            list(Mode),
+            format_func=lambda mode: mode.value,
+            key="mode",
+            required=True,
+            persist_state="session",
+            help="**Its mean** over reference prompts (knock-out): it says nothing about this "
+            "prompt. **Its counterfactual value**: what it says on another prompt, with other "
+            "objects, labels and question. **Another model's value** on the same prompt: "
+            "cross-model activation patching, head by head.",
+        )
+        if st.session_state["mode"] is Mode.other:
+            st.selectbox(
+                "Source",
+                model_names([st.session_state["source"]]),
+                format_func=catalogue.label,
+                key="source",
+                persist_state="session",
+                accept_new_options=True,
+                width=190,
+                help="The model whose head outputs go into the sidebar's model.",
+            )
+        st.toggle(
+            "All heads",
+            key="outside",
+            persist_state="session",
+            help="Show the heads outside the circuit too, at each token. Click one to add it to "
+            "the circuit, or, when the whole model runs, to switch it off.",
+        )
+        show_help()
+
+
+def _as_the_reading_has_them() -> None:
+    """Heads outside the circuit start over: what was added to one reading is off in the other."""
+    history: History = st.session_state["history"]
+    state.overrule(history.set(Switches(history.now.off)))
+
+
+def show_switches(circuit: Circuit) -> None:
+    """Undo, redo and switches for many heads at once."""
+    history: History = st.session_state["history"]
+    now, members = history.now, frozenset(circuit.members)
+    last = st.session_state.get("last_clicked")
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
+        _button("Undo", history.undo(), history, shortcut="Ctrl+Z")
+        _button("Redo", history.redo(), history, shortcut="Ctrl+Y")
+        _button("All on", history.set(Switches(switched=now.switched)), history)
+        _button("All off", history.set(Switches(members)), history)
+        _button("Invert", history.set(Switches(members - now.off, now.switched)), history)
+        if last in members:
+            only = history.set(Switches(members - {last}))
+            _button(f"Only {last[1]}", only, history, help="The head clicked last, on its own.")
+        _button(
+            "Reset", History(), history, help="Every switch as it was at first, and no history."
+        )
+        show_threshold(circuit)
+
+
+def _button(
+    label: str,
+    leads_to: History,
+    history: History,
+    shortcut: str | None = None,
+    help: str | None = None,
+) -> None:
+    st.button(
+        label,
+        on_click=state.overrule,
+        args=(leads_to,),
+        disabled=leads_to == history,
+        shortcut=shortcut,
+        help=help,
+    )

@@ -1,0 +1,258 @@
+"""The CMAP page's pieces: which pair, what is transplanted, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import wait
+from dataclasses import asdict
+from math import isnan
+
+import streamlit as st
+
+from backend.core.circuit import READING_ORDER, Head, Position, Site
+from backend.core.serialize import plain
+from backend.core.statistics import clear_among
+from backend.methods.requests import TOKEN_WORDS, CmapRequest, SetRequest
+from backend.methods.results import Cmap, HeadMap, Part, Transplanted
+from backend.models import catalogue
+from circuitviz.model_charts import effect, head_chart, transplant_chart
+from circuitviz.tables import figures_table, signed
+from shell.frame import fitting, studies, waiting
+from shell.frame.choices import sizes
+from shell.frame.studies import Study
+from shell.frame.words import unmarked
+
+HELD_FIXED = {
+    Part.output: "What each chosen head gives at its token is the source’s, on the same prompt; "
+    "everything else, and all that follows, is computed by the target.",
+    Part.q: "Each chosen head asks with the source’s query at its token. Its keys and values, its "
+    "outputs at other tokens, and all other heads stay the target’s own.",
+    Part.k: "Each chosen head is asked with the source’s keys of all tokens that it sees. Its "
+    "query and values, its outputs at other tokens, and all other heads stay the target’s own.",
+    Part.v: "Each chosen head reads the source’s values of all tokens that it sees. Its query and "
+    "keys, its outputs at other tokens, and all other heads stay the target’s own.",
+}
+YOUR_SET = "your set"
+_A_MOMENT_S = 0.5
+_TOKEN = {"prev_query_label": "previous label", "query_label": "query label", "last": "last"}
+
+
+def choose_model(label: str, key: str, names: list[str], explanation: str) -> None:
+    """A bundled model, a folder or a hub name."""
+    st.selectbox(
+        label,
+        names,
+        format_func=catalogue.label,
+        key=key,
+        persist_state="session",
+        accept_new_options=True,
+        width=210,
+        help=f"{explanation} You can also type a folder or a hub name such as `owner/name`.",
+    )
+
+
+def swap() -> None:
+    """Source and target change places."""
+    now = st.session_state
+    now["source"], now["target"] = now["target"], now["source"]
+
+
+def choose_part() -> None:
+    """What of a head goes from source to target."""
+    st.segmented_control(
+        "What is transplanted",
+        list(Part),
+        format_func=lambda part: part.value.capitalize(),
+        key="part",
+        required=True,
+        persist_state="session",
+        help="The head output is the paper’s main result; queries, keys and values say through "
+        "which of its inputs a head got better. Keys and values are those of all tokens that a "
+        "head sees, its own included, which the authors’ code leaves as it is.",
+    )
+
+
+def misfit(request: CmapRequest) -> str | None:
+    """Why this cannot be run, as far as the files of the models tell; None if it can."""
+    return fitting.pair_misfit(request.source, request.target, request.part) or (
+        fitting.circuit_misfit(request.heads.circuit, [request.target])
+    )
+
+
+def invite(request: CmapRequest) -> None:
+    """What Run would do."""
+    st.info(
+        f"Press Run to put heads of {unmarked(catalogue.label(request.source))} into "
+        f"{unmarked(catalogue.label(request.target))}: each group of the circuit "
+        f"“{unmarked(request.heads.name)}” "
+        f"({sizes(request.heads.circuit)}), all of them, and then every head of the model on its "
+        f"own, on {request.prompts}. Recovery = (patched − target) / (source − target)."
+    )
+
+
+def show(study: Study[CmapRequest]) -> None:
+    """Bars and a table of whole groups and of the ticked set, and maps of single heads."""
+    groups, *maps = study.job.parts
+    request = study.request
+    left, right = st.columns([1.15, 1], gap="medium")
+    with right:
+        ticked = _tick(request)
+        _show_maps(study, maps)
+    with left:
+        sets = dict(groups.sets)
+        with st.container():  # a place of its own, as in `waiting.follow`
+            if ticked:
+                sets |= _ticked(request, ticked)
+        _show_sets(request, groups, sets)
+        _show_download(request, groups, sets, maps)
+
+
+def _plain(name: str) -> str:
+    return unmarked(catalogue.label(name))
+
+
+def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]) -> None:
+    source, target = map(_plain, (request.source, request.target))
+    st.markdown(f"#### {source} → {target}: {request.part.value}")
+    with st.container(key="transplanted_sets"):
+        st.altair_chart(
+            transplant_chart(
+                sets, {"source": groups.source_accuracy, "target": groups.target_accuracy}
+            ),
+            width="stretch",
+            alt="Accuracy of the target with each set of heads out of the source",
+        )
+    st.html(
+        figures_table(
+            ("Transplanted", "Accuracy", "Change", "Recovery"),
+            [
+                (
+                    f"{name}\n{outcome.n_sites} heads",
+                    outcome.accuracy,
+                    outcome.change,
+                    outcome.recovery,
+                )
+                for name, outcome in sets.items()
+            ],
+        )
+    )
+    gap = groups.gap
+    clear = (
+        ""
+        if gap.is_clear
+        else " The two models do not differ clearly (McNemar’s exact test): recovery is undefined."
+    )
+    st.caption(
+        f"Source {source} {groups.source_accuracy.value:.3f}, target {target} "
+        f"{groups.target_accuracy.value:.3f}, gap {signed(gap.value)} ({signed(gap.low)} to "
+        f"{signed(gap.high)}).{clear} {request.prompts}; circuit "
+        f"“{unmarked(request.heads.name)}”. 95 % intervals: Wilson’s for "
+        "accuracies, Tango’s for change and gap, the score interval of a ratio for recovery. Each "
+        f"holds for its own; {len(sets)} sets are shown at once."
+    )
+
+
+def _tick(request: CmapRequest) -> frozenset[Site]:
+    """The set of heads that the user has ticked and pinned."""
+    circuit = request.heads.circuit
+    st.markdown("#### Your set")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        groups = st.pills(
+            "Whole groups",
+            READING_ORDER,
+            selection_mode="multi",
+            format_func=lambda group: group.name,
+            key="ticked_groups",
+            persist_state="session",
+        )
+        pinned: list[Site] = st.session_state.setdefault("pinned", [])
+        options = sorted({*circuit.sites, *pinned}, key=_in_reading_order)
+        st.multiselect(
+            "Single heads",
+            options,
+            format_func=lambda site: f"{site.head}, {_TOKEN[site.position.name]}",
+            key="pinned",
+            persist_state="session",
+            placeholder="Choose heads, or click cells below",
+        )
+    return circuit.sites_of(groups) | frozenset(st.session_state["pinned"])
+
+
+def _in_reading_order(site: Site) -> tuple[int, Head]:
+    return list(_TOKEN).index(site.position.name), site.head
+
+
+def _ticked(request: CmapRequest, sites: frozenset[Site]) -> dict[str, Transplanted]:
+    asked = SetRequest(request.source, request.target, sites, request.part, request.prompts)
+    running = studies.job_of(asked)
+    wait([running.future], timeout=_A_MOMENT_S)
+    waiting.follow(running)
+    return {YOUR_SET: running.parts[0]} if running.parts else {}
+
+
+def _show_maps(study: Study[CmapRequest], maps: list[HeadMap]) -> None:
+    st.markdown("#### Head by head")
+    if not maps:
+        st.caption(
+            "Not part of this run: press Run to have it."
+            if study.job.future.done()
+            else "Every head on its own comes next."
+        )
+        return
+    outcomes = [outcome for found in maps for row in _rows(found) for outcome in row]
+    largest = max(abs(effect(outcome).value) for outcome in outcomes) or 1.0
+    undefined = isnan(outcomes[0].recovery.value)
+    clear = iter(clear_among([outcome.change for outcome in outcomes]))
+    of_map = [[[next(clear) for _ in row] for row in _rows(found)] for found in maps]
+    n_clear = sum(sum(map(sum, rows)) for rows in of_map)
+    st.caption(
+        ("Change of the target’s accuracy" if undefined else "Recovery")
+        + " when a single head is transplanted: blue is more, red is less, and the strongest "
+        f"colour is {largest:.2f}. Click a cell to put the head into your set or to take it out. "
+        f"Of {len(outcomes)} heads tried, {n_clear} change the accuracy clearly (McNemar’s exact "
+        "test of all together, false discovery rate 5 %); the others are pale, without a number. "
+        f"{study.request.prompts}."
+    )
+    for found, are_clear in zip(maps, of_map, strict=True):
+        ((token, rows),) = found.heads.items()
+        key = f"map_{token}_{st.session_state.get('map_epoch', 0)}"
+        pinned = {s.head for s in st.session_state["pinned"] if s.position.name == token}
+        st.markdown(f"**{TOKEN_WORDS[token].capitalize()}**")
+        st.altair_chart(
+            head_chart(rows, are_clear, pinned, largest),
+            width="stretch",
+            key=key,
+            on_select=lambda key=key, token=token: _pin(key, Position[token]),
+            alt=f"Effect of every single head {TOKEN_WORDS[token]}",
+        )
+
+
+def _rows(found: HeadMap) -> tuple[tuple[Transplanted, ...], ...]:
+    (rows,) = found.heads.values()
+    return rows
+
+
+def _pin(key: str, position: Position) -> None:
+    """Put the clicked heads into the set, or take them out; the next click finds a clean chart."""
+    cells = st.session_state[key].selection.get("cell", [])
+    clicked = {Site(Head(int(cell["layer"]), int(cell["head"])), position) for cell in cells}
+    pinned = set(st.session_state["pinned"]) ^ clicked
+    st.session_state["pinned"] = sorted(pinned, key=_in_reading_order)
+    st.session_state["map_epoch"] = st.session_state.get("map_epoch", 0) + 1
+
+
+def _show_download(
+    request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted], maps: list[HeadMap]
+) -> None:
+    found = {
+        "measured_on": asdict(request.prompts) | {"circuit": request.heads.name},
+        "groups": asdict(groups) | {"sets": {name: asdict(each) for name, each in sets.items()}},
+        "heads": [asdict(one) for one in maps],
+    }
+    st.download_button(
+        "Everything as JSON",
+        json.dumps(plain(found), indent=2),
+        "cmap.json",
+        "application/json",
+        on_click="ignore",
+    )

@@ -1,0 +1,200 @@
+"""The outcome of a comparison: the paper's table, charts, sentences and files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from math import comb, isnan
+
+import pandas as pd
+import streamlit as st
+
+from backend.core.serialize import plain
+from backend.core.statistics import Estimate
+from backend.methods.requests import ComparisonRequest
+from backend.methods.results import Comparison, Difference, ModelFigures, RandomCircuits
+from backend.models import catalogue
+from circuitviz.model_charts import accuracy_chart, knockout_chart
+from circuitviz.tables import Cell, figures_table, signed
+from shell.frame.choices import sizes
+from shell.frame.words import unmarked
+
+_HEADINGS = (
+    "Model", "Fine-tuned on", "Full model", "Circuit", "Random circuit", "Faithfulness",
+)  # fmt: skip
+
+
+def show_table(request: ComparisonRequest, result: Comparison) -> None:
+    """The columns of the paper's table 1."""
+    both = any(row.as_in_paper for row in result.models) and st.toggle(
+        "Also as the paper’s code ran it",
+        key="as_in_paper",
+        help="For models with an adapter on the output projection (`o_proj`), such as Goat-7B. In "
+        "the layers in which heads are replaced, the authors’ code multiplies by the projection’s "
+        "own weights and so leaves the adapter out. When a circuit is evaluated, all other heads "
+        "are knocked out in every layer, so the adapter on `o_proj` is left out in all of them. "
+        "This is the likely reason for a difference to the paper’s figures; the other rows are "
+        "right. CMAP into a model without an adapter, as in the paper, is not affected.",
+    )
+    st.html(
+        figures_table(_HEADINGS, [cells for row in result.models for cells in _rows(row, both)])
+    )
+    random = result.models[0].random
+    st.caption(
+        f"Accuracy on {request.prompts}; circuit “{unmarked(request.heads.name)}” "
+        f"({sizes(request.heads.circuit)}). 95 % intervals: Wilson for accuracies, "
+        "Nam and Blackwelder for faithfulness = circuit / full model, undefined where fewer than 6 "
+        "prompts are right or the model is not above chance. Knocked-out heads give "
+        f"each model’s own means over {result.models[0].n_reference} other prompts. Random "
+        f"circuits: {len(random.accuracies)} draws with as many heads at each token; SD is "
+        "between draws."
+    )
+
+
+def _rows(row: ModelFigures, both: bool) -> Iterator[tuple[Cell, ...]]:
+    label, finetuned_on = catalogue.label(row.name), _finetuned_on(row.name)
+    yield label, finetuned_on, row.model, row.circuit, _random(row.random), row.faithfulness
+    if both and (paper := row.as_in_paper):
+        name = f"{label}\nas the paper’s code ran it"
+        yield name, finetuned_on, row.model, paper.circuit, "–", paper.faithfulness
+
+
+def show_accuracies(result: Comparison) -> None:
+    """The table's accuracies as bars."""
+    st.markdown(
+        "#### Is the circuit there?",
+        help="Accuracy of the whole model, of the circuit alone, and of random circuits.",
+    )
+    st.altair_chart(
+        accuracy_chart(result.models, catalogue.label),
+        width="stretch",
+        key="accuracies",
+        alt="Accuracy of the full model, the circuit and random circuits, for each model",
+    )
+
+
+def show_knockouts(result: Comparison) -> None:
+    """What every model has left without each group, in the circuit or in the whole model."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        st.markdown(
+            "#### Which group is needed?",
+            width="content",
+            help="Accuracy that is left when one whole group is knocked out.",
+        )
+        where = st.segmented_control(
+            "Knocked out in",
+            ["in the circuit", "in the whole model"],
+            default="in the circuit",
+            key="knocked_out_in",
+            required=True,
+            label_visibility="collapsed",
+        )
+    in_model = where == "in the whole model"
+    st.altair_chart(
+        knockout_chart(result.models, catalogue.label, in_model),
+        width="stretch",
+        key="knockouts",
+        alt=f"Accuracy left {where} without each group, for each model",
+    )
+
+
+def show_differences(result: Comparison) -> None:
+    """A sentence for every pair of models."""
+    if not result.differences:
+        return
+    st.markdown("#### Do the models differ?")
+    st.markdown("\n".join(f"- {difference_sentence(pair)}" for pair in result.differences))
+    n_pairs = comb(len(result.models), 2)
+    together = f" that hold for all {n_pairs} pairs together (Bonferroni)" if n_pairs > 1 else ""
+    st.caption(
+        f"Second model less the first, on the same {result.models[0].model.n} prompts, with 95 % "
+        f"intervals{together}: Tango’s, which hold 0 unless McNemar’s exact test refuses it, and "
+        "for faithfulness from the limits of both ratios. A difference is clear when its interval "
+        "does not hold 0."
+    )
+
+
+def difference_sentence(pair: Difference) -> str:
+    """Whether the second model differs from the first by more than the intervals, in words."""
+    measures = {
+        "full model": pair.model,
+        "circuit": pair.circuit,
+        "faithfulness": pair.faithfulness,
+    }
+    names = f"**{_plain(pair.first)} → {_plain(pair.second)}**"
+    return f"{names}: " + "; ".join(_verdict(*item) for item in measures.items()) + "."
+
+
+def _verdict(measure: str, difference: Estimate) -> str:
+    if isnan(difference.value):
+        return f"{measure} undefined"
+    change = f"{signed(difference.value)} ({signed(difference.low)} to {signed(difference.high)})"
+    if not difference.is_clear:
+        return f"{measure} not clearly different, {change}"
+    return f"{measure} **clearly {'higher' if difference.value > 0 else 'lower'}**, {change}"
+
+
+def _plain(name: str) -> str:
+    return unmarked(catalogue.label(name))
+
+
+def show_downloads(request: ComparisonRequest, result: Comparison) -> None:
+    """The figures as files."""
+    measured_on = asdict(request.prompts) | {
+        "circuit": request.heads.name,
+        "heads": [f"{group.name} {head}" for group, head in request.heads.circuit.members],
+    }
+    with st.container(horizontal=True):
+        st.download_button(
+            "Table as CSV", as_csv(request, result), "comparison.csv", "text/csv", on_click="ignore"
+        )
+        st.download_button(
+            "Everything as JSON",
+            json.dumps(plain({"measured_on": measured_on, "result": result}), indent=2),
+            "comparison.json",
+            "application/json",
+            on_click="ignore",
+        )
+
+
+def as_csv(request: ComparisonRequest, result: Comparison) -> str:
+    """The table, each figure with its interval and n in columns of their own."""
+    return pd.DataFrame(
+        [
+            {
+                "model": row.name,
+                "finetuned_on": _finetuned_on(row.name),
+                **_columns("full_model", row.model),
+                **_columns("circuit", row.circuit),
+                **_columns("random_circuit", row.random.mean),
+                "random_circuit_sd": row.random.spread,
+                **_columns("faithfulness", row.faithfulness),
+                "circuit_name": request.heads.name,
+                "seed": request.prompts.seed,
+                "boxes": request.prompts.boxes,
+            }
+            for row in result.models
+        ]
+    ).to_csv(index=False)
+
+
+def _columns(name: str, estimate: Estimate) -> dict[str, float]:
+    return {
+        name: estimate.value,
+        f"{name}_low": estimate.low,
+        f"{name}_high": estimate.high,
+        f"{name}_n": estimate.n,
+    }
+
+
+def _random(random: RandomCircuits) -> str:
+    mean = random.mean
+    return (
+        f"{mean.value:.3f}\n{mean.low:.3f} to {mean.high:.3f}, n = {mean.n}\nSD {random.spread:.3f}"
+    )
+
+
+def _finetuned_on(name: str) -> str:
+    known = catalogue.about(name)
+    return known.finetuned_on if known else "not known"

@@ -1,0 +1,77 @@
+"""How far two circuits are the same heads: shares, and the heads drawn where they stand."""
+
+from __future__ import annotations
+
+from math import isnan
+
+import streamlit as st
+
+from backend.core.circuit import READING_ORDER, Group
+from backend.methods.requests import Heads
+from backend.methods.results import GroupOverlap
+from backend.models import catalogue
+from circuitviz.overlap import overlap_picture
+from circuitviz.tables import figures_table
+from shell.frame.words import unmarked
+
+
+def show_overlap(heads: Heads) -> None:
+    """Choose a second circuit, and see what the two share."""
+    others = [name for name in catalogue.circuits() if name != heads.name]
+    st.markdown("#### Are two circuits the same heads?")
+    if not others:
+        st.caption(
+            f"“{unmarked(heads.name)}” is the only circuit so far. Find another one, add its file "
+            "in the sidebar, or switch heads off in the Circuit page, and compare the two here."
+        )
+        return
+    name = st.selectbox(
+        f"“{unmarked(heads.name)}” against",
+        others,
+        index=None,
+        placeholder="Choose a second circuit",
+        key="overlap_with",
+        persist_state="session",
+        width=400,
+    )
+    if name is None:
+        return
+    from backend.methods.compare import overlap
+
+    first, second = unmarked(heads.name), unmarked(name)
+    ours, theirs = heads.circuit, catalogue.circuit(name)
+    found = overlap(ours, theirs)
+    left, right = st.columns([1, 1.35], gap="medium")
+    with left:
+        st.html(
+            figures_table(
+                ("Group", "Shared", f"Only {heads.name}", f"Only {name}", "Precision", "Recall"),
+                [_row(group, found[group.name]) for group in READING_ORDER],
+            )
+        )
+        st.caption(
+            f"Precision: share of the heads of “{first}” that are in “{second}” too. Recall: share "
+            f"of the heads of “{second}” that are in “{first}” too."
+        )
+    with right:
+        st.altair_chart(
+            overlap_picture(ours, theirs, (heads.name, name)),
+            width="stretch",
+            key="overlap",
+            alt=f"Heads of {heads.name} and {name}: shared, only in one, only in the other",
+        )
+
+
+def _row(group: Group, found: GroupOverlap) -> tuple[str, ...]:
+    return (
+        f"{group.name}\n{group.value}",
+        str(len(found.shared)),
+        str(len(found.only_found)),
+        str(len(found.only_expected)),
+        _share(found.precision),
+        _share(found.recall),
+    )
+
+
+def _share(value: float) -> str:
+    return "undefined" if isnan(value) else f"{value:.2f}"

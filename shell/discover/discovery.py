@@ -1,0 +1,143 @@
+"""What the Discover page is asked to do, and the jobs that do it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import streamlit as st
+
+from backend.core.circuit import Circuit, Group
+from backend.core.progress import Report
+from backend.methods.requests import prompts_of
+from backend.methods.results import DEFAULT_FDR, DEFAULT_SIZES, Criteria, Stage
+from backend.models import catalogue, loaded_models
+from backend.studies import jobs
+from backend.studies.stages import following, n_valid, run_stages, stored_stages
+from backend.studies.stages import found_circuit as circuit_of
+from backend.tasks.setting import Setting
+
+DEFAULT_N = 100
+MOST_PROMPTS = 1000
+RAW, CENTRED = "Score", "Median-centred"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The prompts, and which heads each group keeps."""
+
+    setting: Setting
+    criteria: Criteria
+
+    @property
+    def title(self) -> str:
+        """“Discover: a circuit of Base · 100 prompts, …”."""
+        where = f"a circuit of {catalogue.label(self.setting.model)}"
+        return f"Discover: {where} · {prompts_of(self.setting)}"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A plan, its job if there is one, and what is found; `valid` stages fit the plan.
+
+    date: when the last valid stage was found, if it comes out of the store.
+    """
+
+    plan: Plan
+    job: jobs.Job | None
+    stages: tuple[Stage, ...]
+    valid: int
+    date: str | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether stages are on their way."""
+        return self.job is not None and not self.job.future.done()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all stages fit the plan: four, unless one keeps no head for the next to feed."""
+        return following(self.stages[: self.valid], self.plan.criteria) is None
+
+    @property
+    def dead_end(self) -> Group | None:
+        """The group that keeps no head, if it is not the last: no stage comes after it."""
+        is_early = self.is_complete and self.valid < len(Group)
+        return list(Group)[self.valid - 1] if is_early else None
+
+
+def set_defaults() -> None:
+    """The controls of a new session."""
+    defaults = {"discover_n": DEFAULT_N, "discover_ranking": RAW, "discover_fdr": DEFAULT_FDR}
+    kept = {f"discover_keep_{group.name}": number for group, number in DEFAULT_SIZES.items()}
+    for key, value in (defaults | kept).items():
+        st.session_state.setdefault(key, value)
+
+
+def plan() -> Plan:
+    """What the sidebar and the page's controls ask for."""
+    at = st.session_state
+    setting = Setting(at["model"], at["discover_n"], at["boxes"], at["seed"])
+    sizes = {group: at[f"discover_keep_{group.name}"] for group in Group}
+    centred = at["discover_ranking"] == CENTRED
+    return Plan(setting, Criteria(sizes, centred, at["discover_fdr"]))
+
+
+def progress(plan: Plan) -> Progress:
+    """How far the discovery on these prompts is: in this tab, in another, or in the store."""
+    job, before = _started().get(plan.setting, (None, ()))
+    if job is None:
+        job = jobs.known(_key(plan.setting))
+    found = tuple(job.parts) if job else ()
+    stages = found if len(found) >= len(before) else before
+    valid = n_valid(stages, plan.criteria)
+    now = Progress(plan, job, stages, valid)
+    if now.is_complete or now.is_running:
+        return now
+    stored = stored_stages(plan.setting, plan.criteria)
+    if len(stored) <= valid:
+        return now
+    stages = tuple(each.parts[0] for each in stored) + stages[len(stored) :]
+    return Progress(plan, job, stages, len(stored), stored[-1].entry.header.date)
+
+
+def run(now: Progress, until: Group) -> None:
+    """Run the stages that are missing or stale, up to this one."""
+    key, done = _key(now.plan.setting), now.stages[: now.valid]
+    jobs.forget(key)
+    job = jobs.job(
+        key,
+        lambda report: _work(now.plan, done, until, report),
+        now.plan.title,
+        now.plan,
+        where=lambda: loaded_models.devices_of([now.plan.setting.model]),
+    )
+    _started()[now.plan.setting] = job, done
+
+
+def show_again(plan: Plan, job: jobs.Job) -> None:
+    """Make this tab show a job, with the stages it went on from if this tab started it."""
+    shown = _started().get(plan.setting)
+    if not shown or shown[0] is not job:
+        _started()[plan.setting] = job, ()
+
+
+def found_circuit(now: Progress, name: str) -> Circuit:
+    """The circuit of the stages that fit the plan."""
+    return circuit_of(now.plan.setting, now.stages[: now.valid], now.plan.criteria, name)
+
+
+def _work(plan: Plan, done: tuple[Stage, ...], until: Group, report: Report) -> Iterator[Stage]:
+    yield from done
+    yield from run_stages(plan.setting, plan.criteria, done, until, report)
+
+
+def _key(setting: Setting) -> tuple[str, Setting]:
+    return "discover", setting
+
+
+def _started() -> dict[Setting, tuple[jobs.Job, tuple[Stage, ...]]]:
+    """This tab's discoveries, with the stages that they went on from: a cancel loses none."""
+    started: dict[Setting, tuple[jobs.Job, tuple[Stage, ...]]]
+    started = st.session_state.setdefault("discoveries", {})
+    return started

@@ -1,0 +1,124 @@
+"""The circuit that was found: its name, its file, and the way to the Circuit page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import streamlit as st
+
+from backend.core.circuit import READING_ORDER, Circuit
+from backend.core.errors import UserError
+from backend.models import catalogue
+from shell.discover import discovery
+from shell.discover.discovery import Progress
+from shell.discover.examination import show_examination, smaller, with_edges
+from shell.frame import state
+from shell.frame.history import History
+from shell.frame.words import unmarked
+
+_FOUND, _SELECTED = "found", "selected"
+
+
+def show_found(now: Progress) -> None:
+    """The resulting circuit, once all four stages fit what is asked for, or the sidebar's."""
+    st.markdown("### The circuit")
+    setting = now.plan.setting
+    whole, suggestion = _choose(now)
+    _show_saving(with_edges(smaller(whole), setting), suggestion)
+    if whole.members:
+        show_examination(whole, smaller(whole), setting)
+    else:
+        st.info("A circuit without heads: there is nothing in it to examine.")
+
+
+def _choose(now: Progress) -> tuple[Circuit, str]:
+    """A circuit, and what it might be saved as."""
+    selected = st.session_state["circuit"]
+    if not now.is_complete:
+        st.caption(
+            "What is found stands here when the stages have run with the heads now kept. "
+            f"Until then this is “{unmarked(selected)}”, of the sidebar."
+        )
+        return catalogue.circuit(selected), _plain(f"{selected}-copy")
+    options = {
+        _FOUND: "The circuit found here",
+        _SELECTED: f"“{unmarked(selected)}”, of the sidebar",
+    }
+    chosen = st.segmented_control(
+        "Which circuit",
+        list(options),
+        default=_FOUND,
+        format_func=options.__getitem__,
+        key="which_circuit",
+        required=True,
+        label_visibility="collapsed",
+    )
+    if chosen == _SELECTED:
+        return catalogue.circuit(selected), _plain(f"{selected}-copy")
+    return discovery.found_circuit(now, "found"), _plain(f"{now.plan.setting.model}-found")
+
+
+def _show_saving(circuit: Circuit, suggestion: str) -> None:
+    counts = ", ".join(f"{len(circuit.heads(group))} in {group.name}" for group in READING_ORDER)
+    edges = "edges measured" if "edges" in circuit.provenance else "edges not measured"
+    rate = circuit.provenance.get("false_discovery_rate")
+    clear = f"; clear at a false discovery rate of {rate:g}" if isinstance(rate, float) else ""
+    st.caption(f"{len(circuit.members)} heads: {counts}{clear}; {edges}.")
+    key = f"name_for_{suggestion}"
+    st.session_state.setdefault(key, suggestion)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input(
+            "Name",
+            key=key,
+            persist_state="session",
+            width=260,
+            help="Saving under a name that is taken replaces that circuit.",
+        )
+        name = st.session_state[key]
+        st.button("Save", on_click=_save, args=(circuit, key))
+        st.download_button(
+            "Download as JSON",
+            _stamped(circuit, name).to_json(),
+            f"{name}.json",
+            "application/json",
+            on_click="ignore",
+        )
+        opening = st.button(
+            "Open in the Circuit page", type="primary", on_click=_open, args=(circuit, key)
+        )
+    if complaint := st.session_state.pop("save_complaint", None):
+        st.error(unmarked(complaint))
+    elif opening:
+        st.switch_page("pages/circuit.py")
+    elif saved := st.session_state.pop("saved_as", None):
+        st.success(f"Saved as “{unmarked(saved)}”: choose it in the sidebar.")
+
+
+def _save(circuit: Circuit, key: str) -> None:
+    # The name as it is when the button is pressed, be it typed only just before.
+    name = st.session_state[key]
+    try:
+        content = _stamped(circuit, name).to_json().encode()
+        st.session_state["saved_as"] = catalogue.add_circuit(catalogue.plain_name(name), content)
+    except UserError as error:
+        st.session_state["save_complaint"] = str(error)
+
+
+def _open(circuit: Circuit, key: str) -> None:
+    """Save the circuit and select it; all switches start over."""
+    _save(circuit, key)
+    if saved := st.session_state.pop("saved_as", None):
+        st.session_state["circuit"] = saved
+        state.overrule(History())
+
+
+def _stamped(circuit: Circuit, name: str) -> Circuit:
+    """The circuit under its name, with today's date in its provenance."""
+    date = datetime.now(UTC).date().isoformat()
+    return replace(circuit, name=name, provenance={"date": date} | dict(circuit.provenance))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[-64:].strip("-")

@@ -1,0 +1,77 @@
+"""Choices that several pages offer: which heads, which models, which prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import streamlit as st
+
+from backend.core.circuit import READING_ORDER, Circuit
+from backend.methods.requests import Heads, Prompts, heads_of
+from backend.models import catalogue
+from backend.tasks.setting import Reading
+from shell.frame import state
+from shell.frame.words import unmarked
+
+
+def choose_heads(key: str) -> Heads:
+    """The circuit of the sidebar, or those of its heads that are on in the Circuit page.
+
+    Raises UserError for a circuit that is unknown or malformed.
+    """
+    view = state.current()
+    whole = replace(heads_of(catalogue.circuit(view.circuit)), name=view.circuit)
+    added = view.switched if view.reading is Reading.circuit else frozenset()
+    on = (whole.members | added) - view.off
+    if on == whole.members:
+        return whole
+    offered = {
+        f"All of “{unmarked(view.circuit)}” ({len(whole.members)})": whole,
+        f"Those switched on ({len(on)})": Heads(f"{view.circuit}, heads that are on", on),
+    }
+    chosen = st.segmented_control(
+        "Which heads",
+        list(offered),
+        default=next(iter(offered)),
+        key=key,
+        required=True,
+        help="The circuit as it was found, or the heads that you left on in the Circuit page.",
+    )
+    return offered[chosen]
+
+
+def chosen_prompts() -> Prompts:
+    """The prompts that the sidebar asks for."""
+    view = state.current()
+    return Prompts(view.n, view.boxes, view.seed)
+
+
+def model_names(also: Iterable[str] = ()) -> list[str]:
+    """The known models, the sidebar's, and others that are chosen already."""
+    names = (*catalogue.models(), state.current().model, *also)
+    return list(dict.fromkeys(names))
+
+
+def is_start(key: str) -> bool:
+    """Whether this choice starts from the sidebar's model: when it was never made, and when the
+    sidebar has another model than it had at the start."""
+    model, of = state.current().model, f"{key}_started_from"
+    before = st.session_state.get(of, model)
+    st.session_state[of] = model
+    return key not in st.session_state or before != model
+
+
+def sizes(circuit: Circuit) -> str:
+    """How many heads a circuit has: “5 D, 8 C, 3 B, 7 A”."""
+    return ", ".join(f"{len(circuit.heads(group))} {group.name}" for group in READING_ORDER)
+
+
+def say_what_changed(shown: object, chosen: object) -> None:
+    """Say that the figures on screen are not those of what is chosen now."""
+    with st.container():  # a place of its own, as in `waiting.follow`
+        if shown != chosen:
+            st.info(
+                "These figures were measured with other choices than those made now. Press Run for "
+                "new ones."
+            )

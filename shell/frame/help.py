@@ -1,0 +1,70 @@
+"""The page's help: what the groups are, what the numbers mean, with the paper's sections."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+_TEXT = """
+**The task** (*Experimental Setup*). Each prompt puts objects into boxes and asks for one of them.
+The model answers right if its next token is the object in the box asked for.
+
+**The circuit** (*Is the Same Circuit Present After Fine-Tuning?*, figure 1). A small set of
+attention heads in four groups, each working at one token. **D, Structure Reader**, at the first
+occurrence of the label asked for: reads the segment around it. **C, Position Detector**, at the
+label in the question: finds its first occurrence and picks up where it stands. **B, Position
+Transmitter**, at the last token: brings that position here from the label in the question. **A,
+Value Fetcher**, at the last token: looks at the object in that position and copies it to the
+answer. D writes into the values (v) of C, C into the values of B, B into the queries (q) of A.
+
+**Score** (path patching, same section). How much the probability of the right answer changes,
+relative to the untouched run, when only this head's path to the next group comes from a
+counterfactual prompt; mean over prompts. Negative: the head helps. Bigger shapes have bigger
+scores, on one scale for all groups. **z** is the score in standard errors.
+
+**Which heads are found.** Of many heads that do nothing, some score below zero by luck. Discover
+keeps a head only if it is clear among all that were tried in its stage, at a false discovery rate
+that you choose (Benjamini and Hochberg 1995, on one-sided t tests over prompts), and then the
+strongest. A group without such a head stays empty, and the groups before it are not searched:
+there is nothing to feed. Where the model is sure of its answers (mean probability 0.99 or more),
+the score is saturated, and only heads below −0.05 count. The prompts are those that the model
+answers right: of a model that guesses, they are its lucky ones, and what made it lucky there can
+be clear without being a mechanism.
+
+**Knock out** (circuit evaluation, same section). The head's output is replaced by its mean over
+reference prompts, drawn independently of the prompts that are scored, with other objects, labels
+and questions.
+
+**Counterfactual** (path patching, same section). The head's output is replaced by what it gives
+on another prompt: other objects, other labels, a question about a label that does not occur.
+
+**Circuit only / whole model minus heads.** In the first, everything outside the circuit is
+knocked out at every token: do these heads *suffice*? In the second, only the heads that you switch
+off are replaced: are they *needed*?
+
+**Faithfulness** (circuit evaluation, same section). Accuracy of the circuit alone divided by
+accuracy of the whole model. Undefined where the model is not above chance.
+
+**Chance**. Accuracy counts the first answer among all tokens. What can be guessed is which of the
+boxes' objects is right: chance is 1 / boxes, and beside it stands how often the right object is
+ahead of the others. A model is above chance when its interval lies above that.
+
+**Intervals** are 95 %. Of right and wrong answers they are score intervals (Wilson's for
+accuracies, Nam and Blackwelder's for ratios), of scores and edges Student's. A ratio is undefined
+with fewer than 6 right answers below the line. Two models differ *clearly* when McNemar's exact
+test says so. Where many heads, edges or pairs are tested at once, what is called clear is corrected
+for it.
+
+**Keys.** Tab enters the graph, arrows move between heads, space switches. Ctrl+Z undoes, Ctrl+Y
+redoes.
+
+Sections are those of Prakash et al., *Fine-Tuning Enhances Existing Mechanisms: A Case Study on
+Entity Tracking*, ICLR 2024, arXiv:2402.14811. The bundled models are tiny and were trained to be
+studied; their cards (`backend/bundled/weights/*/README.md`) say how, and what they do and do not
+say about Llama-7B.
+"""
+
+
+def show_help() -> None:
+    """A button that opens the help over the page."""
+    with st.popover("Help"):
+        st.markdown(_TEXT)

@@ -1,0 +1,137 @@
+"""Back to a result: the page that shows it, with the choices that it was asked for with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from backend.core.circuit import Group
+from backend.core.errors import UserError
+from backend.methods.methods import method_of
+from backend.methods.requests import (
+    CmapRequest,
+    ComparisonRequest,
+    CompletenessRequest,
+    EdgesRequest,
+    Heads,
+    MinimalityRequest,
+    Prompts,
+    Request,
+    StageRequest,
+    prompts_of,
+)
+from backend.models import catalogue
+from backend.studies import jobs, studies
+from backend.studies.keys import identity
+from shell.discover import discovery
+from shell.discover.discovery import Plan
+from shell.frame import state
+from shell.frame.history import History
+from shell.frame.studies import Study, read, show
+from shell.frame.view import N_PROMPTS
+
+_STUDIES: dict[type, tuple[str, str]] = {
+    ComparisonRequest: ("comparison", "compare"),
+    CmapRequest: ("transplants", "cmap"),
+    MinimalityRequest: ("minimality", "discover"),
+    CompletenessRequest: ("completeness", "discover"),
+    EdgesRequest: ("edges", "discover"),
+    StageRequest: ("", "discover"),
+    Plan: ("", "discover"),
+}
+"""What the page of a request calls its study, and that page."""
+_TITLES = {"compare": "Compare", "cmap": "CMAP", "discover": "Discover"}
+
+
+def page_of(request: Request | Plan) -> str | None:
+    """The file of the page that shows what was asked for, if there is one."""
+    known = _STUDIES.get(type(request))
+    return f"pages/{known[1]}.py" if known else None
+
+
+def title_of(page: str) -> str:
+    """What the navigation calls a page."""
+    return _TITLES[page.removeprefix("pages/").removesuffix(".py")]
+
+
+def obstacle(stored: studies.Stored) -> str | None:
+    """Why a result cannot be opened on its page; None if it can."""
+    is_there = identity(stored.request) == stored.entry.header.key
+    if is_there or isinstance(stored.request, ComparisonRequest | CmapRequest):
+        return None
+    return "The Discover page needs the same model on this computer. Its figures stand below."
+
+
+def open_stored(stored: studies.Stored) -> None:
+    """Choose on its page what the result was asked for with, and show it there."""
+    choose_again(stored.request, read(stored))
+
+
+def show_job(job: jobs.Job) -> None:
+    """Choose on its page what a job was asked for with, and show it there."""
+    if isinstance(job.request, Plan):
+        _plan_again(job.request, job)
+    else:
+        choose_again(job.request, Study(job.request, job))
+
+
+def choose_again(request: Request, study: Study) -> None:
+    """Make the request this session's choice, as far as it is offered, and the study its page's."""
+    now: Any = st.session_state
+    match request:
+        case ComparisonRequest():
+            _choose(request.prompts, request.heads)
+            now["compared"], now["compared_started_from"] = [*request.models], now["model"]
+        case CmapRequest():
+            _choose(request.prompts, request.heads)
+            now["source"], now["target"], now["part"] = request.source, request.target, request.part
+            now["target_started_from"] = now["model"]
+        case MinimalityRequest() | CompletenessRequest() | EdgesRequest():
+            _choose(request.prompts, request.heads)
+            now["model"], now["discover_n"] = request.model, request.prompts.n
+            now["examined"] = method_of(request).label
+        case StageRequest():
+            _choose(request.prompts)
+            now["model"], now["discover_n"] = request.model, request.prompts.n
+            _keep_receivers(request)
+    name, _ = _STUDIES[type(request)]
+    if name:
+        show(name, study)
+
+
+def _plan_again(plan: Plan, job: jobs.Job) -> None:
+    now = st.session_state
+    now["model"], now["discover_n"] = plan.setting.model, plan.setting.n
+    _choose(prompts_of(plan.setting))
+    criteria = plan.criteria
+    now["discover_ranking"] = discovery.CENTRED if criteria.centred else discovery.RAW
+    now["discover_fdr"] = criteria.fdr
+    now.update({f"discover_keep_{group.name}": n for group, n in criteria.sizes.items()})
+    discovery.show_again(plan, job)
+
+
+def _choose(prompts: Prompts, heads: Heads | None = None) -> None:
+    now = st.session_state
+    now["boxes"], now["seed"] = prompts.boxes, prompts.seed
+    if prompts.n in N_PROMPTS:
+        now["n"] = prompts.n
+    if heads and heads.name != now["circuit"] and _is_known(heads):
+        now["circuit"] = heads.name
+        state.overrule(History())
+
+
+def _is_known(heads: Heads) -> bool:
+    try:
+        return frozenset(catalogue.circuit(heads.name).members) == heads.members
+    except UserError:
+        return False
+
+
+def _keep_receivers(request: StageRequest) -> None:
+    """As many heads in the group before as this stage has receivers."""
+    discovery.set_defaults()
+    place = list(Group).index(request.group)
+    if place:
+        before = list(Group)[place - 1].name
+        st.session_state[f"discover_keep_{before}"] = len(request.receivers)

@@ -1,0 +1,94 @@
+"""The session's state: read from the address once, written back to it on every run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from backend.core.circuit import Circuit, ModelShape
+from circuitviz.graph import outside_heads
+from shell.frame.history import History, Switches
+from shell.frame.view import View, from_query, to_query
+from shell.frame.words import unmarked
+
+_SHARED = (
+    "model",
+    "circuit",
+    "n",
+    "seed",
+    "boxes",
+    "reading",
+    "mode",
+    "source",
+    "outside",
+    "example",
+)
+
+
+def restore() -> None:
+    """On the first run of a session, take over what the address says."""
+    if "history" in st.session_state:
+        return
+    view, complaints = from_query(st.query_params.to_dict())
+    for name in _SHARED:
+        st.session_state[name] = getattr(view, name)
+    st.session_state["history"] = History(view.switches)
+    st.session_state["complaints"] = complaints
+    st.session_state["served"] = 0
+    st.session_state["epoch"] = 0
+
+
+def current() -> View:
+    """What is to be shown now."""
+    now: Switches = st.session_state["history"].now
+    values = {name: st.session_state[name] for name in _SHARED}
+    return View(**values, off=now.off, switched=now.switched)
+
+
+def remember(**defaults: Any) -> None:
+    """Give widgets their values for the first time; later ones are the user's."""
+    for name, value in defaults.items():
+        st.session_state.setdefault(name, value)
+
+
+def write_address() -> None:
+    """Make the address say what is shown, so that it can be shared."""
+    st.query_params.from_dict(to_query(current()))
+
+
+def click(switches: Switches) -> None:
+    """A click in the picture: one step that can be undone."""
+    history: History = st.session_state["history"]
+    changed = (switches.off ^ history.now.off) | (switches.switched ^ history.now.switched)
+    if len(changed) == 1:
+        st.session_state["last_clicked"] = next(iter(changed))
+    st.session_state["history"] = history.set(switches)
+
+
+def overrule(history: History) -> None:
+    """Switches that Python decided on; clicks still on their way are void."""
+    st.session_state["history"] = history
+    st.session_state["epoch"] += 1
+
+
+def keep_only(circuit: Circuit, shape: ModelShape) -> None:
+    """Forget switches of heads that this circuit or this model does not have, and say so."""
+    history: History = st.session_state["history"]
+    outside = set(outside_heads(circuit, shape))
+    off, switched = history.now.off & set(circuit.members), history.now.switched & outside
+    lost = (history.now.off - off) | (history.now.switched - switched)
+    if lost:
+        overrule(History(Switches(frozenset(off), frozenset(switched))))
+        names = ", ".join(sorted(f"{head} in {group.name}" for group, head in lost))
+        st.session_state["complaints"].append(f"{names} (not in this circuit or model)")
+
+
+def show_complaints() -> None:
+    """Say once what of the address could not be used."""
+    if complaints := st.session_state["complaints"]:
+        st.warning(
+            f"This part of the address could not be used: {unmarked('; '.join(complaints))}. "
+            "Everything else is shown as asked. Choose in the sidebar and click heads instead."
+        )
+        st.session_state["complaints"] = []

@@ -1,0 +1,148 @@
+"""Long work on the page: how far it is, a way to cancel it, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from concurrent.futures import wait
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import streamlit as st
+
+from backend.core.errors import explained
+from backend.core.progress import Report
+from backend.models import catalogue, loaded_models, prepared
+from backend.studies import jobs
+from backend.studies.device_locks import Notice
+from backend.tasks.setting import Setting
+from shell.frame.words import unmarked
+
+if TYPE_CHECKING:
+    from backend.studies.session import Bench
+
+_PATIENCE_S = 2.0
+
+
+def bench_for(setting: Setting) -> Bench:
+    """The prepared bench; while it is not there, a panel stands in for the rest of the page."""
+    while not ((bench := prepared.get(setting)) and loaded_models.is_current(bench.loaded)):
+        if (known := jobs.known(setting)) and known.state is jobs.State.finished:
+            jobs.forget(setting)  # what it prepared has made room for others, or is another model
+        _result_of(setting, lambda report: _prepare(setting, report), jobs.BENCH)
+    st.session_state["painted"] = True
+    found: Bench = bench
+    return found
+
+
+def wait_for_source(bench: Bench, source: str) -> None:
+    """Come back when the other model's values for this bench are there, in the same way."""
+    of = ref(bench)  # a job is kept for longer than its bench
+    if (known := loaded_models.loaded().get(source)) and not loaded_models.is_current(known):
+        jobs.forget((of, source))
+    _result_of((of, source), lambda report: _run_source(of, source, report), jobs.QUICK)
+
+
+@contextmanager
+def memory_permitting() -> Iterator[None]:
+    """Say so, and draw no more of the page, when the memory is full (torch's RuntimeError)."""
+    try:
+        yield
+    except RuntimeError as error:
+        st.error(unmarked(explained(error)))
+        st.stop()
+
+
+def _result_of(key: Hashable, work: jobs.Work, kind: jobs.Kind) -> Any:
+    running = jobs.job(key, work, kind=kind)
+    # Once something is on screen it may stay a moment longer: a quick change does not flicker.
+    wait([running.future], timeout=_PATIENCE_S if st.session_state.get("painted") else 0)
+    st.session_state["painted"] = True
+    follow(running)
+    if not running.parts:
+        if running.future.done():
+            st.button("Try again", on_click=jobs.forget, args=(key,))
+        st.stop()
+    return running.parts[0]
+
+
+def follow(running: jobs.Job) -> None:
+    """Show how far a job is, or why it ended early; nothing once it is done."""
+    # A place of its own: what comes after it is not drawn anew when it vanishes.
+    with st.container():
+        if running.future.done():
+            _say_why_it_ended_early(running)
+        else:
+            _progress(running, len(running.parts))
+
+
+def _say_why_it_ended_early(ended: jobs.Job) -> None:
+    if ended.state is jobs.State.cancelled:
+        st.info(unmarked(how_it_ended(ended)))
+    elif ended.state is jobs.State.failed:
+        st.error(unmarked(how_it_ended(ended)))
+
+
+def what_now(running: jobs.Job) -> str:
+    """The step that it is at, what it lets go first, or which jobs it waits for."""
+    if running.state is not jobs.State.queued:
+        held = " Held: a page that someone is waiting for goes first." if running.is_held else ""
+        return f"{running.stage} …{held}"
+    before = jobs.before(running)
+    if not before:
+        return "Starting …"
+    n_before, first = len(before), f", first for “{before[0].title}”" if before[0].title else ""
+    return f"Waiting for {n_before} {'job' if n_before == 1 else 'jobs'} before it{first} …"
+
+
+def how_long(running: jobs.Job | Notice) -> str:
+    """How long it has been running, and an estimate of what is left."""
+    left = running.seconds_left
+    estimate = "" if left is None else f", about {duration(left)} to go"
+    return f"{duration(running.seconds)} so far{estimate}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 40 s, 5 min, 2 h 10 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def how_it_ended(ended: jobs.Job) -> str:
+    """What became of it, and what to do next if that is not the result."""
+    error = ended.future.exception()
+    if error is None:
+        return f"Finished in {duration(ended.seconds)}."
+    if isinstance(error, jobs.Cancelled):
+        kept = " What was finished is kept." if ended.kind is jobs.LONG and ended.seconds else ""
+        return f"Cancelled.{kept} Start again, or change the settings."
+    return explained(error)
+
+
+def _prepare(setting: Setting, report: Report) -> Iterator[Setting]:
+    from backend.studies.session import prepare
+
+    prepare(setting, report)
+    yield setting
+
+
+def _run_source(of: ref[Bench], source: str, report: Report) -> Iterator[str]:
+    report(f"Running {catalogue.label(source)} on the same prompts", 0.1)
+    from backend.studies.session import source_values
+
+    if bench := of():
+        source_values(bench, source)
+    yield source
+
+
+@st.fragment(run_every=1.0)
+def _progress(running: jobs.Job, n_parts: int) -> None:
+    if running.future.done() or len(running.parts) != n_parts:
+        st.rerun()
+    with st.container(border=True):
+        st.markdown(f"#### {unmarked(what_now(running))}")
+        if running.state is jobs.State.running:
+            st.progress(running.share, how_long(running))
+        st.button("Cancel", key=f"cancel {id(running)}", on_click=running.cancel)

@@ -1,0 +1,104 @@
+"""The Paper page's pieces: which model, its published circuit, and its published scores."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from backend import published
+from backend.core.circuit import READING_ORDER, Circuit, Group
+from backend.published import Flaw
+from circuitviz.component import circuit_component
+from circuitviz.graph import circuit_graph
+from circuitviz.layout import circuit_layout
+from circuitviz.picture import circuit_picture
+from circuitviz.score_charts import score_frame, score_map
+from shell.circuit.picture import scores_of
+from shell.frame.choices import sizes
+
+_HEIGHT = "clamp(560px, calc(100vh - 272px), 1100px)"
+_ASPECT = 1.7
+_WORDS = {
+    Group.D: "previous label",
+    Group.C: "query’s label",
+    Group.B: "last token",
+    Group.A: "last token",
+}
+_CITATION = "Prakash et al., ICLR 2024, [arXiv:2402.14811](https://arxiv.org/abs/2402.14811)"
+_SOURCES = (
+    f"{published.CITATION}. Nothing that is called the paper’s was measured by this tool; "
+    "`cache/published/README.md` has the settings and the known flaws."
+)
+
+
+def choose_model() -> str:
+    """One of the models whose circuit is published."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        st.markdown("#### The paper’s results", width="content")
+        model: str = st.segmented_control(
+            "Published model",
+            list(published.MODELS),
+            default=next(iter(published.MODELS)),
+            format_func=lambda name: published.MODELS[name],
+            key="paper_model",
+            required=True,
+            persist_state="session",
+            label_visibility="collapsed",
+        )
+        st.caption(_CITATION, help=_SOURCES, width="content")
+    return model
+
+
+def show_circuit(model: str) -> None:
+    """The published circuit as the graph of the Circuit page, to be looked at only."""
+    circuit = published.circuit(model)
+    graph = circuit_graph(circuit, published.SHAPE, scores_of(circuit, circuit.members))
+    layout = circuit_layout(graph, published.SHAPE, aspect=_ASPECT)
+    circuit_component(
+        circuit_picture(graph, layout, _WORDS, switchable=False),
+        key="published_circuit",
+        height=_HEIGHT,
+    )
+    show_flaws(Flaw.cuts, *_of_goat(model, Flaw.shifted))
+    st.caption(
+        f"{circuit.name}’s circuit: {len(circuit.members)} heads, {sizes(circuit)}, sized by "
+        f"published score (mean over {published.N_PATCHING} prompts). Lines lead to all higher "
+        "heads of the next group. To look at only."
+    )
+
+
+def show_scores(model: str) -> None:
+    """A heat map for each group, with frames around the heads of the circuit."""
+    circuit = published.circuit(model)
+    st.caption(
+        "Published path-patching scores of all 32 × 32 heads: (p_patched − p_clean) / p_clean of "
+        f"the right answer, mean over {published.N_PATCHING} prompts. Red: the answer needs the "
+        f"head. Frames: the heads of {circuit.name}’s circuit."
+    )
+    show_flaws(*_of_goat(model, Flaw.shifted))
+    groups = list(reversed(READING_ORDER))
+    for pair in (groups[:2], groups[2:]):
+        for column, group in zip(st.columns(2, gap="medium"), pair, strict=True):
+            with column:
+                st.markdown(f"**{group.name} · {group.value}**, at the {_WORDS[group]}")
+                st.altair_chart(
+                    score_map(published_scores(circuit, group), named=False),
+                    width="stretch",
+                    key=f"published_map_{group.name}",
+                )
+
+
+def published_scores(circuit: Circuit, group: Group) -> pd.DataFrame:
+    """A row per head of the model with its published score, for the heat map."""
+    return score_frame(circuit.provenance["scores"][group.name], set(circuit.heads(group)))
+
+
+def show_flaws(*flaws: Flaw) -> None:
+    """What is known to be wrong with the figures shown."""
+    with st.container(gap="xxsmall"):
+        for flaw in flaws:
+            st.markdown(f":orange-badge[Known flaw] :small[{flaw.value}]")
+
+
+def _of_goat(model: str, *flaws: Flaw) -> tuple[Flaw, ...]:
+    return flaws if model == "goat-7b" else ()

@@ -1,0 +1,117 @@
+"""What was measured here already, to stand beside the paper's: everything that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import streamlit as st
+
+from backend.core.errors import UserError
+from backend.methods.methods import METHODS, joined
+from backend.methods.requests import (
+    CmapRequest,
+    ComparisonRequest,
+    CompletenessRequest,
+    Heads,
+    MinimalityRequest,
+    Prompts,
+    SomeRequest,
+    models_of,
+)
+from backend.methods.results import Cmap, Comparison, Completeness, Minimality, Part
+from backend.models import catalogue
+from backend.studies import store, studies
+from shell.frame.choices import sizes
+from shell.frame.studies import local_time
+from shell.frame.words import unmarked
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Measured(Generic[Result]):
+    """A result, what to call it, and what it was measured on."""
+
+    title: str
+    heads: Heads
+    prompts: Prompts
+    result: Result
+
+    @property
+    def setting(self) -> str:
+        """The circuit and the prompts, in words."""
+        circuit = f"circuit “{unmarked(self.heads.name)}” ({sizes(self.heads.circuit)})"
+        return f"{self.prompts}; {circuit}; 95 % intervals"
+
+
+def comparisons() -> list[Measured[Comparison]]:
+    """Comparisons, newest first."""
+    return [
+        Measured(_title(stored, ", "), asked.heads, asked.prompts, joined(asked, stored.parts))
+        for asked, stored in _stored(ComparisonRequest)
+    ]
+
+
+def transplants() -> list[Measured[Cmap]]:
+    """CMAP of head outputs of whole groups, as the paper did it, newest first."""
+    return [
+        Measured(_title(stored, " into "), asked.heads, asked.prompts, stored.parts[0])
+        for asked, stored in _stored(CmapRequest)
+        if asked.part is Part.output and not asked.sets
+    ]
+
+
+def minimalities() -> list[Measured[Minimality]]:
+    """What every head adds, newest first."""
+    return [
+        Measured(_title(stored), asked.heads, asked.prompts, stored.parts[0])
+        for asked, stored in _stored(MinimalityRequest)
+        if asked == MinimalityRequest(asked.model, asked.heads, asked.prompts)
+    ]
+
+
+def completenesses() -> list[Measured[Completeness]]:
+    """How alike circuits and models lose heads, newest first."""
+    return [
+        Measured(_title(stored), asked.heads, asked.prompts, stored.parts[0])
+        for asked, stored in _stored(CompletenessRequest)
+        if asked == CompletenessRequest(asked.model, asked.heads, asked.prompts)
+    ]
+
+
+def choose(found: list[Measured[Result]], key: str, how: str) -> Measured[Result] | None:
+    """The one to show: the newest, or another if there are several; `how` says how to get one."""
+    if not found:
+        st.caption(f"Nothing like it is measured here yet. {how}")
+        return None
+    if len(found) == 1:
+        return found[0]
+    titles = [each.title for each in found]
+    place = st.selectbox(
+        "Measured here",
+        range(len(found)),
+        format_func=lambda place: titles[place],
+        key=f"{key}_{len(found)}",
+        label_visibility="collapsed",
+    )
+    return found[place]
+
+
+def _stored(kind: type[SomeRequest]) -> Iterator[tuple[SomeRequest, studies.Stored]]:
+    for entry in store.entries():
+        method = METHODS.get(entry.header.method)
+        if method and method.request is kind:
+            try:
+                stored = studies.read(entry)
+            except UserError:
+                continue  # the Results page says what is wrong with it
+            if isinstance(stored.request, kind):
+                yield stored.request, stored
+
+
+def _title(stored: studies.Stored, between: str = "") -> str:
+    """“Chat into Base · 2026-11-21, 14:03”."""
+    models = between.join(map(catalogue.label, models_of(stored.request)))
+    return f"{models} · {local_time(stored.entry.header.date)}"

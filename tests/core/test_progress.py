@@ -1,0 +1,61 @@
+"""Long work says how far it is, within each model, from the first prompts to the last."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from backend.core.circuit import Group
+from backend.methods.reports import accuracy_report
+from backend.methods.requests import AccuracyRequest, FaithfulnessRequest, Prompts, heads_of
+from backend.methods.results import Criteria
+from backend.models import catalogue
+from backend.models.loaded_models import load
+from backend.studies.stages import run_stages
+from backend.studies.studies import run
+from backend.tasks.setting import Setting
+
+CIRCUIT = catalogue.circuit("base")
+PROMPTS = Prompts(40, 3, 0)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CIRCUIT_EXPLORER_CHUNK", "8")
+
+
+def test_accuracy_counts_prompts() -> None:
+    told: list[tuple[int, int]] = []
+    accuracy_report(load("base"), 40, 3, 0, lambda *step: told.append(step))
+    assert told == [(done, 40) for done in range(0, 41, 8)]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        AccuracyRequest(("base", "chat"), PROMPTS),
+        FaithfulnessRequest(("base", "chat"), heads_of(CIRCUIT), PROMPTS),
+    ],
+)
+def test_commands_hear_of_it_without_a_step_back(
+    request_: AccuracyRequest | FaithfulnessRequest,
+) -> None:
+    shares: list[float] = []
+    assert len([*run(request_, lambda stage, share: shares.append(share))]) == 2
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert max(after - before for before, after in pairwise(shares)) < 0.12
+
+
+def test_discovery_is_one_stretch_of_work() -> None:
+    told: list[tuple[str, float]] = []
+    load("base")
+    setting = Setting("base", 10, 3, 0)
+    criteria = Criteria(dict.fromkeys(Group, 4), fdr=1)
+    stages = [*run_stages(setting, criteria, (), Group.D, lambda *step: told.append(step))]
+    assert len(stages) == 4
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    assert not [what for what, _ in told if what == "Starting the engine"]

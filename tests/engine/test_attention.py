@@ -1,0 +1,57 @@
+"""Attention mass against a loop over prompts, heads and tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from backend.core.circuit import Group, Head, Position
+from backend.engine.attention import TARGETS, attention_mass
+from backend.tasks.entity_tracking import sample_prompts
+from tests.tiny import llama, word_tokenizer
+
+
+def what_is_at(words: list[str], token: int, answer: str, label: str) -> str:
+    """The target class of a token, read off the words alone."""
+    if token == 0:
+        return "the first token"
+    if token == len(words) - 3:
+        return "the label in the question"
+    if words[token - 1].lower() == "the" and token < len(words) - 1:
+        return "the right object" if words[token] == answer else "other objects"
+    if words[token - 1] == "Box":
+        here = words[token] == label
+        return "the label asked for, in the context" if here else "other labels"
+    return "other words"
+
+
+def test_mass_is_what_a_loop_adds_up() -> None:
+    model, prompts = llama(), sample_prompts(word_tokenizer(), 5, 3)
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        patterns = model(torch.tensor(prompts.input_ids), output_attentions=True).attentions
+    ours = attention_mass(model, prompts)
+    for position in (Position.last, Position.query_label, Position.prev_query_label):
+        for layer, heads in enumerate(patterns):
+            for head in range(heads.shape[1]):
+                mass = dict.fromkeys(TARGETS, 0.0)
+                for i in range(5):
+                    words = prompts.words(i)
+                    answer = prompts.objects[i][prompts.query[i]]
+                    row = heads[i, head, prompts.positions[position][i]]
+                    for token, looks in enumerate(row.tolist()):
+                        target = what_is_at(words, token, answer, prompts.query_labels[i])
+                        mass[target] += looks / 5
+                found = ours.mass[position][layer, head]
+                np.testing.assert_allclose(found, list(mass.values()), atol=1e-5)
+                assert found.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_strongest_target_is_named() -> None:
+    model, prompts = llama(), sample_prompts(word_tokenizer(), 5, 3)
+    model.set_attn_implementation("eager")
+    ours = attention_mass(model, prompts)
+    target, mass = ours.strongest(Group.C, Head(1, 2))
+    assert mass == ours.mass[Position.query_label][1, 2].max()
+    assert mass == ours.mass[Position.query_label][1, 2][TARGETS.index(target)]

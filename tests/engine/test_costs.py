@@ -1,0 +1,92 @@
+"""What work is said to cost is what runs: counted in a model that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from backend.core.circuit import Circuit, Group, Head
+from backend.engine.architectures import layers, shape_of
+from backend.engine.costs import Scale
+from backend.engine.path_patching.run_pairs import RunPairs
+from backend.engine.path_patching.scores import scores_of
+from backend.engine.validation import holds
+from backend.methods.evaluation import Subject
+from backend.models.loading import LoadedModel
+from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from tests import tiny
+
+N = 12
+MODEL = tiny.llama(num_hidden_layers=6)
+assert holds(MODEL)  # measured now, so that it is not counted
+TOKENIZER = tiny.word_tokenizer()
+PROMPTS = sample_prompts(TOKENIZER, N)
+SCALE = Scale(6, shape_of(MODEL).n_heads, PROMPTS.input_ids.shape[1])
+CIRCUIT = Circuit(
+    {
+        Group.A: (Head(5, 0), Head(4, 1)),
+        Group.B: (Head(3, 1),),
+        Group.C: (Head(2, 0), Head(2, 2)),
+        Group.D: (Head(1, 0), Head(0, 1)),
+    }
+)
+_WITHIN = {Group.A: 0, Group.B: 0, Group.C: 0, Group.D: 0.1}
+"""A previous label is somewhere in the prompt; it is counted as in its middle."""
+RECEIVERS = {Group.A: (), Group.B: Group.A, Group.C: Group.B, Group.D: Group.C}
+
+
+@contextmanager
+def counted() -> Iterator[Callable[[], int]]:
+    """Counts the tokens that pass the MLPs of all layers."""
+    passed = 0
+
+    def count(_: object, given: tuple[torch.Tensor, ...], __: object) -> None:
+        nonlocal passed
+        passed += given[0].numel() // given[0].shape[-1]
+
+    hooks = [layer.block.mlp.register_forward_hook(count) for layer in layers(MODEL)]
+    try:
+        yield lambda: passed
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def subject() -> Subject:
+    loaded = LoadedModel("any", MODEL, TOKENIZER, shape_of(MODEL))
+    return Subject(loaded, PROMPTS, reference_prompts(TOKENIZER, 20))
+
+
+def test_a_model_and_its_circuits_cost_what_runs() -> None:
+    circuits = [CIRCUIT.sites, frozenset(), *(CIRCUIT.sites_of([group]) for group in Group)] * 3
+    with counted() as tokens:
+        asked = subject()
+        asked.means  # noqa: B018
+        assert tokens() == SCALE.runs(20)
+        before = tokens()
+        asked.alone(circuits)
+        assert tokens() - before == SCALE.runs(N) + SCALE.circuits(N, len(circuits))
+
+
+@pytest.mark.parametrize("group", Group)
+def test_patches_cost_what_runs(group: Group) -> None:
+    sets = [CIRCUIT.sites_of([group]), frozenset()]
+    asked = subject()
+    asked.without([()])
+    with counted() as tokens:
+        asked.without(sets)
+        assert tokens() == pytest.approx(SCALE.patches(N, sets), rel=_WITHIN[group])
+
+
+@pytest.mark.parametrize("group", Group)
+def test_a_stage_costs_what_runs(group: Group) -> None:
+    pairs = RunPairs(MODEL, PROMPTS, counterfactual_prompts(TOKENIZER, PROMPTS))
+    pairs.of(pairs.batches[0])
+    receivers = CIRCUIT.heads(RECEIVERS[group]) if group is not Group.A else ()
+    with counted() as tokens:
+        scores_of(pairs, group, receivers)
+        expected = N * sum(SCALE.senders(group, {head.layer for head in receivers}).values())
+        assert tokens() == pytest.approx(expected, rel=_WITHIN[group])

@@ -1,0 +1,127 @@
+"""A model that gives NaN: no method, command or page may give a figure from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from backend.commands.cli import main
+from backend.core.circuit import Circuit, Group, Head
+from backend.core.errors import UserError
+from backend.core.placement import Dtype, Placement
+from backend.engine.architectures import shape_of
+from backend.engine.attention import attention_mass
+from backend.engine.path_patching.run_pairs import RunPairs
+from backend.engine.path_patching.scores import scores_of
+from backend.engine.positions import mean_head_outputs, vital_head_outputs
+from backend.methods.cmap import cmap, group_sets, head_map
+from backend.methods.compare import compare, examine
+from backend.methods.completeness import completeness
+from backend.methods.edges import edges
+from backend.methods.minimality import minimality
+from backend.methods.noise import probe
+from backend.methods.reports import accuracy_report, correctly_answered, faithfulness_report
+from backend.methods.results import Part
+from backend.models import loaded_models
+from backend.models.loading import LoadedModel, load_model
+from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from tests.tiny import llama, word_tokenizer
+
+CIRCUIT = Circuit(
+    {Group.A: (Head(3, 0),), Group.B: (Head(2, 1),), Group.C: (Head(1, 3),), Group.D: (Head(0, 2),)}
+)
+TOKENIZER = word_tokenizer()
+REFUSED = r"not finite .* \d+ of \d+ prompts? in float32.* Check its weights"
+
+
+def model(is_broken: bool = True) -> Any:
+    small = llama(attn_implementation="eager").requires_grad_(False)
+    if is_broken:
+        small.model.layers[2].mlp.down_proj.weight[0, 0] = float("nan")
+    return small
+
+
+def loaded(is_broken: bool = True) -> LoadedModel:
+    """As if nobody had looked at it when it was loaded."""
+    small = model(is_broken)
+    return LoadedModel("broken", small, TOKENIZER, shape_of(small), Placement("cpu"))
+
+
+def subject(is_broken: bool = True) -> Any:
+    return examine(loaded(is_broken), 6, 3, 0)
+
+
+def pairs() -> RunPairs:
+    prompts = sample_prompts(TOKENIZER, 4, 3)
+    return RunPairs(model(), prompts, counterfactual_prompts(TOKENIZER, prompts))
+
+
+METHODS: dict[str, Callable[[], Any]] = {
+    "accuracy": lambda: accuracy_report(loaded(), 6, 3, 0),
+    "faithfulness": lambda: faithfulness_report(subject(), CIRCUIT),
+    "choosing prompts": lambda: correctly_answered(loaded(), 2, 3, 0),
+    "path patching A": lambda: scores_of(pairs(), Group.A),
+    "path patching B": lambda: scores_of(pairs(), Group.B, [Head(3, 0)]),
+    "path patching D": lambda: scores_of(pairs(), Group.D, [Head(1, 3)]),
+    "edges": lambda: edges(pairs(), CIRCUIT, "broken"),
+    "compare": lambda: compare([subject()], CIRCUIT, n_random=1),
+    "cmap, source": lambda: cmap(subject(), subject(False), group_sets(CIRCUIT)),
+    "cmap, target": lambda: cmap(subject(False), subject(), group_sets(CIRCUIT)),
+    "cmap of keys": lambda: cmap(subject(), subject(False), group_sets(CIRCUIT), Part.k),
+    "head map": lambda: head_map(subject(), subject(False)),
+    "minimality": lambda: minimality(subject(), CIRCUIT),
+    "completeness": lambda: completeness(subject(), CIRCUIT, 1),
+    "attention": lambda: attention_mass(model(), sample_prompts(TOKENIZER, 4, 3)),
+    "means": lambda: mean_head_outputs(model(), reference_prompts(TOKENIZER, 4, 3)),
+    "patched values": lambda: vital_head_outputs(model(), sample_prompts(TOKENIZER, 4, 3)),
+    "rounding": lambda: probe(loaded(), 2, 3),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_gives_a_figure(method: str) -> None:
+    with pytest.raises(UserError, match=REFUSED):
+        METHODS[method]()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    place = tmp_path_factory.mktemp("broken")
+    model().save_pretrained(place)
+    TOKENIZER.save_pretrained(place)
+    (place / "circuit").write_text(CIRCUIT.to_json())
+    return str(place)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["accuracy", "faithfulness", "discover", "compare", "cmap", "minimality", "completeness",
+     "edges"],
+)  # fmt: skip
+def test_every_command_refuses_it_by_name(
+    command: str, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [folder, folder] if command == "cmap" else [folder]
+    circuit = [] if command in ("accuracy", "discover") else ["--circuit", f"{folder}/circuit"]
+    assert main([command, *models, "--prompts", "4", "--boxes", "3", *circuit]) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert f"“{folder}” gives numbers that are not finite" in err
+
+
+def test_what_overflows_in_float16_is_refused_there_only(tmp_path: Path) -> None:
+    large = llama().requires_grad_(False)
+    large.model.embed_tokens.weight *= 3e5
+    large.save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"in float16.*try bfloat16 or float32"):
+        load_model(str(tmp_path), Placement("cpu", Dtype.float16))
+    exact = load_model(str(tmp_path), Placement("cpu"))
+    with torch.no_grad():
+        ids = torch.tensor(sample_prompts(TOKENIZER, 2, 3).input_ids)
+        assert exact.model(ids).logits.isfinite().all()
+    assert str(tmp_path) not in loaded_models.loaded()

@@ -1,0 +1,158 @@
+"""Circuits with everything else knocked out: against an oracle that replaces head by head."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from backend.core.circuit import Head, Position, Site
+from backend.engine.architectures import shape_of
+from backend.engine.mean_ablation import (
+    circuit_logits,
+    circuit_logits_plainly,
+    circuits_logits,
+    prepare_backdrop,
+    with_values,
+)
+from backend.engine.memory import prompt_batches
+from backend.engine.positions import (
+    VITAL,
+    all_sites,
+    mean_head_outputs,
+    site_mask,
+    vital_head_outputs,
+)
+from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from tests import oracles, tiny
+
+TOKENIZER = tiny.word_tokenizer()
+PROMPTS = sample_prompts(TOKENIZER, 6, n_boxes=3)
+REFERENCE = reference_prompts(TOKENIZER, 9, n_boxes=3, seed=1)
+COUNTERFACTUAL = counterfactual_prompts(TOKENIZER, PROMPTS)
+
+
+@pytest.fixture(params=tiny.MAKERS)
+def model(request):
+    return tiny.in_float64(tiny.MAKERS[request.param]())
+
+
+def some_sites(model, share=0.4, seed=0):
+    sites = sorted(all_sites(shape_of(model)), key=str)
+    return random.Random(seed).sample(sites, int(share * len(sites)))
+
+
+def with_all_else_off(model, on, off_values):
+    """The oracle; off_values(layer, prompt, token, head) [d_head]."""
+    vital = {
+        (layer, prompt, int(PROMPTS.positions[position][prompt]), head)
+        for (layer, head), position in on
+        for prompt in range(len(PROMPTS))
+    }
+    n_layers, n_heads, _, _ = oracles.sizes(model)
+    new = {
+        at: off_values(*at)
+        for layer in range(n_layers)
+        for prompt in range(len(PROMPTS))
+        for token in range(PROMPTS.input_ids.shape[1])
+        for head in range(n_heads)
+        if (at := (layer, prompt, token, head)) not in vital
+    }
+    return oracles.replaced(model, PROMPTS, new)
+
+
+def test_means_are_over_the_reference_prompts(model):
+    expected = oracles.head_outputs(model, REFERENCE).mean(1)
+    torch.testing.assert_close(mean_head_outputs(model, REFERENCE), expected)
+
+
+def test_circuit_alone_equals_the_oracle(model):
+    means = mean_head_outputs(model, REFERENCE)
+    on = some_sites(model)
+    expected = with_all_else_off(model, on, lambda layer, _, token, head: means[layer, token, head])
+    backdrop = prepare_backdrop(model, PROMPTS, means)
+    for logits in (
+        circuit_logits(backdrop, on),
+        circuit_logits_plainly(model, PROMPTS, means, on),
+    ):
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("maker", tiny.MAKERS)
+def test_float32_stays_within_1e_5_of_a_plain_run(maker):
+    model = tiny.MAKERS[maker]()
+    means = mean_head_outputs(model, REFERENCE)
+    on = some_sites(model)
+    logits = circuit_logits(prepare_backdrop(model, PROMPTS, means), on)
+    expected = circuit_logits_plainly(model, PROMPTS, means, on)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+
+
+def test_circuits_in_one_run_are_the_circuits_one_by_one(model):
+    backdrop = prepare_backdrop(model, PROMPTS, mean_head_outputs(model, REFERENCE))
+    circuits = [some_sites(model, seed=1), [], all_sites(shape_of(model))]
+    together = circuits_logits(backdrop, circuits)
+    apart = torch.stack([circuit_logits(backdrop, sites) for sites in circuits])
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-12)
+
+
+def test_a_head_that_is_off_can_take_another_value_than_the_mean(model):
+    means = mean_head_outputs(model, REFERENCE)
+    values = vital_head_outputs(model, COUNTERFACTUAL)
+    on, patched = some_sites(model)[::2], some_sites(model)[1::2]
+    backdrop = with_values(prepare_backdrop(model, PROMPTS, means), patched, values)
+
+    def off_value(layer, prompt, token, head):
+        for index, position in enumerate(VITAL):
+            at = PROMPTS.positions[position][prompt]
+            if token == at and Site(Head(layer, head), position) in patched:
+                return values[layer, prompt, index, head]
+        return means[layer, token, head]
+
+    expected = with_all_else_off(model, on, off_value)
+    torch.testing.assert_close(circuit_logits(backdrop, on), expected, rtol=0, atol=1e-12)
+
+
+def test_nothing_on_leaves_nothing_to_patch_when_values_are_the_means(model):
+    means = mean_head_outputs(model, REFERENCE)
+    backdrop = prepare_backdrop(model, PROMPTS, means)
+    patched = with_values(backdrop, all_sites(shape_of(model)), backdrop.off_values)
+    assert torch.equal(circuit_logits(backdrop, []), circuit_logits(patched, []))
+
+
+def test_site_mask_names_exactly_the_sites():
+    shape = shape_of(tiny.llama())
+    assert site_mask(shape, all_sites(shape)).all()
+    mask = site_mask(shape, [Site(Head(2, 3), Position.query_label)])
+    assert mask.nonzero().tolist() == [[2, 1, 3]]
+    with pytest.raises(ValueError, match="not in tuple"):
+        site_mask(shape, [Site(Head(0, 0), Position.correct_object)])
+
+
+def test_lora_wrapped_equals_merged():
+    wrapped = tiny.in_float64(tiny.lora_llama())
+    on = some_sites(wrapped)
+
+    def logits(model):
+        backdrop = prepare_backdrop(model, PROMPTS, mean_head_outputs(model, REFERENCE))
+        return circuit_logits(backdrop, on)
+
+    before = logits(wrapped)
+    merged = wrapped.merge_and_unload()
+    torch.testing.assert_close(logits(merged), before, rtol=0, atol=1e-12)
+    assert (logits(tiny.in_float64(tiny.grouped_llama())) - before).abs().max() > 0.01
+
+
+def test_means_and_values_do_not_depend_on_the_batches(monkeypatch):
+    model = tiny.in_float64(tiny.llama())
+    assert prompt_batches(model, 9, length=25) == [slice(0, 9)]
+    means, values = mean_head_outputs(model, REFERENCE), vital_head_outputs(model, PROMPTS)
+    monkeypatch.setattr("backend.engine.memory._NUMBERS_AT_ONCE", 60_000)
+    monkeypatch.setattr("backend.engine.memory._LEAST_ON_CPU", 1)
+    batches = prompt_batches(model, 9, length=25)
+    assert 1 < len(batches) < 9
+    assert [row for batch in batches for row in range(9)[batch]] == list(range(9))
+    assert len(prompt_batches(model, 9, length=250)) == 9
+    torch.testing.assert_close(mean_head_outputs(model, REFERENCE), means, rtol=0, atol=1e-12)
+    torch.testing.assert_close(vital_head_outputs(model, PROMPTS), values, rtol=0, atol=1e-12)

@@ -1,0 +1,166 @@
+"""Discovery finds a circuit that we planted, and pruning keeps what the answer needs."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from backend.core.circuit import Circuit, Group, Head
+from backend.engine.activation_patching import clean_logits, prepare_clean
+from backend.engine.architectures import shape_of
+from backend.engine.mean_ablation import prepare_backdrop
+from backend.engine.path_patching.run_pairs import RunPairs
+from backend.engine.path_patching.scores import path_patching_scores
+from backend.engine.positions import mean_head_outputs
+from backend.methods.discovery import circuit_accuracies, discover, prune
+from backend.methods.reports import correctly_answered, whole_answers
+from backend.methods.results import NO_TEST, Criteria
+from backend.models.loading import load_model
+from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from tests import planted, tiny
+
+SIZES = {group: len(heads) for group, heads in planted.CIRCUIT.items()}
+CRITERIA = Criteria(SIZES)
+TOKENIZER = planted.tokenizer()
+
+
+@cache
+def planted_runs(n_boxes):
+    model = planted.model()
+    prompts = sample_prompts(TOKENIZER, 40, n_boxes)
+    return model, prompts, counterfactual_prompts(TOKENIZER, prompts)
+
+
+def planted_backdrop():
+    model, prompts, _ = planted_runs(3)
+    reference = reference_prompts(TOKENIZER, 30, n_boxes=3)
+    backdrop = prepare_backdrop(model, prompts, mean_head_outputs(model, reference))
+    return backdrop, torch.tensor(prompts.answer_ids)
+
+
+@pytest.mark.parametrize("n_boxes", [2, 3])
+def test_the_planted_model_tracks_entities(n_boxes):
+    model, prompts, _ = planted_runs(n_boxes)
+    assert planted.accuracy(clean_logits(prepare_clean(model, prompts)), prompts.answer_ids) == 1
+
+
+@pytest.mark.parametrize("n_boxes", [2, 3])
+def test_discovery_finds_the_planted_circuit_exactly(n_boxes):
+    found = discover(RunPairs(*planted_runs(n_boxes)), CRITERIA)
+    assert found.circuit(CRITERIA, "found", {}).groups == planted.CIRCUIT
+    # Two heads of a group do the same: only rounding says which is first.
+    assert {group: tuple(sorted(stage.receivers)) for group, stage in found.stages.items()} == {
+        Group.A: (),
+        Group.B: planted.CIRCUIT[Group.A],
+        Group.C: planted.CIRCUIT[Group.B],
+        Group.D: planted.CIRCUIT[Group.C],
+    }
+    for group, heads in planted.CIRCUIT.items():
+        others = found.stages[group].mean.copy()
+        for head in heads:
+            assert others[head] < -0.3
+            others[head] = 0
+        assert abs(others).max() < 1e-3
+
+
+def test_stages_are_the_scores_of_path_patching():
+    runs = planted_runs(3)
+    stage = discover(RunPairs(*runs), CRITERIA).stages[Group.C]
+    scores = path_patching_scores(*runs, Group.C, planted.CIRCUIT[Group.B])
+    np.testing.assert_allclose(stage.mean, scores.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(stage.standard_error, scores.std(0) / 40**0.5, rtol=1e-6)
+
+
+def test_a_circuit_survives_its_file_with_where_it_came_from():
+    found = discover(RunPairs(*planted_runs(3)), CRITERIA)
+    circuit = found.circuit(CRITERIA, "found", {"model": "planted", "seed": 0})
+    read = Circuit.from_json(circuit.to_json())
+    assert read == circuit
+    read.check(shape_of(planted.model()), "planted")
+    assert read.provenance["model"] == "planted"
+    assert read.provenance["n_prompts"] == 40
+    assert read.provenance["scores"]["D"][0][1] < -0.3
+
+
+def test_a_head_in_a_and_b_counts_as_b():
+    prompts = sample_prompts(tiny.word_tokenizer(), 6, n_boxes=3)
+    counterfactual = counterfactual_prompts(tiny.word_tokenizer(), prompts)
+    everyone = Criteria(dict.fromkeys(Group, 16), fdr=NO_TEST)
+    found = discover(RunPairs(tiny.llama(), prompts, counterfactual), everyone)
+    circuit = found.circuit(everyone, "all", {})
+    both = {*found.stages[Group.A].strongest(16)} & {*circuit.heads(Group.B)}
+    assert both
+    assert not both & {*circuit.heads(Group.A)}
+
+
+def test_heads_without_the_least_effect_receive_nothing():
+    found = discover(RunPairs(*planted_runs(3)), Criteria(fdr=NO_TEST), least_effect=0.1)
+    # Two heads of a group do the same: only rounding says which is first.
+    assert {group: tuple(sorted(stage.receivers)) for group, stage in found.stages.items()} == {
+        Group.A: (),
+        Group.B: planted.CIRCUIT[Group.A],
+        Group.C: planted.CIRCUIT[Group.B],
+        Group.D: planted.CIRCUIT[Group.C],
+    }
+
+
+def test_prompts_that_fit_into_memory_run_once_for_all_stages():
+    model, *prompts = planted_runs(3)
+    runs = []
+    with model.model.embed_tokens.register_forward_hook(lambda *_: runs.append(1)):
+        discover(RunPairs(model, *prompts), CRITERIA)
+    assert len(runs) == len(["clean", "counterfactual"])
+
+
+def test_progress_names_the_stage():
+    steps = []
+    discover(RunPairs(*planted_runs(3)), CRITERIA, progress=lambda *step: steps.append(step))
+    assert list(dict.fromkeys(stage for stage, _, _ in steps)) == list(Group)
+
+
+def test_pruning_keeps_what_the_answer_needs():
+    """One of the two fetchers is enough; D's ordinal is a function of the token, as is its mean."""
+    backdrop, answers = planted_backdrop()
+    decoys = Circuit(
+        {
+            group: (*heads, Head(0, 0), Head(1, 1), Head(2, 3), Head(3, 0))
+            for group, heads in planted.CIRCUIT.items()
+        }
+    )
+    pruned = prune(backdrop, decoys, answers, least_accuracy=0.99)
+    assert pruned.heads(Group.B) == planted.CIRCUIT[Group.B]
+    assert pruned.heads(Group.C) == planted.CIRCUIT[Group.C]
+    assert pruned.heads(Group.D) == ()
+    assert len(pruned.heads(Group.A)) == 1
+    assert pruned.heads(Group.A)[0] in planted.CIRCUIT[Group.A]
+
+
+def test_pruning_leaves_a_circuit_that_is_not_accurate_enough():
+    backdrop, answers = planted_backdrop()
+    circuit = Circuit({Group.A: planted.CIRCUIT[Group.A]})
+    assert prune(backdrop, circuit, answers, least_accuracy=0.99) == circuit
+
+
+def test_the_planted_circuit_is_as_accurate_as_the_model():
+    backdrop, answers = planted_backdrop()
+    circuit = Circuit(planted.CIRCUIT)
+    lost = [Group.A, Group.B, Group.C]
+    without = [circuit.keep(m for m in circuit.members if m[0] is not group) for group in lost]
+    circuits = [circuit.sites, *(each.sites for each in without)]
+    whole, *broken = circuit_accuracies(backdrop, circuits, answers).tolist()
+    assert whole == 1
+    assert max(broken) < 0.5
+
+
+def test_prompts_are_chosen_as_if_all_were_asked_at_once():
+    loaded, told = load_model("base"), []
+    chosen = correctly_answered(loaded, 30, 7, 5, lambda done, total: told.append((done, total)))
+    prompts = sample_prompts(loaded.tokenizer, 300, 7, 5)
+    right = whole_answers(loaded, prompts).correct
+    assert chosen.texts == tuple(np.array(prompts.texts)[right][:30])
+    assert 1 < len(told) < 10
+    assert told[-1] == (30, 30)
+    assert told == sorted(told)

@@ -1,0 +1,100 @@
+"""The share that is told is the share of the work: counted in tokens that pass the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from torch import nn
+
+from backend.core.circuit import Group
+from backend.core.progress import Step, between, cost_of, step_of
+from backend.engine.architectures import layers
+from backend.methods.methods import METHODS, method_name, n_parts
+from backend.methods.plans import plan_of
+from backend.methods.requests import (
+    AccuracyRequest,
+    CmapRequest,
+    ComparisonRequest,
+    CompletenessRequest,
+    EdgesRequest,
+    FaithfulnessRequest,
+    MinimalityRequest,
+    Prompts,
+    Request,
+    SetRequest,
+    StageRequest,
+    heads_of,
+)
+from backend.methods.results import Part
+from backend.models import catalogue, loaded_models
+
+FEW = Prompts(24, 3, 0)
+CIRCUIT = catalogue.circuit("base")
+HEADS = heads_of(CIRCUIT)
+REQUESTS: list[Request] = [
+    AccuracyRequest(("base", "chat"), FEW),
+    FaithfulnessRequest(("base", "chat"), HEADS, FEW),
+    ComparisonRequest(("base", "chat"), HEADS, FEW),
+    CmapRequest("chat", "base", HEADS, Part.output, FEW),
+    SetRequest("chat", "base", CIRCUIT.sites, Part.output, FEW),
+    StageRequest("base", FEW, Group.A, ()),
+    StageRequest("base", FEW, Group.D, CIRCUIT.heads(Group.C)),
+    MinimalityRequest("base", HEADS, FEW),
+    CompletenessRequest("base", HEADS, FEW, 5),
+    EdgesRequest("base", HEADS, FEW),
+]
+
+
+class Counter:
+    """Tokens that passed the MLPs of the two models so far."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def __call__(self, _: nn.Module, given: tuple[Any, ...], __: Any) -> None:
+        self.n += given[0].numel() // given[0].shape[-1]
+
+
+@pytest.fixture
+def counter() -> Iterator[Counter]:
+    count = Counter()
+    models = [loaded_models.load(name).model for name in ("base", "chat")]
+    hooks = [layer.block.mlp.register_forward_hook(count) for m in models for layer in layers(m)]
+    yield count
+    for hook in hooks:
+        hook.remove()
+    for name in ("base", "chat"):
+        loaded_models.unload(name)
+
+
+@pytest.mark.parametrize("asked", REQUESTS, ids=lambda asked: method_name(asked))
+def test_the_share_that_is_told_is_the_share_of_the_work(asked: Request, counter: Counter) -> None:
+    told: list[tuple[str, float, int]] = []
+
+    def report(stage: str, share: float) -> None:
+        told.append((stage, share, counter.n))
+
+    parts = [*METHODS[method_name(asked)].work(asked, (), report)]
+    assert len(parts) == n_parts(asked) == len(plan_of(asked))
+    shares = [share for _, share, _ in told]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert shares[-1] <= 1.0001
+    assert max(abs(share - done / counter.n) for _, share, done in told) < 0.2
+    # The plan was made before any model was loaded, and is right all the same.
+    assert cost_of(plan_of(asked)) == pytest.approx(counter.n, rel=0.45)
+
+
+def test_steps_are_told_as_shares_of_the_whole_plan() -> None:
+    plan = [[Step("first", 1), Step("second", 3)], [Step("third", 4)]]
+    told: list[tuple[str, float]] = []
+    for part, number in ((0, 0), (0, 1), (1, 0)):
+        step = step_of(lambda stage, share: told.append((stage, share)), plan, part, number)
+        step(0, 2)
+        between(step, 0.5, 1)(1, 1)
+    assert told == [
+        ("first", 0), ("first", 1 / 8), ("second", 1 / 8), ("second", 4 / 8), ("third", 4 / 8),
+        ("third", 1),
+    ]  # fmt: skip

@@ -1,0 +1,233 @@
+"""The Circuit page without a browser: every model, every control, and bad input."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from backend.core.circuit import Circuit, Group, Head
+from backend.engine.answers import Answers
+from backend.models import catalogue
+from backend.studies import jobs
+from backend.studies.session import Bench, answers, load, prepare
+from backend.tasks.setting import Intervention, Mode, Reading, Setting, intervention
+from shell.frame.history import History, Switches
+from shell.frame.view import View
+from tests.dashboard import ROOT
+
+APP = ROOT / "app.py"
+SMALL = 50
+
+
+def bench_of(model: str) -> Bench:
+    """The bench that the page will show, so that no test waits for it."""
+    setting = Setting(model, SMALL, 7, 0)
+    return jobs.job(setting, lambda report: iter([prepare(setting, report)])).future.result(120)[0]
+
+
+def page(**query: str) -> AppTest:
+    test = AppTest.from_file(str(APP), default_timeout=60)
+    test.query_params.update({"n": str(SMALL)} | query)
+    return test.run()
+
+
+def figures(test: AppTest) -> dict[str, str]:
+    assert not test.exception
+    return {metric.label: metric.value for metric in test.metric}
+
+
+def state(test: AppTest, name: str) -> Any:
+    return test.session_state[name]
+
+
+@pytest.mark.parametrize("model", catalogue.bundled_models())
+def test_every_model_shows_its_own_numbers(model: str) -> None:
+    bench = bench_of(model)
+    circuit = catalogue.circuit("base")
+    everything = answers(bench, intervention(circuit, Reading.circuit, Mode.mean))
+    shown = figures(page(model=model))
+    assert shown["Whole model"] == f"{bench.whole.correct.mean():.3f}"
+    assert shown["Circuit"] == f"{everything.correct.mean():.3f}"
+    assert shown["Faithfulness"] == (f"{everything.correct.sum() / bench.whole.correct.sum():.3f}")
+    assert shown["P(right answer)"] == f"{everything.probability.mean():.3f}"
+
+
+def test_a_model_whose_files_have_changed_is_shown_as_it_is_now(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(catalogue.BUNDLED / "base", tmp_path / "mine"))
+    bench_of(str(folder))
+    bench_of("chat")
+    test = page(model=str(folder))
+    before = figures(test)
+    shutil.copy(catalogue.BUNDLED / "chat" / "model.safetensors", folder)
+    test.run()
+    bench_of(str(folder))
+    assert figures(test.run()) == figures(page(model="chat")) != before
+
+
+@pytest.mark.parametrize("reading", list(Reading))
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_address_restores_heads_reading_and_mode(reading: Reading, mode: Mode) -> None:
+    bench, circuit = bench_of("base"), catalogue.circuit("base")
+    off = frozenset(circuit.members[::3])
+    names = ",".join(f"{group.name}{str(head)[1:]}" for group, head in off)
+    test = page(off=names, reading=reading.name, mode=mode.name, example="7")
+    now = answers(bench, intervention(circuit, reading, mode, off, source=View().source))
+    part = {Reading.circuit: "Circuit", Reading.model: "Model minus heads"}[reading]
+    assert figures(test)[part] == f"{now.correct.mean():.3f}"
+    assert state(test, "history").now == Switches(off)
+    assert any("Example 8 of 50" in element.value for element in test.markdown)
+
+
+def test_buttons_switch_undo_and_redo() -> None:
+    bench_of("base")
+    circuit = catalogue.circuit("base")
+    test = page()
+    everything = figures(test)
+
+    def press(label: str) -> None:
+        next(button for button in test.button if button.label == label).click()
+        test.run()
+
+    press("All off")
+    assert state(test, "history").now.off == frozenset(circuit.members)
+    nothing = figures(test)
+    assert float(nothing["Circuit"]) < float(everything["Circuit"])
+    press("Undo")
+    assert figures(test) == everything
+    press("Redo")
+    assert figures(test) == nothing
+    press("Invert")
+    assert figures(test) == everything
+    press("Reset")
+    assert state(test, "history") == History()
+
+
+def test_the_first_example_is_one_that_the_model_answers_right() -> None:
+    bench, circuit = bench_of("base"), catalogue.circuit("base")
+    alone = answers(bench, intervention(circuit, Reading.circuit, Mode.mean))
+    right = np.flatnonzero(bench.whole.correct & alone.correct)
+    assert any(f"Example {right[0] + 1} of {SMALL}" in m.value for m in page().markdown)
+
+
+def test_examples_step_and_go_round() -> None:
+    bench_of("base")
+    test = page(example="0")
+    next(button for button in test.button if button.label == "◀").click()
+    test.run()
+    assert state(test, "example") == SMALL - 1
+
+
+def test_next_flip_goes_where_the_first_answer_changed() -> None:
+    bench, circuit = bench_of("base"), catalogue.circuit("base")
+    off = frozenset(member for member in circuit.members if member[0] is Group.B)
+    names = ",".join(f"{group.name}{str(head)[1:]}" for group, head in off)
+    before = answers(bench, intervention(circuit, Reading.circuit, Mode.mean))
+    after = answers(bench, intervention(circuit, Reading.circuit, Mode.mean, off))
+    changed = before.top_ids[:, 0] != after.top_ids[:, 0]
+    test = page(off=names, example="0")
+    flip = next(button for button in test.button if button.label.startswith("Next flip"))
+    assert flip.label == f"Next flip ({changed.sum()})"
+    flip.click()
+    test.run()
+    assert state(test, "example") == np.flatnonzero(changed[1:])[0] + 1
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"model": "no-such-model"}, "There is no model “no-such-model”"),
+        ({"circuit": "no-such-circuit"}, "There is no circuit “no-such-circuit”"),
+        ({"circuit": "../../etc/passwd"}, "There is no circuit"),
+    ],
+)
+def test_unknown_names_get_a_message(query: dict[str, str], message: str) -> None:
+    bench_of("base")
+    test = page(**query)
+    if "model" in query:
+        jobs.job(Setting(query["model"], SMALL, 7, 0), lambda report: iter([])).future.exception(60)
+        test.run()
+    assert not test.exception
+    assert message in test.error[0].value
+
+
+def test_a_damaged_model_gets_a_message_and_the_page_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    test = page(model=str(tmp_path))
+    setting = Setting(str(tmp_path), SMALL, 7, 0)
+    jobs.job(setting, lambda report: iter([])).future.exception(60)
+    test.run()
+    assert not test.exception
+    assert "cannot be read" in test.error[0].value
+    bench_of("base")
+    test.session_state["model"] = "base"
+    assert "Circuit" in figures(test.run())
+
+
+def test_an_address_full_of_rubbish_is_named_and_the_page_works() -> None:
+    bench_of("base")
+    test = page(off="A99.99,banana", seed="x", boxes="100", mode="-", example="-1", unknown="1")
+    assert "Circuit" in figures(test)
+    for part in ("off=A99.99,banana", "seed=x", "boxes=100", "mode=-", "example=-1"):
+        assert part in test.warning[0].value
+
+
+def test_heads_that_the_circuit_has_not_are_named() -> None:
+    bench_of("base")
+    test = page(off="A99.99")
+    assert "L99.99 in A" in test.warning[0].value
+    assert state(test, "history").now == Switches()
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", tmp_path)
+    return tmp_path
+
+
+def test_a_circuit_outside_the_model_gets_a_message(added: Path) -> None:
+    bench_of("base")
+    (added / "big.json").write_text(Circuit({Group.A: (Head(31, 31),)}, "big").to_json())
+    test = page(circuit="big")
+    assert not test.exception
+    assert "has head L31.31 in group A" in test.error[0].value
+
+
+def test_a_malformed_circuit_gets_a_message(added: Path) -> None:
+    bench_of("base")
+    (added / "bad.json").write_text('{"groups": {"A": [[1]]}}')
+    assert "groups.A" in page(circuit="bad").error[0].value
+
+
+def test_the_address_says_what_is_shown() -> None:
+    bench_of("base")
+    test = page(example="0")
+    next(button for button in test.button if button.label == "▶").click()
+    test.run()
+    assert test.query_params == {"n": str(SMALL), "example": "1"}
+
+
+@pytest.mark.parametrize("when", [1, 2])
+def test_a_full_memory_gets_a_message_and_the_model_stays_loaded(
+    when: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = bench_of("base").loaded
+    calls: list[int] = []
+
+    def full(bench: Bench, step: Intervention) -> Answers:
+        calls.append(1)
+        if len(calls) >= when:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return answers(bench, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("backend.studies.session.answers", full)
+        test = page()
+    assert not test.exception
+    assert test.error[0].value.startswith("The memory is full. Choose fewer prompts")
+    assert load("base") is loaded
+    assert "Circuit" in figures(test.run())

@@ -1,0 +1,88 @@
+"""Clicks on a bench, against plain runs of whole prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.core.circuit import Circuit, Group, Head
+from backend.core.errors import UserError
+from backend.engine.activation_patching import patched_logits_plainly
+from backend.engine.answers import read_answers
+from backend.engine.mean_ablation import circuit_logits_plainly
+from backend.engine.positions import mean_head_outputs, vital_head_outputs
+from backend.studies.session import Bench, answers, prepare, source_values
+from backend.tasks.entity_tracking import reference_prompts
+from backend.tasks.setting import Intervention, Mode, Reading, Setting, intervention
+from tests.tiny import llama, word_tokenizer
+
+CIRCUIT = Circuit(
+    {
+        Group.A: (Head(3, 0), Head(3, 2)),
+        Group.B: (Head(2, 1),),
+        Group.C: (Head(1, 3),),
+        Group.D: (Head(0, 2),),
+    }
+)
+OFF = frozenset({(Group.A, Head(3, 2)), (Group.D, Head(0, 2))})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    places = {name: tmp_path_factory.mktemp(name) for name in ("target", "source", "wide")}
+    for seed, (name, place) in enumerate(places.items()):
+        llama(seed, **({"num_hidden_layers": 2} if name == "wide" else {})).save_pretrained(place)
+        word_tokenizer().save_pretrained(place)
+    return places
+
+
+@pytest.fixture(scope="module")
+def bench(folders: dict[str, Path]) -> Bench:
+    return prepare(Setting(str(folders["target"]), 12, 3, 0), lambda stage, share: None)
+
+
+def asked(reading: Reading, mode: Mode, source: str | None = None) -> Intervention:
+    return intervention(CIRCUIT, reading, mode, OFF, frozenset({(Group.C, Head(0, 0))}), source)
+
+
+@pytest.mark.parametrize("reading", list(Reading))
+def test_another_models_values_are_what_that_model_gives(
+    bench: Bench, folders: dict[str, Path], reading: Reading
+) -> None:
+    source = str(folders["source"])
+    step = asked(reading, Mode.other, source)
+    values = vital_head_outputs(llama(1), bench.prompts)
+    model = bench.loaded.model
+    if reading is Reading.model:
+        logits = patched_logits_plainly(model, bench.prompts, step.off, values)
+        plainly = read_answers([logits.double()], bench.prompts)
+        np.testing.assert_allclose(answers(bench, step).probability, plainly.probability, atol=1e-5)
+    np.testing.assert_allclose(source_values(bench, source), values, atol=1e-5)
+
+
+@pytest.mark.parametrize("reading", list(Reading))
+def test_a_model_patched_from_itself_is_itself(bench: Bench, reading: Reading) -> None:
+    step = asked(reading, Mode.other, bench.setting.model)
+    if reading is Reading.model:
+        expected = bench.whole
+    else:
+        # Alone, the circuit differs from the whole model, so its heads do change things there.
+        step = intervention(CIRCUIT, reading, Mode.other, source=bench.setting.model)
+        expected = answers(bench, intervention(CIRCUIT, reading, Mode.mean))
+    np.testing.assert_allclose(answers(bench, step).probability, expected.probability, atol=1e-5)
+
+
+def test_a_knock_out_is_a_plain_run_with_means(bench: Bench) -> None:
+    step = asked(Reading.circuit, Mode.mean)
+    reference = reference_prompts(bench.loaded.tokenizer, bench.n_reference, 3, 0)
+    means = mean_head_outputs(bench.loaded.model, reference)
+    logits = circuit_logits_plainly(bench.loaded.model, bench.prompts, means, step.on)
+    plainly = read_answers([logits.double()], bench.prompts)
+    np.testing.assert_allclose(answers(bench, step).probability, plainly.probability, atol=1e-5)
+
+
+def test_a_source_of_another_shape_is_explained(bench: Bench, folders: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"2 layers.*Choose a source"):
+        answers(bench, asked(Reading.model, Mode.other, str(folders["wide"])))

@@ -1,0 +1,113 @@
+"""The results that come with the tool: there at once, right, and those of the README."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from backend.bundled import shipped
+from backend.core.circuit import Group
+from backend.methods.methods import METHODS
+from backend.methods.requests import CmapRequest, ComparisonRequest
+from backend.methods.results import Criteria
+from backend.methods.rows import figures
+from backend.models import catalogue
+from backend.studies import jobs, store, studies
+from backend.studies.keys import identity
+from backend.studies.stages import run_stages, stage_request, stored_stages
+from tests.dashboard import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(autouse=True)
+def _shipped(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
+    monkeypatch.setattr(store, "SHIPPED", ROOT / "cache" / "shipped")
+
+
+def test_every_file_is_an_answer_to_what_the_pages_or_the_readme_ask() -> None:
+    asked = {identity(request) for request in shipped.requests()}
+    setting, stages = shipped.DISCOVERY, []
+    for stored in stored_stages(setting, Criteria()):
+        asked.add(identity(stage_request(setting, stages, Criteria())))
+        stages.append(stored.parts[0])
+    assert len(stages) == len(Group)
+    entries = store.entries()
+    assert {entry.header.key for entry in entries} == asked
+    assert all(entry.is_complete and entry.is_shipped for entry in entries)
+    assert store.set_aside() == []
+
+
+@pytest.mark.parametrize("name", ["compare", "cmap", "discover"])
+def test_the_pages_open_at_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(jobs, "_jobs", type(jobs._jobs)())
+    monkeypatch.setattr("backend.studies.session.load", None)
+    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    test.switch_page(f"pages/{name}.py").run()
+    assert not test.exception
+    assert not test.error
+    assert any("rom 2026-" in caption.value for caption in test.caption)
+    assert len(test.get("vega_lite_chart")) >= 2
+
+
+def test_a_sample_computed_again_is_the_same() -> None:
+    request = shipped.requests()[0]
+    assert isinstance(request, ComparisonRequest)
+    stored = studies.find(request)
+    assert stored
+    fresh = next(METHODS["compare"].work(request, (), lambda stage, share: None))
+    one_prompt = 1.001 / request.prompts.n
+    pairs = zip(figures(request, [fresh]), figures(request, stored.parts[:1]), strict=True)
+    for again, before in pairs:
+        assert again[:2] == before[:2]
+        assert again.estimate.value == pytest.approx(before.estimate.value, abs=2 * one_prompt)
+
+    setting = shipped.DISCOVERY
+    found = stored_stages(setting, Criteria())
+    store.SHIPPED = store.RESULTS
+    (stage,) = run_stages(setting, Criteria(), (), Group.A, lambda stage, share: None)
+    np.testing.assert_allclose(stage.mean, found[0].parts[0].mean, atol=1e-4)
+
+
+def test_the_tables_of_the_readme_are_the_shipped_results() -> None:
+    _, comparison, _, lora, full = shipped.requests()[:5]
+    stored = studies.find(comparison)
+    assert stored
+    for part in stored.parts:
+        row = part.figures
+        cells = (row.model, row.circuit, row.random.mean, row.faithfulness)
+        line = _line(catalogue.label(row.name).replace("Arithmetic (", "arithmetic, ").rstrip(")"))
+        assert _numbers(line) == [f"{x:.3f}" for e in cells for x in (e.value, e.low, e.high)]
+    both = []
+    for request in (lora, full):
+        assert isinstance(request, CmapRequest)
+        found = studies.find(request)
+        assert found
+        both.append(found.parts[0].sets)
+    for name in both[0]:
+        expected = []
+        for sets in both:
+            accuracy, recovery = sets[name].accuracy, sets[name].recovery
+            expected += [f"{x:.3f}" for x in (accuracy.value, accuracy.low, accuracy.high)]
+            expected += [
+                f"{round(x, 2) + 0:.2f}" for x in (recovery.value, recovery.low, recovery.high)
+            ]
+        assert _numbers(_line(name)) == expected
+
+
+def _line(first: str) -> str:
+    """The first row of the README's tables that begins with this cell and has intervals."""
+    return next(
+        line
+        for line in README.splitlines()
+        if line.lower().startswith(f"| {first.lower()} |") and "[" in line
+    )
+
+
+def _numbers(line: str) -> list[str]:
+    text = line.replace("\N{MINUS SIGN}", "-")
+    return re.findall(r"-?\d+\.\d+", text.split("|", 2)[2])
