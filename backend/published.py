@@ -20,7 +20,7 @@ import numpy as np
 
 from backend.core.circuit import Circuit, Group, Head, ModelShape
 from backend.core.errors import UserError
-from backend.core.serialize import revived
+from backend.core.serialize import from_json
 from backend.core.statistics import Estimate, wilson
 
 FOLDER = Path(__file__).parent.parent / "cache" / "published"
@@ -297,7 +297,7 @@ def _read(file: str, kind: Any) -> Any:
 
 def _revived(file: str, kind: Any, data: Any) -> Any:
     try:
-        return revived(kind, data)
+        return from_json(kind, data)
     except UserError as error:
         raise _damaged(f"{file}: it holds something else than expected") from error
 

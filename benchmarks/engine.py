@@ -25,7 +25,7 @@ from torch import Tensor
 from backend.core.circuit import Group, Head, Position, Site
 from backend.core.runtime import Runtime, at_work
 from backend.engine.activation_patching import patched_logits, patched_logits_plainly, prepare_clean
-from backend.engine.mean_ablation import circuit_logits, circuit_logits_plainly, prepare_backdrop
+from backend.engine.mean_ablation import circuit_logits, circuit_logits_plainly, prepare_ablated_run
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.positions import (
     VITAL,
@@ -33,10 +33,10 @@ from backend.engine.positions import (
     mean_head_outputs,
     vital_head_outputs,
 )
-from backend.engine.validation import holds
+from backend.engine.validation import can_take_apart
 from backend.methods.cmap import GROUP_SETS, cmap, group_sets, head_map
 from backend.methods.discovery import summarised
-from backend.methods.evaluation import Subject
+from backend.methods.evaluation import Evaluation
 from backend.methods.minimality import minimality
 from backend.methods.plans import circuits_of_minimality
 from backend.tasks.entity_tracking import (
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.prompts:
             case = replace(case, n_prompts=options.prompts, n_clicked=options.prompts)
         print(f"# {case.name}\n")
-        if not holds(case.loaded.model):
+        if not can_take_apart(case.loaded.model):
             print("The engine cannot take this model apart and runs it whole.\n")
         for part in options.parts:
             forget_peak(device)
@@ -139,15 +139,17 @@ def compare_circuits(case: Case) -> None:
     ids = input_ids(model, prompts)
     with torch.no_grad():
         plainly = partial(model, input_ids=ids, use_cache=False, logits_to_keep=1)
-        plain = typical_seconds(case.device, plainly)
+        to_json = typical_seconds(case.device, plainly)
     _heading(f"A circuit on {len(prompts)} prompts", "a plain run")
-    _row("plain run", plain, plain)
+    _row("plain run", to_json, to_json)
     obvious = partial(circuit_logits_plainly, model, prompts, means, sites)
-    _row("hooked run of the whole prompts", typical_seconds(case.device, obvious), plain)
-    taken, backdrop = timed(case.device, prepare_backdrop, model, prompts, means)
-    _row("what all circuits share, once", taken, plain)
-    ours = partial(circuit_logits, backdrop, sites)
-    _row("over the cached positions", typical_seconds(case.device, ours), plain, ours() - obvious())
+    _row("hooked run of the whole prompts", typical_seconds(case.device, obvious), to_json)
+    taken, ablated_run = timed(case.device, prepare_ablated_run, model, prompts, means)
+    _row("what all circuits share, once", taken, to_json)
+    ours = partial(circuit_logits, ablated_run, sites)
+    _row(
+        "over the cached positions", typical_seconds(case.device, ours), to_json, ours() - obvious()
+    )
 
 
 def compare_clicks(case: Case) -> None:
@@ -167,10 +169,10 @@ def compare_clicks(case: Case) -> None:
 
 def compare_minimality(case: Case) -> None:
     """Minimality of the circuit, against as many hooked runs as it asks for circuits."""
-    subject = _subject(case)
-    taken, _ = timed(case.device, minimality, subject, case.circuit)
+    evaluation = _subject(case)
+    taken, _ = timed(case.device, minimality, evaluation, case.circuit)
     n_circuits = circuits_of_minimality(case.circuit)
-    once = partial(circuit_logits_plainly, case.loaded.model, subject.prompts, subject.means)
+    once = partial(circuit_logits_plainly, case.loaded.model, evaluation.prompts, evaluation.means)
     obvious = n_circuits * typical_seconds(case.device, lambda: once(case.circuit.sites), most=3)
     _heading(f"Minimality on {case.n_prompts} prompts", "the obvious way")
     _row(f"{len(case.circuit.members)} heads, {n_circuits} circuits", taken, obvious)
@@ -195,8 +197,8 @@ def compare_cmap(case: Case) -> None:
     print("heads are recorded.)")
 
 
-def _subject(case: Case) -> Subject:
-    return Subject(case.loaded, *_prompts_and_reference(case, case.n_prompts))
+def _subject(case: Case) -> Evaluation:
+    return Evaluation(case.loaded, *_prompts_and_reference(case, case.n_prompts))
 
 
 def _prompts_and_reference(case: Case, n: int) -> tuple[PromptSet, PromptSet]:

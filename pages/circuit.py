@@ -29,8 +29,8 @@ from shell.frame.words import unmarked
 @urgent()
 def explore(circuit: Circuit) -> None:
     view = state.current()
-    # Sessions hold on to what their fragments are given, so it must not be the bench.
-    bench = waiting.bench_for(view.setting)
+    # Sessions hold on to what their fragments are given, so it must not be the session.
+    session = waiting.bench_for(view.setting)
     from backend.studies.session import answers
 
     asked = (circuit, view.reading, view.mode)
@@ -38,28 +38,28 @@ def explore(circuit: Circuit) -> None:
     now = intervention(*asked, view.off, view.switched, view.source)
     show_readings()
     if view.mode is Mode.other:
-        waiting.wait_for_source(bench, view.source)
+        waiting.wait_for_source(session, view.source)
     with waiting.memory_permitting():
-        before = answers(bench, everything_on)
-    prompt = chosen_prompt(bench, before, view.example)
+        before = answers(session, everything_on)
+    prompt = chosen_prompt(session, before, view.example)
     left, right = st.columns([1.8, 1], gap="medium")
     with left:
-        picture.show_picture(bench, circuit, view, prompt)
+        picture.show_picture(session, circuit, view, prompt)
         show_switches(circuit)
     with right:
         # Only now: the browser draws the picture meanwhile.
         with waiting.memory_permitting():
-            after = answers(bench, now)
-        show_numbers(view.reading, bench.whole, before, after)
-        show_chance(bench.whole)
-        show_example(bench, before, after, prompt)
+            after = answers(session, now)
+        show_numbers(view.reading, session.whole, before, after)
+        show_chance(session.whole)
+        show_example(session, before, after, prompt)
         st.caption(
             f"{unmarked(catalogue.label(view.model))} · circuit “{unmarked(view.circuit)}” · "
             f"{view.n} prompts, seed "
-            f"{view.seed}, {view.boxes} boxes · means over {bench.n_reference} reference prompts"
+            f"{view.seed}, {view.boxes} boxes · means over {session.n_reference} reference prompts"
         )
         show_notes([view.model])
-        announce(view.reading, bench.whole, after)
+        announce(view.reading, session.whole, after)
     state.write_address()
 
 

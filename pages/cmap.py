@@ -10,7 +10,7 @@ shell.enter()
 
 from backend.core.errors import UserError
 from backend.methods.requests import CmapRequest
-from backend.methods.results import Part
+from backend.methods.results import Component
 from shell.cmap import transplant
 from shell.frame import (
     choices,
@@ -29,7 +29,7 @@ _STUDY = "transplants"
 def choose() -> CmapRequest:
     """Source, target and what goes from one to the other; raises UserError for a bad circuit."""
     now = st.session_state
-    state.remember(part=Part.output)
+    state.remember(part=Component.output)
     if choices.is_start("target"):
         now["target"] = now["model"]
         now["source"] = fitting.source_for(now["target"], now["source"])

@@ -9,7 +9,7 @@ import torch
 
 from backend.core.circuit import Circuit, Group, Head
 from backend.engine.architectures import shape_of
-from backend.methods.evaluation import Subject
+from backend.methods.evaluation import Evaluation
 from backend.models.loading import LoadedModel
 from backend.tasks.entity_tracking import reference_prompts, sample_prompts
 from tests import oracles, tiny
@@ -28,7 +28,7 @@ CIRCUIT = Circuit(
 
 
 class Examined:
-    """A subject in float64, whose right answers are those that the model gives."""
+    """An evaluation in float64, whose right answers are those that the model gives."""
 
     def __init__(self, kind: str) -> None:
         self.model = tiny.in_float64(tiny.MAKERS[kind]())
@@ -37,7 +37,7 @@ class Examined:
         answers = oracles.run(self.model, prompts)[0].argmax(-1).numpy()
         self.prompts = replace(prompts, answer_ids=answers)
         loaded = LoadedModel(kind, self.model, TOKENIZER, shape_of(self.model))
-        self.subject = Subject(loaded, self.prompts, self.reference)
+        self.evaluation = Evaluation(loaded, self.prompts, self.reference)
 
     def accuracy(self, runner: Any, sites: Any) -> float:
         """With a runner of `oracles`, of a circuit alone or of the model without sites."""

@@ -73,15 +73,15 @@ def test_a_gpu_must_be_large_enough(
 
 def test_the_circuits_of_minimality_are_counted_right(monkeypatch: pytest.MonkeyPatch) -> None:
     case = rehearsal(CPU)
-    subject = engine._subject(case)
+    evaluation = engine._subject(case)
     asked: list[int] = []
-    alone = subject.alone
+    alone = evaluation.alone
     monkeypatch.setattr(
-        subject,
+        evaluation,
         "alone",
         lambda circuits, *rest: asked.append(len(circuits)) or alone(circuits, *rest),
     )
-    minimality(subject, case.circuit)
+    minimality(evaluation, case.circuit)
     assert sum(asked) == circuits_of_minimality(case.circuit)
 
 

@@ -23,9 +23,9 @@ from backend.engine.attention import TARGETS, attention_mass
 from backend.engine.positions import all_sites
 from backend.methods.cmap import transplanted
 from backend.methods.compare import random_circuits
-from backend.methods.evaluation import Subject
+from backend.methods.evaluation import Evaluation
 from backend.methods.reports import correctly_answered
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models.loading import LoadedModel
 from backend.tasks.entity_tracking import reference_prompts, sample_prompts
 
@@ -51,16 +51,16 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Everything that the claims are read off; the subjects, by name, are asked the same."""
+    """Everything that the claims are read off; the evaluations, by name, are asked the same."""
 
     circuit: Circuit
-    subjects: Mapping[str, Subject]
+    evaluations: Mapping[str, Evaluation]
     seed: int
 
     @property
-    def base(self) -> Subject:
+    def base(self) -> Evaluation:
         """The model that the circuit was found in."""
-        return self.subjects["base"]
+        return self.evaluations["base"]
 
 
 def gather(models: Sequence[LoadedModel], circuit: Circuit, n: int, seed: int) -> Evidence:
@@ -68,8 +68,8 @@ def gather(models: Sequence[LoadedModel], circuit: Circuit, n: int, seed: int) -
     tokenizer = models[0].tokenizer
     prompts = sample_prompts(tokenizer, n, N_BOXES, seed)
     reference = reference_prompts(tokenizer, n, N_BOXES, seed)
-    subjects = {loaded.name: Subject(loaded, prompts, reference) for loaded in models}
-    return Evidence(circuit, subjects, seed)
+    evaluations = {loaded.name: Evaluation(loaded, prompts, reference) for loaded in models}
+    return Evidence(circuit, evaluations, seed)
 
 
 def findings(evidence: Evidence) -> Iterator[Finding]:
@@ -85,7 +85,7 @@ def _accuracies(evidence: Evidence) -> Iterator[Finding]:
     base = evidence.base.whole
     yield Finding(1, "base: accuracy", wilson(base), 0.6, 0.8)
     for recipe in FINE_TUNES:
-        right = evidence.subjects[recipe.name].whole
+        right = evidence.evaluations[recipe.name].whole
         least, most = (-0.03, 1.0) if recipe.gain is None else (0.12, 0.96)
         yield Finding(2, f"{recipe.name}: accuracy", wilson(right), high=most)
         gain = share_difference(right, base)
@@ -122,7 +122,7 @@ def _circuit_in_base(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(4, what, Estimate(share, share, share, 1), high=1 / 3)
     random = random_circuits(circuit, shape, N_RANDOM_CIRCUITS, evidence.seed)
     without = [circuit.sites - circuit.sites_of([group]) for group in Group]
-    alone = base.alone([circuit.sites, *without, *random])
+    alone = base.circuit_only([circuit.sites, *without, *random])
     right, random_right = alone[0], alone[1 + len(without) :]
     yield Finding(4, "circuit: faithfulness", ratio(right, base.whole), low=0.95)
     what = f"accuracy of {N_RANDOM_CIRCUITS} random circuits, mean"
@@ -136,11 +136,11 @@ def _circuit_in_base(evidence: Evidence) -> Iterator[Finding]:
 
 def _circuit_in_fine_tunes(evidence: Evidence) -> Iterator[Finding]:
     for recipe in FINE_TUNES:
-        subject = evidence.subjects[recipe.name]
-        (right,) = subject.alone([evidence.circuit.sites])
+        evaluation = evidence.evaluations[recipe.name]
+        (right,) = evaluation.circuit_only([evidence.circuit.sites])
         least = 0.8 if recipe.gain is None else 0.9
         what = f"base's circuit in {recipe.name}: faithfulness"
-        yield Finding(5, what, ratio(right, subject.whole), low=least)
+        yield Finding(5, what, ratio(right, evaluation.whole), low=least)
 
 
 def _cross_model_patching(evidence: Evidence) -> Iterator[Finding]:
@@ -155,8 +155,8 @@ def _cross_model_patching(evidence: Evidence) -> Iterator[Finding]:
     for recipe in FINE_TUNES:
         if recipe.gain is None:
             continue
-        source = evidence.subjects[recipe.name]
-        patched = transplanted(source, base, [circuit.sites, *others], Part.output)
+        source = evidence.evaluations[recipe.name]
+        patched = transplanted(source, base, [circuit.sites, *others], Component.output)
         closed = recovery(patched[0], base.whole, source.whole)
         yield Finding(6, f"circuit of {recipe.name} in the base: gap closed", closed, low=0.8)
         what = f"{size} heads of {recipe.name} outside the circuit in the base: gap closed"

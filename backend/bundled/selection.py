@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from backend.bundled.validation import VALIDATION_SEED
 from backend.core.circuit import Circuit, Group, Head, Site
-from backend.engine.mean_ablation import prepare_backdrop
+from backend.engine.mean_ablation import prepare_ablated_run
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.positions import mean_head_outputs
 from backend.methods.discovery import discover, prune
@@ -59,9 +59,11 @@ def choose_circuit(
     found = score_heads(loaded, seed, selection)
     prompts = sample_prompts(loaded.tokenizer, selection.n_pruning, N_BOXES, seed + 1)
     reference = reference_prompts(loaded.tokenizer, selection.n_pruning, N_BOXES, seed + 1)
-    backdrop = prepare_backdrop(loaded.model, prompts, mean_head_outputs(loaded.model, reference))
+    ablated_run = prepare_ablated_run(
+        loaded.model, prompts, mean_head_outputs(loaded.model, reference)
+    )
     least = selection.least_faithfulness * float(whole_answers(loaded, prompts).correct.mean())
-    pruned = prune(backdrop, _pool(found, selection), torch.tensor(prompts.answer_ids), least)
+    pruned = prune(ablated_run, _pool(found, selection), torch.tensor(prompts.answer_ids), least)
     return Circuit(pruned.groups, "base", _provenance(loaded, found, seed, selection))
 
 

@@ -18,7 +18,7 @@ from backend.methods.requests import (
     Request,
     heads_of,
 )
-from backend.methods.results import Criteria, Part
+from backend.methods.results import Component, Criteria
 from backend.models import catalogue
 from backend.studies import store
 from backend.studies.stages import run_stages
@@ -36,9 +36,9 @@ def requests() -> list[Request]:
     return [
         ComparisonRequest(catalogue.bundled_models(), heads, USUAL),
         ComparisonRequest(("base", lora, full, "chat"), heads, MANY),
-        CmapRequest(full, "base", heads, Part.output, USUAL),
-        CmapRequest(lora, "base", heads, Part.output, MANY),
-        CmapRequest(full, "base", heads, Part.output, MANY),
+        CmapRequest(full, "base", heads, Component.output, USUAL),
+        CmapRequest(lora, "base", heads, Component.output, MANY),
+        CmapRequest(full, "base", heads, Component.output, MANY),
         MinimalityRequest("base", heads, FEW),
         CompletenessRequest("base", heads, FEW),
         EdgesRequest("base", heads, FEW),

@@ -12,7 +12,7 @@ from backend.bundled.documents import OBJECTS_IN_BOXES, Query, entity_documents
 from backend.bundled.vocabulary import make_tokenizer
 from backend.engine.answers import answered, right
 from backend.engine.architectures import last_logits, shape_of
-from backend.engine.mean_ablation import circuit_logits, prepare_backdrop
+from backend.engine.mean_ablation import circuit_logits, prepare_ablated_run
 from backend.engine.positions import all_sites, input_ids, mean_head_outputs
 from backend.tasks.entity_tracking import PromptSet, reference_prompts, sample_prompts
 
@@ -44,8 +44,8 @@ class Validation:
     def knocked_out_accuracy(self, model: nn.Module) -> float:
         """With every head knocked out but those at the three vital tokens."""
         means = mean_head_outputs(model, self.reference)
-        backdrop = prepare_backdrop(model, self.prompts, means)
-        return self._share_right(circuit_logits(backdrop, all_sites(shape_of(model))))
+        ablated_run = prepare_ablated_run(model, self.prompts, means)
+        return self._share_right(circuit_logits(ablated_run, all_sites(shape_of(model))))
 
     def _share_right(self, logits: Tensor) -> float:
         return float(right(logits, torch.tensor(self.prompts.answer_ids)).double().mean())

@@ -31,7 +31,7 @@ from backend.methods.requests import (
     NamedSets,
     heads_of,
 )
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.studies import studies
 
 _TOKENS = (Position.prev_query_label, Position.query_label, Position.last)
@@ -78,7 +78,7 @@ def add_to(commands: Any) -> None:
     cmap.add_argument("--map", action="store_true", help="also every single head at every token")
     cmap.add_argument(
         "--part",
-        choices=Part.__members__,
+        choices=Component.__members__,
         default="output",
         help="what of a head: its output, q, k or v (default: output); k and v are those of all "
         "tokens that it sees, its own included, which the authors’ code leaves as it is",
@@ -155,7 +155,7 @@ def _cmap(options: argparse.Namespace) -> Any:
         options.source,
         options.target,
         heads_of(circuit),
-        Part[options.part],
+        Component[options.part],
         prompts_of(options),
         tuple(options.heads),
     )

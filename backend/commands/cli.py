@@ -39,7 +39,7 @@ from backend.core.circuit import Circuit, Group
 from backend.core.errors import UserError, is_out_of_memory
 from backend.core.files import shown, write_atomically
 from backend.core.placement import Dtype
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.methods.requests import AccuracyRequest, FaithfulnessRequest, heads_of
 from backend.methods.results import DEFAULT_FDR, DEFAULT_SIZES, Criteria, Stage
 from backend.models import catalogue, loaded_models
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         loaded_models.place_by_default(placement_of(options))
-        result = plain(options.run(options))
+        result = to_json(options.run(options))
     except Cancelled:
         say(f"stopped from the dashboard. {_KEPT}")
         return 130

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from backend.core.errors import UserError
 from backend.core.files import json_of
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 
 FORMAT = "circuit-explorer/circuit/1"
 _LONGEST_NAME = 500
@@ -172,7 +172,7 @@ class Circuit:
             "format": FORMAT,
             "name": self.name,
             "groups": groups,
-            "provenance": plain(self.provenance),
+            "provenance": to_json(self.provenance),
         }
 
     def to_json(self) -> str:

@@ -18,25 +18,25 @@ _MOST = 2**63 - 1
 """What tables and pictures can hold."""
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """The value as JSON has it; an undefined figure is null, and sets are in order."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        return {each.name: to_json(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return to_json(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_json(item) for item in value]
     if isinstance(value, frozenset):
-        return sorted(map(plain, value))
+        return sorted(map(to_json, value))
     if isinstance(value, Enum):
         return value.name
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def revived(kind: Any, data: Any) -> Any:
-    """The value of type `kind` out of what `plain` made of it.
+def from_json(kind: Any, data: Any) -> Any:
+    """The value of type `kind` out of what `to_json` made of it.
 
     Raises UserError naming what does not fit, for a file that was written by something else.
     """
@@ -47,7 +47,7 @@ def revived(kind: Any, data: Any) -> Any:
         needed = {field.name for field in fields(kind) if field.default is MISSING}
         if not isinstance(data, dict) or not needed <= data.keys():
             raise UserError(f"This is not a saved {kind.__name__}. Compute it again.")
-        return kind(**{name: revived(hints[name], data[name]) for name in hints if name in data})
+        return kind(**{name: from_json(hints[name], data[name]) for name in hints if name in data})
     if isinstance(kind, type) and issubclass(kind, Enum) and str(data) in kind.__members__:
         return kind[data]
     if isinstance(kind, type) and hasattr(kind, "_fields") and isinstance(data, list):
@@ -56,13 +56,13 @@ def revived(kind: Any, data: Any) -> Any:
         return float("nan")
     if isinstance(kind, UnionType):
         (some,) = (of for of in get_args(kind) if of is not type(None))
-        return None if data is None else revived(some, data)
+        return None if data is None else from_json(some, data)
     if get_origin(kind) in (tuple, frozenset) and isinstance(data, list):
         return _collection(kind, data)
     if get_origin(kind) is np.ndarray and isinstance(data, list):
         return _array(data)
     if get_origin(kind) is Mapping and isinstance(data, dict):
-        return {name: revived(get_args(kind)[1], item) for name, item in data.items()}
+        return {name: from_json(get_args(kind)[1], item) for name, item in data.items()}
     if kind is float and isinstance(data, int | float) and not isinstance(data, bool):
         if isfinite(data):
             return float(data)
@@ -81,7 +81,7 @@ def _named_tuple(kind: Any, data: list[Any]) -> Any:
     hints = _hints(kind)
     if len(data) != len(hints):
         raise UserError(f"{str(data)[:60]!r} is not a {kind.__name__}. Compute it again.")
-    return kind(*(revived(of, item) for of, item in zip(hints.values(), data, strict=True)))
+    return kind(*(from_json(of, item) for of, item in zip(hints.values(), data, strict=True)))
 
 
 def _collection(kind: Any, data: list[Any]) -> Any:
@@ -89,13 +89,13 @@ def _collection(kind: Any, data: list[Any]) -> Any:
     if get_origin(kind) is tuple and kinds[-1] is not ...:
         if len(kinds) != len(data):
             raise UserError(f"{str(data)[:60]!r} has a wrong length. Compute it again.")
-        return tuple(map(revived, kinds, data))
-    return get_origin(kind)(revived(kinds[0], item) for item in data)
+        return tuple(map(from_json, kinds, data))
+    return get_origin(kind)(from_json(kinds[0], item) for item in data)
 
 
 def _array(data: list[Any]) -> Any:
     """Rows of figures: [n, m]."""
-    rows = revived(tuple[tuple[float, ...], ...], data)
+    rows = from_json(tuple[tuple[float, ...], ...], data)
     if len({len(row) for row in rows}) != 1:
         raise UserError("A saved table has rows of different lengths. Compute it again.")
     return np.array(rows, dtype=np.float64)

@@ -18,7 +18,7 @@ from backend.engine.architectures import last_logits, logits_of, shape_of
 from backend.engine.hooks import Edit, edited_head_outputs
 from backend.engine.positions import input_ids, site_mask, vital_tokens
 from backend.engine.replay import FullRun, full_run, replay
-from backend.engine.validation import holds
+from backend.engine.validation import can_take_apart
 from backend.tasks.entity_tracking import PromptSet
 
 
@@ -38,7 +38,7 @@ class CleanRun:
 def prepare_clean(model: nn.Module, prompts: PromptSet) -> CleanRun:
     """Run the prompts once, keeping what patching needs."""
     whole = _to_run_whole(model, prompts)
-    return replace(whole, run=full_run(model, whole.input_ids)) if holds(model) else whole
+    return replace(whole, run=full_run(model, whole.input_ids)) if can_take_apart(model) else whole
 
 
 def _to_run_whole(model: nn.Module, prompts: PromptSet) -> CleanRun:

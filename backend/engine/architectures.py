@@ -27,7 +27,7 @@ View = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Family:
+class Architecture:
     """Names of parts, and how a layer puts them together.
 
     `enter` makes what attention reads of a block and a residual; `leave` makes what leaves of a
@@ -83,14 +83,14 @@ def _head_by_head(flat: Tensor, part: int, shape: ModelShape) -> Tensor:
     return flat.unflatten(-1, (-1, 3, shape.d_head))[..., part, :]
 
 
-_LLAMA = Family(
+_LLAMA = Architecture(
     enter=lambda block, residual: block.input_layernorm(residual),
     leave=_through_mlp("post_attention_layernorm"),
 )
 _GEMMA = replace(_LLAMA, leave=_normed_twice)
 _PHI3 = replace(_LLAMA, fused=("qkv_proj", _in_a_row))
-_OLMO2 = Family(enter=lambda block, residual: residual, leave=_normed_after)
-_GPT2 = Family(
+_OLMO2 = Architecture(enter=lambda block, residual: residual, leave=_normed_after)
+_GPT2 = Architecture(
     enter=lambda block, residual: block.ln_1(residual),
     leave=_through_mlp("ln_2"),
     layers="h",
@@ -110,7 +110,7 @@ _NEOX = replace(
     fused=("query_key_value", _head_by_head),
 )
 
-_FAMILIES: Mapping[str, Family] = {
+_FAMILIES: Mapping[str, Architecture] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
@@ -131,7 +131,7 @@ KNOWN = "Llama, Mistral, Qwen 2 and 3, Phi-3, Gemma 2 and 3, OLMo 2, GPT-2, GPT-
 class Layer:
     """One layer of a model, in the engine's words."""
 
-    family: Family
+    family: Architecture
     block: Any
     shape: ModelShape
 
@@ -194,7 +194,7 @@ def config_of(model: nn.Module) -> Any:
     return unwrapped(model).config.get_text_config()
 
 
-def family_of(model: nn.Module) -> Family:
+def family_of(model: nn.Module) -> Architecture:
     """How this model is built, if `backend.engine.validation` agrees."""
     return _FAMILIES.get(config_of(model).model_type, _LLAMA)
 

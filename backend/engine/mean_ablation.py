@@ -2,8 +2,8 @@
 
 Every head outside the circuit is set to its mean at every token (Prakash et al., circuit
 evaluation). Circuits work at the three vital tokens, so the other tokens are the same for all
-circuits: their keys and values are computed once, as a backdrop, and each circuit costs a run over
-three tokens.
+circuits: their keys and values are computed once, as an ablated run, and each circuit costs a
+run over three tokens.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from backend.engine.architectures import last_logits, logits_of, shape_of
 from backend.engine.hooks import at_tokens, edited_head_outputs
 from backend.engine.positions import VITAL, input_ids, site_mask, vital_means, vital_tokens
 from backend.engine.replay import Context, full_run, replay
-from backend.engine.validation import holds
+from backend.engine.validation import can_take_apart
 from backend.tasks.entity_tracking import PromptSet
 
 _CIRCUITS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Backdrop:
+class AblatedRun:
     """A model with every head knocked out, ready for circuits to be switched on.
 
     input_ids [n, seq]; tokens [n, 3], the vital ones; means [n_layers, seq, n_heads, d_head], what
@@ -54,21 +54,21 @@ class _OtherTokens:
     hidden: Tensor
 
 
-def prepare_backdrop(model: nn.Module, prompts: PromptSet, means: Tensor) -> Backdrop:
+def prepare_ablated_run(model: nn.Module, prompts: PromptSet, means: Tensor) -> AblatedRun:
     """Run the prompts with every head at its mean; `means` [n_layers, seq, n_heads, d_head]."""
     whole = _to_run_whole(model, prompts, means)
-    return replace(whole, run=_other_tokens(whole)) if holds(model) else whole
+    return replace(whole, run=_other_tokens(whole)) if can_take_apart(model) else whole
 
 
-def _to_run_whole(model: nn.Module, prompts: PromptSet, means: Tensor) -> Backdrop:
+def _to_run_whole(model: nn.Module, prompts: PromptSet, means: Tensor) -> AblatedRun:
     ids, tokens = input_ids(model, prompts), vital_tokens(model, prompts)
-    return Backdrop(model, ids, tokens, means, vital_means(means, prompts), None)
+    return AblatedRun(model, ids, tokens, means, vital_means(means, prompts), None)
 
 
 @torch.no_grad()
-def _other_tokens(backdrop: Backdrop) -> _OtherTokens:
-    model, means = backdrop.model, backdrop.means
-    ids, tokens = backdrop.input_ids, backdrop.tokens
+def _other_tokens(ablated_run: AblatedRun) -> _OtherTokens:
+    model, means = ablated_run.model, ablated_run.means
+    ids, tokens = ablated_run.input_ids, ablated_run.tokens
     with edited_head_outputs(model, lambda layer, heads: means[layer].expand_as(heads)):
         run = full_run(model, ids)
     others = torch.ones_like(ids, dtype=torch.bool).scatter(1, tokens, False)
@@ -76,64 +76,66 @@ def _other_tokens(backdrop: Backdrop) -> _OtherTokens:
     return _OtherTokens(run.context.at(other_tokens), at_tokens(run.residuals[0], tokens))
 
 
-def with_values(backdrop: Backdrop, sites: Collection[Site], values: Tensor) -> Backdrop:
-    """The backdrop in which these sites, while off, take `values` instead of the mean.
+def with_values(ablated_run: AblatedRun, sites: Collection[Site], values: Tensor) -> AblatedRun:
+    """The ablated run in which these sites, while off, take `values` instead of the mean.
 
     values [n_layers, n, 3, n_heads, d_head], of a counterfactual or another model.
     """
-    chosen = site_mask(shape_of(backdrop.model), sites).to(values.device)
-    off_values = torch.where(chosen[:, None, ..., None], values, backdrop.off_values)
-    return replace(backdrop, off_values=off_values)
+    chosen = site_mask(shape_of(ablated_run.model), sites).to(values.device)
+    off_values = torch.where(chosen[:, None, ..., None], values, ablated_run.off_values)
+    return replace(ablated_run, off_values=off_values)
 
 
-def circuit_logits(backdrop: Backdrop, on: Collection[Site]) -> Tensor:
+def circuit_logits(ablated_run: AblatedRun, on: Collection[Site]) -> Tensor:
     """Logits at the last token [n, vocab] when only these sites compute freely."""
-    return circuits_logits(backdrop, [on])[0]
+    return circuits_logits(ablated_run, [on])[0]
 
 
 @torch.no_grad()
-def circuits_logits(backdrop: Backdrop, circuits: Sequence[Collection[Site]]) -> Tensor:
+def circuits_logits(ablated_run: AblatedRun, circuits: Sequence[Collection[Site]]) -> Tensor:
     """`circuit_logits` of several circuits in one run: [n_circuits, n, vocab]."""
-    model, run = backdrop.model, backdrop.run
+    model, run = ablated_run.model, ablated_run.run
     if run is None:
-        return torch.stack([_run_whole(backdrop, sites) for sites in circuits])
+        return torch.stack([_run_whole(ablated_run, sites) for sites in circuits])
     shape = shape_of(model)
-    on = torch.stack([site_mask(shape, sites) for sites in circuits], 1).to(backdrop.tokens.device)
+    on = torch.stack([site_mask(shape, sites) for sites in circuits], 1).to(
+        ablated_run.tokens.device
+    )
 
     def switch_off(layer: int, heads: Tensor) -> Tensor:
         by_circuit = heads.unflatten(1, (len(circuits), len(VITAL)))
-        off_values = backdrop.off_values[layer][:, None]
+        off_values = ablated_run.off_values[layer][:, None]
         return torch.where(on[layer][..., None], by_circuit, off_values).flatten(1, 2)
 
     rows = run.hidden.repeat(1, len(circuits), 1)
     with edited_head_outputs(model, switch_off):
-        final = replay(model, rows, backdrop.tokens, run.context, variants=len(circuits))
+        final = replay(model, rows, ablated_run.tokens, run.context, variants=len(circuits))
     return logits_of(model, final.transpose(0, 1))
 
 
-def _run_whole(backdrop: Backdrop, on: Collection[Site]) -> Tensor:
+def _run_whole(ablated_run: AblatedRun, on: Collection[Site]) -> Tensor:
     """Logits [n, vocab] when only these sites compute freely, by one run of the whole prompts."""
-    mask = site_mask(shape_of(backdrop.model), on).to(backdrop.tokens.device)
-    prompts = torch.arange(len(backdrop.tokens), device=backdrop.tokens.device)
+    mask = site_mask(shape_of(ablated_run.model), on).to(ablated_run.tokens.device)
+    prompts = torch.arange(len(ablated_run.tokens), device=ablated_run.tokens.device)
 
     def switch_off(layer: int, heads: Tensor) -> Tensor:
-        given = backdrop.means[layer].expand_as(heads).clone()
-        for position, at in enumerate(backdrop.tokens.T):
-            free, off = heads[prompts, at], backdrop.off_values[layer][:, position]
+        given = ablated_run.means[layer].expand_as(heads).clone()
+        for position, at in enumerate(ablated_run.tokens.T):
+            free, off = heads[prompts, at], ablated_run.off_values[layer][:, position]
             given[prompts, at] = torch.where(mask[layer, position][:, None], free, off)
         return given
 
-    with edited_head_outputs(backdrop.model, switch_off):
-        return last_logits(backdrop.model, backdrop.input_ids)
+    with edited_head_outputs(ablated_run.model, switch_off):
+        return last_logits(ablated_run.model, ablated_run.input_ids)
 
 
 def circuits_right(
-    backdrop: Backdrop, circuits: Sequence[Collection[Site]], answer_ids: Tensor
+    ablated_run: AblatedRun, circuits: Sequence[Collection[Site]], answer_ids: Tensor
 ) -> Iterator[Tensor]:
     """Whether each circuit alone gives the answers `answer_ids` [n]: some rows [k, n] at a time."""
     for start in range(0, len(circuits), _CIRCUITS_AT_ONCE):
         some = circuits[start : start + _CIRCUITS_AT_ONCE]
-        yield right(circuits_logits(backdrop, some), answer_ids).cpu()
+        yield right(circuits_logits(ablated_run, some), answer_ids).cpu()
 
 
 def circuit_logits_plainly(

@@ -53,7 +53,7 @@ _Pair = tuple[Tensor, Tensor, Tensor]
 """What the engine makes, what the model gives [..., d], and how large each row got [...]."""
 
 
-def holds(model: nn.Module) -> bool:
+def can_take_apart(model: nn.Module) -> bool:
     """Whether the engine's layers give what the model's own do; measured once for each model."""
     if len({weights.device for weights in model.parameters()}) > 1:
         return False
@@ -262,9 +262,9 @@ def _replayed(
     model: nn.Module,
     final: Tensor,
     computed: list[Tensor],
-    plain: list[tuple[Tensor, list[Tensor]]],
+    to_json: list[tuple[Tensor, list[Tensor]]],
 ) -> Iterator[_Pair]:
-    """Two variants' head outputs, by layer, and logits; `plain` has them of runs of the model."""
+    """Two variants' head outputs, by layer, and logits; `to_json` has them of runs of the model."""
     for layer, ours in enumerate(computed):
-        yield _by_token(ours, torch.stack([heads[layer] for _, heads in plain], 1))
-    yield _by_row(logits_of(model, final), torch.stack([logits for logits, _ in plain], 1))
+        yield _by_token(ours, torch.stack([heads[layer] for _, heads in to_json], 1))
+    yield _by_row(logits_of(model, final), torch.stack([logits for logits, _ in to_json], 1))

@@ -29,14 +29,18 @@ from backend.engine.architectures import Projection
 from backend.engine.positions import VITAL, vital_head_outputs
 from backend.engine.transplants import foreign, transplanted_logits
 from backend.methods.compare import same_prompts
-from backend.methods.evaluation import Batch, Questions, Right, Subject
-from backend.methods.results import Cmap, HeadMap, Part, Transplanted
+from backend.methods.evaluation import Batch, Evaluation, Questions, Right
+from backend.methods.results import Cmap, Component, HeadMap, Transplanted
 from backend.models.loading import LoadedModel
 from backend.models.model_config import shape_misfit
 from backend.tasks.entity_tracking import PromptSet
 from backend.tasks.vocabulary import tokenized
 
-_PROJECTIONS: dict[Part, Projection] = {Part.q: "q_proj", Part.k: "k_proj", Part.v: "v_proj"}
+_PROJECTIONS: dict[Component, Projection] = {
+    Component.q: "q_proj",
+    Component.k: "k_proj",
+    Component.v: "v_proj",
+}
 
 GROUP_SETS: tuple[tuple[Group, ...], ...] = (
     (),
@@ -46,7 +50,9 @@ GROUP_SETS: tuple[tuple[Group, ...], ...] = (
 """None, D, C, B, A and all."""
 
 
-def compatible(source: LoadedModel, target: LoadedModel, part: Part = Part.output) -> str | None:
+def compatible(
+    source: LoadedModel, target: LoadedModel, part: Component = Component.output
+) -> str | None:
     """Why heads of the source do not fit into the target; None if they do."""
     if reason := shape_misfit(source.shape, target.shape, (source.name, target.name), part):
         return reason
@@ -85,10 +91,10 @@ def _set_name(groups: Collection[Group]) -> str:
 
 
 def cmap(
-    source: Subject,
-    target: Subject,
+    source: Evaluation,
+    target: Evaluation,
     sets: Mapping[str, Collection[Site]],
-    part: Part = Part.output,
+    part: Component = Component.output,
     progress: Progress = silent,
     kept_in: Path | None = None,
 ) -> Cmap:
@@ -121,10 +127,10 @@ def cmap(
 
 
 def head_map(
-    source: Subject,
-    target: Subject,
+    source: Evaluation,
+    target: Evaluation,
     positions: Collection[Position] = VITAL,
-    part: Part = Part.output,
+    part: Component = Component.output,
     progress: Progress = silent,
     kept_in: Path | None = None,
 ) -> HeadMap:
@@ -156,10 +162,10 @@ def head_map(
 
 
 def transplanted(
-    source: Subject,
-    target: Subject,
+    source: Evaluation,
+    target: Evaluation,
     sets: Questions,
-    part: Part,
+    part: Component,
     progress: Progress = silent,
     kept_in: Path | None = None,
 ) -> Right:
@@ -176,7 +182,7 @@ def transplanted(
     return target.answered(sets, ask, cost, progress, kept_in)
 
 
-def _check_pair(source: Subject, target: Subject, part: Part) -> None:
+def _check_pair(source: Evaluation, target: Evaluation, part: Component) -> None:
     pair = source.loaded, target.loaded
     if reason := compatible(*pair, part) or read_alike(*pair, target.prompts):
         raise UserError(
@@ -185,16 +191,18 @@ def _check_pair(source: Subject, target: Subject, part: Part) -> None:
     same_prompts([source, target])
 
 
-def _transplant(source: Subject, batch: Batch, part: Part) -> Callable[[Collection[Site]], Tensor]:
+def _transplant(
+    source: Evaluation, batch: Batch, part: Component
+) -> Callable[[Collection[Site]], Tensor]:
     model = source.loaded.model
-    if part is Part.output:
+    if part is Component.output:
         values = vital_head_outputs(model, batch.prompts)
         return lambda sites: patched_logits(batch.clean, sites, values)
     other = foreign(batch.clean, model, batch.prompts, _PROJECTIONS[part])
     return lambda sites: transplanted_logits(batch.clean, sites, other)
 
 
-def _outcome(n_sites: int, right: Right, source: Subject, target: Subject) -> Transplanted:
+def _outcome(n_sites: int, right: Right, source: Evaluation, target: Evaluation) -> Transplanted:
     return Transplanted(
         n_sites,
         wilson(right),

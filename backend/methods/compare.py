@@ -33,7 +33,7 @@ from backend.core.statistics import (
     wilson,
 )
 from backend.engine.positions import VITAL
-from backend.methods.evaluation import Right, Subject
+from backend.methods.evaluation import Evaluation, Right
 from backend.methods.requests import N_RANDOM, N_REFERENCE
 from backend.methods.results import (
     AsInPaper,
@@ -89,23 +89,23 @@ def unpacked(text: str, n: int) -> ModelAnswers:
     return ModelAnswers(answers[0], answers[1], random, model_without, circuit_without, answers[-1])
 
 
-def examine(loaded: LoadedModel, n: int, boxes: int, seed: int) -> Subject:
+def examine(loaded: LoadedModel, n: int, boxes: int, seed: int) -> Evaluation:
     """The model with `n` prompts of a seed, and its reference prompts of the same seed."""
-    return Subject(
+    return Evaluation(
         loaded,
         sample_prompts(loaded.tokenizer, n, boxes, seed),
         reference_prompts(loaded.tokenizer, N_REFERENCE, boxes, seed),
     )
 
 
-def same_prompts(subjects: Sequence[Subject]) -> None:
-    """Raise UserError unless all subjects are asked the same prompts, word for word."""
-    for subject in subjects[1:]:
-        if subject.prompts.texts != subjects[0].prompts.texts:
+def same_prompts(evaluations: Sequence[Evaluation]) -> None:
+    """Raise UserError unless all evaluations are asked the same prompts, word for word."""
+    for evaluation in evaluations[1:]:
+        if evaluation.prompts.texts != evaluations[0].prompts.texts:
             raise UserError(
-                f"The tokenizers of {subjects[0].loaded.name} and {subject.loaded.name} write "
-                "different words as one token, so the models cannot be asked the same prompts. "
-                "Choose models that share a tokenizer."
+                f"The tokenizers of {evaluations[0].loaded.name} and {evaluation.loaded.name} "
+                "write different words as one token, so the models cannot be asked the same "
+                "prompts. Choose models that share a tokenizer."
             )
 
 
@@ -130,7 +130,7 @@ def random_circuits(
 
 
 def compare(
-    subjects: Sequence[Subject],
+    evaluations: Sequence[Evaluation],
     circuit: Circuit,
     seed: int = 0,
     n_random: int = N_RANDOM,
@@ -141,36 +141,36 @@ def compare(
     Raises UserError when a model lacks a head of the circuit, or when the models are not asked the
     same prompts.
     """
-    same_prompts(subjects)
-    for subject in subjects:
-        circuit.check(subject.loaded.shape, subject.loaded.name)
-    each = 1 / len(subjects)
+    same_prompts(evaluations)
+    for evaluation in evaluations:
+        circuit.check(evaluation.loaded.shape, evaluation.loaded.name)
+    each = 1 / len(evaluations)
     answers = [
-        answers_of(subject, circuit, seed, n_random, between(progress, i * each, (i + 1) * each))
-        for i, subject in enumerate(subjects)
+        answers_of(evaluation, circuit, seed, n_random, between(progress, i * each, (i + 1) * each))
+        for i, evaluation in enumerate(evaluations)
     ]
     return Comparison(
         circuit.name,
         tuple(
-            figures(subject, answer, as_in_paper(subject, circuit, answer.whole))
-            for subject, answer in zip(subjects, answers, strict=True)
+            figures(evaluation, answer, as_in_paper(evaluation, circuit, answer.whole))
+            for evaluation, answer in zip(evaluations, answers, strict=True)
         ),
         tuple(
             difference(
-                subjects[i].loaded.name,
+                evaluations[i].loaded.name,
                 answers[i],
-                subjects[j].loaded.name,
+                evaluations[j].loaded.name,
                 answers[j],
-                len(subjects),
-                subjects[0].prompts.n_boxes,
+                len(evaluations),
+                evaluations[0].prompts.n_boxes,
             )
-            for i, j in combinations(range(len(subjects)), 2)
+            for i, j in combinations(range(len(evaluations)), 2)
         ),
     )
 
 
 def answers_of(
-    subject: Subject,
+    evaluation: Evaluation,
     circuit: Circuit,
     seed: int = 0,
     n_random: int = N_RANDOM,
@@ -182,45 +182,45 @@ def answers_of(
     What is finished is kept in a folder, if there is one, and taken from there.
     """
     groups = [circuit.sites_of([group]) for group in Group]
-    drawn = random_circuits(circuit, subject.loaded.shape, n_random, seed)
+    drawn = random_circuits(circuit, evaluation.loaded.shape, n_random, seed)
     without = [circuit.sites - group for group in groups]
     circuits = [circuit.sites, *without, *drawn]
-    split = subject.share_alone(len(circuits), groups)
-    alone = subject.alone(circuits, between(progress, 0, split), kept_in)
-    model_without = subject.without(groups, between(progress, split, 1), kept_in)
+    split = evaluation.share_alone(len(circuits), groups)
+    alone = evaluation.circuit_only(circuits, between(progress, 0, split), kept_in)
+    model_without = evaluation.ablated(groups, between(progress, split, 1), kept_in)
     return ModelAnswers(
-        subject.whole,
+        evaluation.whole,
         alone[0],
         alone[1 + len(groups) :],
         model_without,
         alone[1 : 1 + len(groups)],
-        subject.forced,
+        evaluation.forced,
     )
 
 
-def as_in_paper(subject: Subject, circuit: Circuit, whole: Right) -> AsInPaper | None:
+def as_in_paper(evaluation: Evaluation, circuit: Circuit, whole: Right) -> AsInPaper | None:
     """The circuit as the authors' code would run it; None where that makes no difference.
 
     In the layers in which heads are replaced, that code multiplies by `o_proj.weight` and so leaves
     out an adapter there. Around a circuit heads are replaced in every layer. Means, and the whole
     model, come from plain runs, which have the adapter.
     """
-    if not has_output_adapter(subject.loaded):
+    if not has_output_adapter(evaluation.loaded):
         return None
-    bare = subject.run_by(without_output_adapter(subject.loaded))
-    (alone,) = bare.alone([circuit.sites])
-    return AsInPaper(wilson(alone), faithfulness(alone, whole, subject.choice))
+    bare = evaluation.run_by(without_output_adapter(evaluation.loaded))
+    (alone,) = bare.circuit_only([circuit.sites])
+    return AsInPaper(wilson(alone), faithfulness(alone, whole, evaluation.choice))
 
 
 def figures(
-    subject: Subject, answers: ModelAnswers, paper: AsInPaper | None = None
+    evaluation: Evaluation, answers: ModelAnswers, paper: AsInPaper | None = None
 ) -> ModelFigures:
     """The model's row of the comparison."""
     accuracies = answers.random.mean(1)
     knocked_out = zip(Group, answers.model_without, answers.circuit_without, strict=True)
-    choice = forced_choice(answers.forced, subject.prompts.n_boxes)
+    choice = forced_choice(answers.forced, evaluation.prompts.n_boxes)
     return ModelFigures(
-        subject.loaded.name,
+        evaluation.loaded.name,
         wilson(answers.whole),
         wilson(answers.circuit),
         faithfulness(answers.circuit, answers.whole, choice),
@@ -238,7 +238,7 @@ def figures(
             )
             for group, of_model, of_circuit in knocked_out
         },
-        subject.n_reference,
+        evaluation.n_reference,
         paper,
         choice,
     )

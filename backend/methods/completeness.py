@@ -15,7 +15,7 @@ import numpy as np
 from backend.core.circuit import Circuit, Group, Site
 from backend.core.progress import Progress, between, silent
 from backend.core.statistics import mean_share, share_difference, wilson
-from backend.methods.evaluation import Subject
+from backend.methods.evaluation import Evaluation
 from backend.methods.results import Completeness, Removal
 
 N_RANDOM_SETS = 20
@@ -29,7 +29,7 @@ def random_sets(circuit: Circuit, n: int, seed: int) -> list[frozenset[Site]]:
 
 
 def completeness(
-    subject: Subject,
+    evaluation: Evaluation,
     circuit: Circuit,
     n_random: int = N_RANDOM_SETS,
     seed: int = 0,
@@ -41,14 +41,14 @@ def completeness(
     What is finished is kept in a folder, if there is one, and taken from there. Raises UserError
     when the circuit has heads that the model does not have.
     """
-    circuit.check(subject.loaded.shape, subject.loaded.name)
+    circuit.check(evaluation.loaded.shape, evaluation.loaded.name)
     sets = {group.name: circuit.sites_of([group]) for group in Group}
     drawn = random_sets(circuit, n_random, seed)
     sets |= {f"random {number}": sites for number, sites in enumerate(drawn, 1)}
     rest = [circuit.sites - sites for sites in sets.values()]
-    split = subject.share_alone(len(rest), [*sets.values()])
-    of_circuit = subject.alone(rest, between(progress, 0, split), kept_in)
-    of_model = subject.without([*sets.values()], between(progress, split, 1), kept_in)
+    split = evaluation.share_alone(len(rest), [*sets.values()])
+    of_circuit = evaluation.circuit_only(rest, between(progress, 0, split), kept_in)
+    of_model = evaluation.ablated([*sets.values()], between(progress, split, 1), kept_in)
     removals = [
         Removal(name, len(sites), wilson(alone), wilson(whole), share_difference(alone, whole))
         for (name, sites), alone, whole in zip(sets.items(), of_circuit, of_model, strict=True)
@@ -56,9 +56,9 @@ def completeness(
     groups, random = removals[: len(Group)], removals[len(Group) :]
     gaps = np.array([abs(removal.difference.value) for removal in random])
     return Completeness(
-        subject.loaded.name,
+        evaluation.loaded.name,
         circuit.name,
         tuple(groups),
         tuple(random),
-        mean_share(gaps, gaps.size * len(subject.prompts)),
+        mean_share(gaps, gaps.size * len(evaluation.prompts)),
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from backend.core.circuit import Circuit, Group, Head, Site
 from backend.core.progress import Progress, silent
-from backend.engine.mean_ablation import Backdrop, circuits_right
+from backend.engine.mean_ablation import AblatedRun, circuits_right
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.methods.results import Criteria, Discovery, Stage
@@ -89,14 +89,14 @@ def _error(scores: Tensor) -> NDArray[np.float64]:
 
 
 def circuit_accuracies(
-    backdrop: Backdrop, circuits: Sequence[Collection[Site]], answer_ids: Tensor
+    ablated_run: AblatedRun, circuits: Sequence[Collection[Site]], answer_ids: Tensor
 ) -> Tensor:
     """Share of right answers [n_circuits] of each circuit alone; `answer_ids` [n]."""
-    return torch.cat([*circuits_right(backdrop, circuits, answer_ids)]).double().mean(-1)
+    return torch.cat([*circuits_right(ablated_run, circuits, answer_ids)]).double().mean(-1)
 
 
 def prune(
-    backdrop: Backdrop, circuit: Circuit, answer_ids: Tensor, least_accuracy: float
+    ablated_run: AblatedRun, circuit: Circuit, answer_ids: Tensor, least_accuracy: float
 ) -> Circuit:
     """Drop, one by one, the member whose loss costs least, while accuracy stays high enough.
 
@@ -108,7 +108,7 @@ def prune(
             circuit.keep(member for member in circuit.members if member != dropped)
             for dropped in circuit.members
         ]
-        accuracies = circuit_accuracies(backdrop, [each.sites for each in smaller], answer_ids)
+        accuracies = circuit_accuracies(ablated_run, [each.sites for each in smaller], answer_ids)
         best = int(accuracies.argmax())
         if accuracies[best] < least_accuracy:
             break

@@ -21,7 +21,7 @@ from backend.engine.activation_patching import CleanRun, clean_logits, patched_l
 from backend.engine.answers import read_answers, right
 from backend.engine.architectures import device_of
 from backend.engine.costs import Scale
-from backend.engine.mean_ablation import Backdrop, circuits_right, prepare_backdrop
+from backend.engine.mean_ablation import AblatedRun, circuits_right, prepare_ablated_run
 from backend.engine.memory import chunks, memory_errors_explained, moved
 from backend.engine.positions import mean_head_outputs, vital_means
 from backend.methods.results import ForcedChoice
@@ -36,11 +36,11 @@ Questions = Sequence[Collection[Site]]
 
 
 class Batch:
-    """Some prompts of a subject, and what their interventions start from, made when needed."""
+    """Some prompts of an evaluation, and what their interventions start from, made when needed."""
 
-    def __init__(self, subject: Subject, prompts: PromptSet) -> None:
+    def __init__(self, evaluation: Evaluation, prompts: PromptSet) -> None:
         self.prompts = prompts
-        self._subject = subject
+        self._subject = evaluation
 
     @cached_property
     def clean(self) -> CleanRun:
@@ -48,13 +48,13 @@ class Batch:
         return prepare_clean(self._subject.loaded.model, self.prompts)
 
     @cached_property
-    def backdrop(self) -> Backdrop:
+    def ablated_run(self) -> AblatedRun:
         """The run with every head knocked out."""
-        return prepare_backdrop(self._subject.loaded.model, self.prompts, self._subject.means)
+        return prepare_ablated_run(self._subject.loaded.model, self.prompts, self._subject.means)
 
     def move(self, device: torch.device) -> None:
         """Take what was made so far to a device."""
-        for name in ("clean", "backdrop", "means"):
+        for name in ("clean", "ablated_run", "means"):
             if name in self.__dict__:
                 self.__dict__[name] = moved(self.__dict__[name], device)
 
@@ -73,7 +73,7 @@ class Batch:
         return right(logits, self.answer_ids).cpu()[None]
 
 
-class Subject:
+class Evaluation:
     """A model and the prompts it is asked, in batches that fit into memory.
 
     Knocked-out heads take their means over `reference`, prompts drawn independently. The latest
@@ -114,9 +114,9 @@ class Subject:
         with at_work(self.loaded.runtime):
             return mean_head_outputs(self.loaded.model, self._reference, progress)
 
-    def run_by(self, loaded: LoadedModel) -> Subject:
+    def run_by(self, loaded: LoadedModel) -> Evaluation:
         """The same prompts in another model, whose knocked-out heads take the means of this one."""
-        other = Subject(loaded, self.prompts, self._reference)
+        other = Evaluation(loaded, self.prompts, self._reference)
         other.means = self.means
         return other
 
@@ -151,18 +151,18 @@ class Subject:
         """How the untouched model does beside guessing."""
         return forced_choice(self.forced, self.prompts.n_boxes)
 
-    def alone(
+    def circuit_only(
         self, circuits: Questions, progress: Progress = silent, kept_in: Path | None = None
     ) -> Right:
         """What each circuit answers right with all other heads knocked out: [n_circuits, n]."""
 
         def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
-            return circuits_right(batch.backdrop, some, batch.answer_ids)
+            return circuits_right(batch.ablated_run, some, batch.answer_ids)
 
         cost = self.scale.circuits(1, len(circuits))
         return self.answered(circuits, ask, cost, progress, checkpoints.inside(kept_in, "alone"))
 
-    def without(
+    def ablated(
         self, parts: Questions, progress: Progress = silent, kept_in: Path | None = None
     ) -> Right:
         """What the whole model answers right with each of these parts knocked out: [n_parts, n]."""

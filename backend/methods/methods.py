@@ -50,7 +50,7 @@ from backend.studies import store
 from backend.studies.keys import key_of, marks_of, ran_as
 
 if TYPE_CHECKING:
-    from backend.methods.evaluation import Subject
+    from backend.methods.evaluation import Evaluation
     from backend.models.loading import LoadedModel
 
 Finished = tuple[Any, ...]
@@ -110,11 +110,11 @@ def _accuracies(request: AccuracyRequest, done: Finished, report: Report) -> Ite
 def _faithfulness(request: FaithfulnessRequest, done: Finished, report: Report) -> Iterator[Any]:
     plan = plan_of(request)
     for place, name in _not_done(request, done):
-        subject = _subject(name, request.prompts, report, plan, place)
+        evaluation = _subject(name, request.prompts, report, plan, place)
         from backend.methods.reports import faithfulness_report
 
         told = step_of(report, plan, place, 1)
-        yield faithfulness_report(subject, request.heads.circuit, told)
+        yield faithfulness_report(evaluation, request.heads.circuit, told)
 
 
 def _not_done(
@@ -128,7 +128,7 @@ def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> I
     plan, circuit = plan_of(request), request.heads.circuit
     earlier: dict[str, Any] = {}
     for place, name in _not_done(request, done):
-        subject = _subject(name, request.prompts, report, plan, place)
+        evaluation = _subject(name, request.prompts, report, plan, place)
         from backend.methods import compare
 
         if not earlier:
@@ -138,17 +138,19 @@ def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> I
             }
         if not _share_tokenizer(name, request.models[0]):
             first = _subject(request.models[0], request.prompts, report, plan, place)
-            compare.same_prompts([first, subject])
-        circuit.check(subject.loaded.shape, catalogue.label(name))
+            compare.same_prompts([first, evaluation])
+        circuit.check(evaluation.loaded.shape, catalogue.label(name))
         answers = compare.answers_of(
-            subject,
+            evaluation,
             circuit,
             request.prompts.seed,
             progress=step_of(report, plan, place, 1),
             kept_in=_unfinished(request, place),
         )
         yield ComparedModel(
-            compare.figures(subject, answers, compare.as_in_paper(subject, circuit, answers.whole)),
+            compare.figures(
+                evaluation, answers, compare.as_in_paper(evaluation, circuit, answers.whole)
+            ),
             tuple(
                 compare.difference(
                     other,
@@ -210,21 +212,21 @@ def _stage(request: StageRequest, _: Finished, report: Report) -> Iterator[Any]:
 
 def _minimality(request: MinimalityRequest, _: Finished, report: Report) -> Iterator[Any]:
     plan = plan_of(request)
-    subject = _subject(request.model, request.prompts, report, plan, 0)
+    evaluation = _subject(request.model, request.prompts, report, plan, 0)
     from backend.methods.minimality import minimality
 
     told, kept_in = step_of(report, plan, 0, 1), _unfinished(request)
-    yield minimality(subject, request.heads.circuit, request.removed, told, kept_in)
+    yield minimality(evaluation, request.heads.circuit, request.removed, told, kept_in)
 
 
 def _completeness(request: CompletenessRequest, _: Finished, report: Report) -> Iterator[Any]:
     plan = plan_of(request)
-    subject = _subject(request.model, request.prompts, report, plan, 0)
+    evaluation = _subject(request.model, request.prompts, report, plan, 0)
     from backend.methods.completeness import completeness
 
     told, kept_in = step_of(report, plan, 0, 1), _unfinished(request)
     seed = request.prompts.seed
-    yield completeness(subject, request.heads.circuit, request.sets, seed, told, kept_in)
+    yield completeness(evaluation, request.heads.circuit, request.sets, seed, told, kept_in)
 
 
 def _edges(request: EdgesRequest, _: Finished, report: Report) -> Iterator[Any]:
@@ -254,23 +256,23 @@ def _unfinished(request: Request, part: int = 0) -> Path | None:
 
 def _pair(
     request: CmapRequest | SetRequest, report: Report, plan: Plan, part: int
-) -> tuple[Subject, Subject]:
+) -> tuple[Evaluation, Evaluation]:
     names = (request.source, request.target)
     for name in names:
         _load(name, report, plan, part)
-    from backend.studies.session import subject
+    from backend.studies.session import evaluation
 
     n, boxes, seed = astuple(request.prompts)
-    source, target = (subject(name, n, boxes, seed) for name in names)
+    source, target = (evaluation(name, n, boxes, seed) for name in names)
     return source, target
 
 
-def _subject(name: str, prompts: Prompts, report: Report, plan: Plan, part: int) -> Subject:
+def _subject(name: str, prompts: Prompts, report: Report, plan: Plan, part: int) -> Evaluation:
     """The model with its prompts, its heads averaged: the first step of a part."""
     _load(name, report, plan, part)
-    from backend.studies.session import subject
+    from backend.studies.session import evaluation
 
-    examined = subject(name, prompts.n, prompts.boxes, prompts.seed)
+    examined = evaluation(name, prompts.n, prompts.boxes, prompts.seed)
     examined.average(step_of(report, plan, part, 0))
     return examined
 

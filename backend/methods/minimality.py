@@ -27,7 +27,7 @@ import numpy as np
 from backend.core.circuit import Circuit, Group, Head, Site
 from backend.core.progress import Progress, between, silent
 from backend.core.statistics import Estimate, ratio, share_difference, wilson
-from backend.methods.evaluation import Right, Subject
+from backend.methods.evaluation import Evaluation, Right
 from backend.methods.results import HeadContribution, Minimality
 
 REMOVED_SHARE = 0.3
@@ -37,7 +37,7 @@ _Member = tuple[Group, Head]
 
 
 def minimality(
-    subject: Subject,
+    evaluation: Evaluation,
     circuit: Circuit,
     removed_share: float = REMOVED_SHARE,
     progress: Progress = silent,
@@ -48,7 +48,7 @@ def minimality(
     What is finished is kept in a folder, if there is one, and taken from there. Raises UserError
     when the circuit has heads that the model does not have.
     """
-    circuit.check(subject.loaded.shape, subject.loaded.name)
+    circuit.check(evaluation.loaded.shape, evaluation.loaded.name)
     pairs = [
         frozenset(pair)
         for group in Group
@@ -57,17 +57,17 @@ def minimality(
     ]
     questions = [frozenset(), *pairs]
     split = len(questions) / (len(questions) + 2 * len(circuit.members))
-    answers = _without(subject, circuit, questions, between(progress, 0, split), kept_in)
+    answers = _without(evaluation, circuit, questions, between(progress, 0, split), kept_in)
     accuracies = dict(zip(questions, answers.sum(1).tolist(), strict=True))
 
     removed = {v: _most_redundant(v, circuit, accuracies, removed_share) for v in circuit.members}
     before = [frozenset((v[0], u) for u in heads) for v, heads in removed.items()]
     after = [others | {v} for others, v in zip(before, removed, strict=True)]
     told = between(progress, split, 1)
-    answers_after_k = _without(subject, circuit, [*before, *after], told, kept_in)
+    answers_after_k = _without(evaluation, circuit, [*before, *after], told, kept_in)
     rows = zip(removed.items(), *np.split(answers_after_k, 2), strict=True)
     return Minimality(
-        subject.loaded.name,
+        evaluation.loaded.name,
         circuit.name,
         wilson(answers[0]),
         tuple(_contribution(v, heads, with_v, without_v) for (v, heads), with_v, without_v in rows),
@@ -120,7 +120,7 @@ def _gain(before: Right, after: Right) -> Estimate:
 
 
 def _without(
-    subject: Subject,
+    evaluation: Evaluation,
     circuit: Circuit,
     removals: list[frozenset[_Member]],
     progress: Progress,
@@ -130,4 +130,6 @@ def _without(
     removed_sites = [
         {Site(head, group.position) for group, head in members} for members in removals
     ]
-    return subject.alone([circuit.sites - sites for sites in removed_sites], progress, kept_in)
+    return evaluation.circuit_only(
+        [circuit.sites - sites for sites in removed_sites], progress, kept_in
+    )

@@ -16,7 +16,7 @@ from backend.engine.answers import Answers, read_answers
 from backend.engine.architectures import last_logits
 from backend.engine.memory import memory_errors_explained, prompt_batches
 from backend.engine.positions import input_ids
-from backend.methods.evaluation import Subject
+from backend.methods.evaluation import Evaluation
 from backend.methods.results import AccuracyReport, FaithfulnessReport, ForcedChoice, WrongAnswer
 from backend.models.loading import LoadedModel
 from backend.tasks.chance import against_chance, faithfulness, forced_choice
@@ -60,21 +60,21 @@ def accuracy_report(
 
 
 def faithfulness_report(
-    subject: Subject, circuit: Circuit, progress: Progress = silent
+    evaluation: Evaluation, circuit: Circuit, progress: Progress = silent
 ) -> FaithfulnessReport:
     """Accuracy of the circuit alone over that of the model, on the same prompts.
 
     Raises UserError when the circuit has heads that the model does not have.
     """
-    circuit.check(subject.loaded.shape, subject.loaded.name)
-    (alone,) = subject.alone([circuit.sites], between(progress, 0, 0.5))
-    subject.answer(between(progress, 0.5, 1))
+    circuit.check(evaluation.loaded.shape, evaluation.loaded.name)
+    (alone,) = evaluation.circuit_only([circuit.sites], between(progress, 0, 0.5))
+    evaluation.answer(between(progress, 0.5, 1))
     return FaithfulnessReport(
-        wilson(subject.whole),
+        wilson(evaluation.whole),
         wilson(alone),
-        faithfulness(alone, subject.whole, subject.choice),
-        subject.n_reference,
-        subject.choice,
+        faithfulness(alone, evaluation.whole, evaluation.choice),
+        evaluation.n_reference,
+        evaluation.choice,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from backend.core.circuit import Circuit, Group, Head, Position, Site
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.tasks.entity_tracking import check_size
 from backend.tasks.setting import Setting
 
@@ -95,7 +95,7 @@ class CmapRequest:
     source: str
     target: str
     heads: Heads
-    part: Part
+    part: Component
     prompts: Prompts
     sets: NamedSets = ()
 
@@ -107,7 +107,7 @@ class SetRequest:
     source: str
     target: str
     sites: frozenset[Site]
-    part: Part
+    part: Component
     prompts: Prompts
 
 

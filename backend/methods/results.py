@@ -38,7 +38,7 @@ LEAST_EFFECT_WHEN_SATURATED = 0.05
 _ROUNDING = 1e-12
 
 
-class Part(Enum):
+class Component(Enum):
     """What of a head is transplanted from the source into the target."""
 
     output = "head output"

@@ -31,7 +31,7 @@ from backend.core.runtime import Runtime, at_work, runtime_for
 from backend.engine.architectures import KNOWN, shape_of
 from backend.engine.finite import check_gives_finite
 from backend.engine.unfit import unfit
-from backend.engine.validation import holds
+from backend.engine.validation import can_take_apart
 from backend.models import registry
 from backend.models.adapter_kinds import adapter_config, check_patterns, modules_of
 from backend.models.adapters import Landed, put_on, spares_its_base
@@ -186,7 +186,7 @@ def _put_together(
         shape = _checked_shape(name, model, base.tokenizer)
         told("Checking how it is built", 0.98)
         check_gives_finite(name, model, base.tokenizer)
-        is_taken_apart = holds(model)
+        is_taken_apart = can_take_apart(model)
     entry = registry.entry(name)
     return LoadedModel(
         name,

@@ -12,7 +12,7 @@ from typing import Any
 
 from backend.core.circuit import ModelShape
 from backend.core.errors import UserError
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models.model_files import CONFIG, is_adapter, read_object
 from backend.models.registry import Entry, base_of
 from backend.models.weights import config_folder
@@ -46,7 +46,10 @@ def blueprint(entry: Entry) -> Blueprint | None:
 
 
 def shape_misfit(
-    source: ModelShape, target: ModelShape, names: tuple[str, str], part: Part = Part.output
+    source: ModelShape,
+    target: ModelShape,
+    names: tuple[str, str],
+    part: Component = Component.output,
 ) -> str | None:
     """Why heads of the source do not fit into the target; None if they do."""
     counts = [
@@ -54,7 +57,7 @@ def shape_misfit(
         ("heads in a layer", source.n_heads, target.n_heads),
         ("numbers in a head", source.d_head, target.d_head),
     ]
-    if part in (Part.k, Part.v):
+    if part in (Component.k, Component.v):
         counts.append(("key-value heads in a layer", source.n_kv_heads, target.n_kv_heads))
     for what, here, there in counts:
         if here != there:
@@ -63,7 +66,7 @@ def shape_misfit(
 
 
 def misfit(
-    source: Blueprint, target: Blueprint, names: tuple[str, str], part: Part = Part.output
+    source: Blueprint, target: Blueprint, names: tuple[str, str], part: Component = Component.output
 ) -> str | None:
     """Why two models cannot be compared head by head, as far as their files tell."""
     if reason := shape_misfit(source.shape, target.shape, names, part):

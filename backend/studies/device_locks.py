@@ -26,7 +26,7 @@ from backend.core.errors import UserError
 from backend.core.files import MB, read_json, write_atomically
 from backend.core.pace import Pace
 from backend.core.progress import Report
-from backend.core.serialize import plain, revived
+from backend.core.serialize import from_json, to_json
 from backend.studies.jobs import Cancelled
 
 _ID = re.compile("[0-9a-f]{32}")
@@ -140,14 +140,14 @@ def _told(notice: Notice, places: Collection[Path], report: Report) -> Report:
         now = replace(notice, stage=stage, share=pace.share, seconds=seconds, seconds_left=left)
         with suppress(OSError):  # others then see an older notice
             for place in places:
-                write_atomically(place, json.dumps(plain(now)))
+                write_atomically(place, json.dumps(to_json(now)))
 
     return tell
 
 
 def _read(place: Path) -> Notice | None:
     try:
-        notice: Notice = revived(Notice, read_json(place, MB))
+        notice: Notice = from_json(Notice, read_json(place, MB))
     except UserError:
         return None
     is_ours = _ID.fullmatch(notice.id) and 0 <= notice.share <= 1 and notice.seconds >= 0

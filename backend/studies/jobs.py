@@ -57,7 +57,7 @@ SMALL = Kind(n_kept=40, is_urgent=False, queues=True)
 """A small question that works on what long jobs work on, and so queues with them."""
 QUICK = Kind(n_kept=40, is_urgent=True, queues=False)
 """A small answer that the page is waiting for."""
-BENCH = Kind(n_kept=10, is_urgent=True, queues=True)
+PREPARATION = Kind(n_kept=10, is_urgent=True, queues=True)
 """Prepares what the Circuit page needs before its first click. Several at once would need the
 memory and the processor of all of them, and none would be there before the last."""
 
@@ -163,7 +163,7 @@ class Job:
         with urgent() if self.kind.is_urgent else nullcontext():
             error = self._error_of(work)
         self._ended = monotonic()
-        if self.kind in (LONG, BENCH):
+        if self.kind in (LONG, PREPARATION):
             tidy_up()
         if error:
             self.future.set_exception(error)

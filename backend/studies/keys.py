@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backend.core.errors import UserError
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.methods.requests import Request, method_name, models_of, renamed
 from backend.models import catalogue
 from backend.models.loaded_models import fingerprint_of, ran
@@ -43,4 +43,4 @@ def ran_as(marks: Sequence[store.ModelMark]) -> bool:
 def key_of(request: Request, marks: Sequence[store.ModelMark]) -> str:
     """Models count by what they are and circuits by their heads, whatever they are called."""
     nameless = renamed(request, [str(mark.fingerprint) for mark in marks], "")
-    return store.key_of(method_name(request), plain(nameless))
+    return store.key_of(method_name(request), to_json(nameless))

@@ -17,12 +17,17 @@ from backend.engine.activation_patching import CleanRun, clean_logits, patched_l
 from backend.engine.answers import Answers, read_answers
 from backend.engine.architectures import dtype_of, shape_of, widths
 from backend.engine.attention import AttentionMass, attention_mass
-from backend.engine.mean_ablation import Backdrop, circuit_logits, prepare_backdrop, with_values
+from backend.engine.mean_ablation import (
+    AblatedRun,
+    circuit_logits,
+    prepare_ablated_run,
+    with_values,
+)
 from backend.engine.memory import bytes_in, bytes_of_prompt, check_fits, fits
 from backend.engine.positions import VITAL, mean_head_outputs, vital_head_outputs, vital_means
 from backend.methods.cmap import compatible, read_alike
 from backend.methods.compare import examine
-from backend.methods.evaluation import Subject
+from backend.methods.evaluation import Evaluation
 from backend.methods.requests import N_REFERENCE
 from backend.models.loaded_models import load, until_unload
 from backend.models.loading import LoadedModel
@@ -40,7 +45,7 @@ _SMALL = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class Session:
     """What is the same for every click: prompts, cached runs and the values to patch with.
 
     values: what replaces a head, by mode: [n_layers, n, 3, n_heads, d_head] at the vital tokens.
@@ -51,14 +56,14 @@ class Bench:
     loaded: LoadedModel
     prompts: PromptSet
     clean: CleanRun
-    backdrop: Backdrop
+    ablated_run: AblatedRun
     values: dict[Mode, Tensor]
     whole: Answers
     attention: AttentionMass
     n_reference: int
 
 
-def prepare(setting: Setting, report: Report) -> Bench:
+def prepare(setting: Setting, report: Report) -> Session:
     """Load the model and run everything that does not depend on which heads are on; it is kept.
 
     Waits until there is room for it. Raises UserError when the model cannot be loaded, its
@@ -73,13 +78,13 @@ def prepare(setting: Setting, report: Report) -> Bench:
         make_room(bytes_expected(*size), lambda: fits(*size), lambda said: report(said, 0.4))
     check_fits(*size)
     with at_work(loaded.runtime):
-        bench = _run(setting, loaded, prompts, report)
-    keep(setting, bench, bytes_of(bench), setting.model)
-    return bench
+        session = _run(setting, loaded, prompts, report)
+    keep(setting, session, bytes_of(session), setting.model)
+    return session
 
 
 def bytes_expected(model: nn.Module, n: int, length: int) -> int:
-    """What a bench for `n` prompts of `length` tokens takes at most."""
+    """What a session for `n` prompts of `length` tokens takes at most."""
     shape, itemsize = shape_of(model), dtype_of(model).itemsize
     kept, _ = bytes_of_prompt(model, length)
     heads = itemsize * shape.n_layers * shape.n_heads * shape.d_head
@@ -89,12 +94,12 @@ def bytes_expected(model: nn.Module, n: int, length: int) -> int:
     return n * of_prompt + length * heads + _SMALL
 
 
-def bytes_of(bench: Bench) -> int:
-    """What a bench takes, without its model."""
-    return bytes_in([getattr(bench, f.name) for f in fields(bench) if f.name != "loaded"])
+def bytes_of(session: Session) -> int:
+    """What a session takes, without its model."""
+    return bytes_in([getattr(session, f.name) for f in fields(session) if f.name != "loaded"])
 
 
-def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Report) -> Bench:
+def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Report) -> Session:
     model, tokenizer = loaded.model, loaded.tokenizer
     reference = reference_prompts(tokenizer, N_REFERENCE, setting.boxes, setting.seed)
     report(f"Averaging head outputs over {N_REFERENCE} reference prompts", 0.45)
@@ -102,7 +107,7 @@ def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Repo
     report("Running the counterfactual prompts", 0.6)
     counterfactual = vital_head_outputs(model, counterfactual_prompts(tokenizer, prompts))
     report("Running the prompts with everything knocked out", 0.7)
-    backdrop = prepare_backdrop(model, prompts, means)
+    ablated_run = prepare_ablated_run(model, prompts, means)
     report("Running the prompts as they are", 0.8)
     clean = prepare_clean(model, prompts)
     whole = read_answers([clean_logits(clean)], prompts)
@@ -111,66 +116,68 @@ def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Repo
         model, sample_prompts(tokenizer, _N_ATTENTION, setting.boxes, setting.seed)
     )
     values = {Mode.mean: vital_means(means, prompts), Mode.counterfactual: counterfactual}
-    return Bench(setting, loaded, prompts, clean, backdrop, values, whole, attention, N_REFERENCE)
+    return Session(
+        setting, loaded, prompts, clean, ablated_run, values, whole, attention, N_REFERENCE
+    )
 
 
-def source_values(bench: Bench, source: str) -> Tensor:
-    """Another model's head outputs on the bench's prompts: [n_layers, n, 3, n_heads, d_head].
+def source_values(session: Session, source: str) -> Tensor:
+    """Another model's head outputs on the session's prompts: [n_layers, n, 3, n_heads, d_head].
 
-    Raises UserError when they do not fit into the bench's model.
+    Raises UserError when they do not fit into the session's model.
     """
     load(source)  # files that have changed are another model: what was kept of it goes
     return part(
-        bench.setting,
-        bench,
+        session.setting,
+        session,
         source,
-        lambda: _source_values(bench, source),
+        lambda: _source_values(session, source),
         bytes_in,
         frozenset({source}),
     )
 
 
-def _source_values(bench: Bench, source: str) -> Tensor:
+def _source_values(session: Session, source: str) -> Tensor:
     other = load(source)
-    pair = other, bench.loaded
-    if reason := compatible(*pair) or read_alike(*pair, bench.prompts):
+    pair = other, session.loaded
+    if reason := compatible(*pair) or read_alike(*pair, session.prompts):
         raise UserError(f"{reason} Choose a source of the same shape and tokenizer, loaded alike.")
     with at_work(other.runtime):
-        return vital_head_outputs(other.model, bench.prompts)
+        return vital_head_outputs(other.model, session.prompts)
 
 
-def answers(bench: Bench, intervention: Intervention) -> Answers:
+def answers(session: Session, intervention: Intervention) -> Answers:
     """The answers with the heads switched as the intervention says; the last ones are kept."""
     source = intervention.source
     return part(
-        bench.setting,
-        bench,
+        session.setting,
+        session,
         intervention,
-        lambda: _answers(bench, intervention),
+        lambda: _answers(session, intervention),
         bytes_in,
         frozenset({source} if source else ()),
     )
 
 
-def _answers(bench: Bench, intervention: Intervention) -> Answers:
+def _answers(session: Session, intervention: Intervention) -> Answers:
     if intervention.source is None:
-        values = bench.values[intervention.mode]
+        values = session.values[intervention.mode]
     else:
-        values = source_values(bench, intervention.source)
-    with at_work(bench.loaded.runtime):
-        return read_answers([_logits(bench, intervention, values)], bench.prompts)
+        values = source_values(session, intervention.source)
+    with at_work(session.loaded.runtime):
+        return read_answers([_logits(session, intervention, values)], session.prompts)
 
 
-def _logits(bench: Bench, intervention: Intervention, values: Tensor) -> Tensor:
+def _logits(session: Session, intervention: Intervention, values: Tensor) -> Tensor:
     if intervention.reading is Reading.model:
-        return patched_logits(bench.clean, intervention.off, values)
-    backdrop = bench.backdrop
+        return patched_logits(session.clean, intervention.off, values)
+    ablated_run = session.ablated_run
     if intervention.mode is not Mode.mean:
-        backdrop = with_values(backdrop, intervention.off, values)
-    return circuit_logits(backdrop, intervention.on)
+        ablated_run = with_values(ablated_run, intervention.off, values)
+    return circuit_logits(ablated_run, intervention.on)
 
 
 @until_unload(maxsize=2)
-def subject(model: str, n: int, boxes: int, seed: int) -> Subject:
+def evaluation(model: str, n: int, boxes: int, seed: int) -> Evaluation:
     """The model under examination; a pair is kept, so that one more question costs little."""
     return examine(load(model), n, boxes, seed)

@@ -37,7 +37,7 @@ from backend.core.files import (
     shown,
     write_atomically,
 )
-from backend.core.serialize import plain, revived
+from backend.core.serialize import from_json, to_json
 from backend.models.fingerprints import Fingerprint
 
 ENGINE = 2
@@ -68,7 +68,7 @@ class ModelMark:
 
 @dataclass(frozen=True)
 class Header:
-    """What a result is of; request: as `plain` wrote it; date: of its last part, in UTC."""
+    """What a result is of; request: as `to_json` wrote it; date: of its last part, in UTC."""
 
     key: str
     engine: int
@@ -127,7 +127,7 @@ def new_header(
 
 def as_data(header: Header, parts: Sequence[Any]) -> dict[str, Any]:
     """What a file holds: the header, the parts and their checksum."""
-    content = {"header": plain(header), "parts": list(parts)}
+    content = {"header": to_json(header), "parts": list(parts)}
     return {"format": FORMAT, **content, "sha256": _checksum(content)}
 
 
@@ -321,7 +321,7 @@ def _result(data: Any) -> tuple[Header, list[Any]]:
     try:
         if data.get("sha256") != _checksum(content):
             raise Untrusted("it has been changed or damaged: its checksum is wrong")
-        header: Header = revived(Header, content["header"])
+        header: Header = from_json(Header, content["header"])
         datetime.fromisoformat(header.date).astimezone()
     except UserError as error:
         raise Untrusted(str(error)) from error

@@ -17,7 +17,7 @@ from typing import Any
 
 from backend.core.errors import UserError
 from backend.core.progress import Report, cost_of
-from backend.core.serialize import plain, revived
+from backend.core.serialize import from_json, to_json
 from backend.methods.methods import METHODS, method_of, n_parts, title_of
 from backend.methods.plans import plan_of
 from backend.methods.requests import Request, circuit_of, method_name, models_of
@@ -113,7 +113,7 @@ def pace_of(method: str, models: Collection[str]) -> float | None:
         if entry.is_shipped or header.method != method or not known >= {*models}:
             continue
         with suppress(UserError):
-            plan = plan_of(revived(METHODS[method].request, header.request))[: len(entry.parts)]
+            plan = plan_of(from_json(METHODS[method].request, header.request))[: len(entry.parts)]
             if cost_of(plan) and header.seconds:
                 return header.seconds / cost_of(plan)
     return None
@@ -127,7 +127,7 @@ def read(entry: store.Entry) -> Stored:
     method = METHODS.get(entry.header.method)
     if method is None:
         raise UserError(f"There is no method “{entry.header.method}”. Update this tool.")
-    request: Request = revived(method.request, entry.header.request)
+    request: Request = from_json(method.request, entry.header.request)
     names = tuple(mark.name for mark in entry.header.models)
     if names != models_of(request):
         raise UserError("Its models are not those of its request. Compute it again.")
@@ -141,7 +141,7 @@ def as_data(request: Request, parts: tuple[Any, ...]) -> dict[str, Any]:
         return store.as_data(stored.entry.header, stored.entry.parts)
     marks = marks_of(request, patiently=True)
     header = _header(request, marks, 0.0) if ran_as(marks or ()) else None
-    return store.as_data(header, plain(parts)) if header else {"parts": plain(parts)}
+    return store.as_data(header, to_json(parts)) if header else {"parts": to_json(parts)}
 
 
 def _keep(request: Request, marks: Marks, parts: tuple[Any, ...], seconds: float) -> None:
@@ -151,7 +151,7 @@ def _keep(request: Request, marks: Marks, parts: tuple[Any, ...], seconds: float
         _log.warning("The result is not kept: the files of its models are no longer all there.")
         return
     try:
-        store.write(header, plain(parts))
+        store.write(header, to_json(parts))
     except OSError as error:
         _log.warning("The result cannot be kept in %s (%s).", store.RESULTS, error.strerror)
     else:
@@ -162,7 +162,7 @@ def _header(request: Request, marks: Marks, seconds: float) -> store.Header | No
     if not marks:
         return None
     key, name = key_of(request, marks), method_name(request)
-    return store.new_header(key, name, marks, plain(request), n_parts(request), seconds)
+    return store.new_header(key, name, marks, to_json(request), n_parts(request), seconds)
 
 
 def _parts(entry: store.Entry, request: Request) -> tuple[Any, ...]:
@@ -174,7 +174,7 @@ def _parts(entry: store.Entry, request: Request) -> tuple[Any, ...]:
     circuit = circuit_of(request)
     try:
         return tuple(
-            _named(revived(kind, data), names, circuit.name if circuit else "")
+            _named(from_json(kind, data), names, circuit.name if circuit else "")
             for kind, data in zip(kinds, entry.parts, strict=False)
         )
     except KeyError as error:

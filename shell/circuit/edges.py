@@ -9,7 +9,7 @@ import streamlit as st
 
 from backend.core.circuit import READING_ORDER, Circuit, Group
 from backend.core.errors import UserError
-from backend.core.serialize import revived
+from backend.core.serialize import from_json
 from backend.methods.results import Edges
 from circuitviz.graph import LOGITS
 from shell.frame.history import NodeKey
@@ -21,7 +21,7 @@ _MOST_PERCENT = 60
 def edge_weights(circuit: Circuit) -> Mapping[tuple[NodeKey, NodeKey | str], float]:
     """The clear weights that came with the circuit; none if not measured, or malformed."""
     try:
-        found: Edges = revived(Edges, circuit.provenance.get("edges"))
+        found: Edges = from_json(Edges, circuit.provenance.get("edges"))
         return {
             (
                 (Group[edge.group], edge.sender),

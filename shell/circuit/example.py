@@ -13,33 +13,33 @@ from circuitviz.prompt import prompt_html
 
 if TYPE_CHECKING:
     from backend.engine.answers import Answers
-    from backend.studies.session import Bench
+    from backend.studies.session import Session
 
 _SHOWN = 5
 
 
-def chosen_prompt(bench: Bench, before: Answers, example: int | None) -> int:
+def chosen_prompt(session: Session, before: Answers, example: int | None) -> int:
     """The prompt of that number, going round; without one the first that is answered right by the
     whole model and with every head on."""
     if example is None:
-        return int((bench.whole.correct & before.correct).argmax())
-    return example % len(bench.prompts)
+        return int((session.whole.correct & before.correct).argmax())
+    return example % len(session.prompts)
 
 
-def show_example(bench: Bench, before: Answers, after: Answers, prompt: int) -> None:
+def show_example(session: Session, before: Answers, after: Answers, prompt: int) -> None:
     """A prompt, the likeliest answers to it, and buttons to step through the prompts."""
-    n = len(bench.prompts)
-    decode = bench.loaded.tokenizer.decode
-    answers = _likeliest(before, after, prompt, int(bench.prompts.answer_ids[prompt]))
+    n = len(session.prompts)
+    decode = session.loaded.tokenizer.decode
+    answers = _likeliest(before, after, prompt, int(session.prompts.answer_ids[prompt]))
     words = [decode([token]).strip() for token in answers]
     answer = decode([int(after.top_ids[prompt, 0])]).strip()
-    st.html(prompt_html(bench.prompts.words(prompt), bench.prompts.roles(prompt), answer))
+    st.html(prompt_html(session.prompts.words(prompt), session.prompts.roles(prompt), answer))
     frame = pd.DataFrame(
         {
             "word": words,
             "before": _probabilities(before, prompt, answers),
             "after": _probabilities(after, prompt, answers),
-            "is_right": answers == bench.prompts.answer_ids[prompt],
+            "is_right": answers == session.prompts.answer_ids[prompt],
         }
     )
     least = {"before": before.top[prompt, -1], "after": after.top[prompt, -1]}

@@ -22,7 +22,7 @@ from shell.frame.history import NodeKey, Switches
 from shell.frame.view import View
 
 if TYPE_CHECKING:
-    from backend.studies.session import Bench
+    from backend.studies.session import Session
 
 _KEY = "circuit_picture"
 # The screen less what stands above and below, so that graph and numbers need no scrolling.
@@ -30,10 +30,10 @@ _HEIGHT = "clamp(440px, calc(100vh - {others}px), 960px)"
 _OTHERS, _OTHERS_WITH_SLIDER = 192, 216
 
 
-def show_picture(bench: Bench, circuit: Circuit, view: View, prompt: int) -> None:
+def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) -> None:
     """Draw the circuit with its switches, headed by the words of a prompt; a click calls the
     fragment again."""
-    shape = bench.loaded.shape
+    shape = session.loaded.shape
     extra = outside_heads(circuit, shape) if view.outside else tuple(view.switched)
     drawn = (*circuit.members, *extra)
     weights = edge_weights(circuit)
@@ -42,13 +42,13 @@ def show_picture(bench: Bench, circuit: Circuit, view: View, prompt: int) -> Non
         shape,
         scores_of(circuit, drawn),
         evidence=evidence_of(circuit, drawn),
-        attention_targets={key: _looks_at(bench, key) for key in drawn},
+        attention_targets={key: _looks_at(session, key) for key in drawn},
         extra=extra,
         added=view.switched if view.reading is Reading.circuit else (),
         weights=weights,
     )
     layout = circuit_layout(graph, shape, grid=view.outside)
-    words = _column_words(bench, prompt)
+    words = _column_words(session, prompt)
     circuit_component(
         circuit_picture(
             graph,
@@ -112,14 +112,14 @@ def _figures(circuit: Circuit, table: str, drawn: tuple[NodeKey, ...]) -> Mappin
     return found
 
 
-def _looks_at(bench: Bench, key: NodeKey) -> str:
-    target, mass = bench.attention.strongest(*key)
+def _looks_at(session: Session, key: NodeKey) -> str:
+    target, mass = session.attention.strongest(*key)
     return f"{target} ({mass:.2f})"
 
 
-def _column_words(bench: Bench, prompt: int) -> dict[Group, str]:
-    words = bench.prompts.words(prompt)
-    at = {position: words[bench.prompts.positions[position][prompt]] for position in Position}
+def _column_words(session: Session, prompt: int) -> dict[Group, str]:
+    words = session.prompts.words(prompt)
+    at = {position: words[session.prompts.positions[position][prompt]] for position in Position}
     return {
         Group.D: f"previous “{at[Position.prev_query_label]}”",
         Group.C: f"query “{at[Position.query_label]}”",

@@ -10,10 +10,10 @@ from math import isnan
 import streamlit as st
 
 from backend.core.circuit import READING_ORDER, Head, Position, Site
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.core.statistics import clear_among
 from backend.methods.requests import TOKEN_WORDS, CmapRequest, SetRequest
-from backend.methods.results import Cmap, HeadMap, Part, Transplanted
+from backend.methods.results import Cmap, Component, HeadMap, Transplanted
 from backend.models import catalogue
 from circuitviz.model_charts import effect, head_chart, transplant_chart
 from circuitviz.tables import figures_table, signed
@@ -23,14 +23,14 @@ from shell.frame.studies import Study
 from shell.frame.words import unmarked
 
 HELD_FIXED = {
-    Part.output: "What each chosen head gives at its token is the source’s, on the same prompt; "
-    "everything else, and all that follows, is computed by the target.",
-    Part.q: "Each chosen head asks with the source’s query at its token. Its keys and values, its "
-    "outputs at other tokens, and all other heads stay the target’s own.",
-    Part.k: "Each chosen head is asked with the source’s keys of all tokens that it sees. Its "
+    Component.output: "What each chosen head gives at its token is the source’s, on the same "
+    "prompt; everything else, and all that follows, is computed by the target.",
+    Component.q: "Each chosen head asks with the source’s query at its token. Its keys and "
+    "values, its outputs at other tokens, and all other heads stay the target’s own.",
+    Component.k: "Each chosen head is asked with the source’s keys of all tokens that it sees. Its "
     "query and values, its outputs at other tokens, and all other heads stay the target’s own.",
-    Part.v: "Each chosen head reads the source’s values of all tokens that it sees. Its query and "
-    "keys, its outputs at other tokens, and all other heads stay the target’s own.",
+    Component.v: "Each chosen head reads the source’s values of all tokens that it sees. Its query "
+    "and keys, its outputs at other tokens, and all other heads stay the target’s own.",
 }
 YOUR_SET = "your set"
 _A_MOMENT_S = 0.5
@@ -61,7 +61,7 @@ def choose_part() -> None:
     """What of a head goes from source to target."""
     st.segmented_control(
         "What is transplanted",
-        list(Part),
+        list(Component),
         format_func=lambda part: part.value.capitalize(),
         key="part",
         required=True,
@@ -251,7 +251,7 @@ def _show_download(
     }
     st.download_button(
         "Everything as JSON",
-        json.dumps(plain(found), indent=2),
+        json.dumps(to_json(found), indent=2),
         "cmap.json",
         "application/json",
         on_click="ignore",

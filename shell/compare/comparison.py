@@ -10,7 +10,7 @@ from math import comb, isnan
 import pandas as pd
 import streamlit as st
 
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
 from backend.methods.requests import ComparisonRequest
 from backend.methods.results import Comparison, Difference, ModelFigures, RandomCircuits
@@ -151,7 +151,7 @@ def show_downloads(request: ComparisonRequest, result: Comparison) -> None:
         )
         st.download_button(
             "Everything as JSON",
-            json.dumps(plain({"measured_on": measured_on, "result": result}), indent=2),
+            json.dumps(to_json({"measured_on": measured_on, "result": result}), indent=2),
             "comparison.json",
             "application/json",
             on_click="ignore",

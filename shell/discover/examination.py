@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from backend.core.circuit import Circuit, Group
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.methods.requests import (
     CompletenessRequest,
     EdgesRequest,
@@ -59,7 +59,7 @@ def with_edges(circuit: Circuit, setting: Setting) -> Circuit:
     (found,) = study.job.parts
     return replace(
         circuit,
-        provenance={**circuit.provenance, "edges": {"n_prompts": setting.n} | plain(found)},
+        provenance={**circuit.provenance, "edges": {"n_prompts": setting.n} | to_json(found)},
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from backend.core.circuit import Circuit
 from backend.core.errors import UserError
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models import catalogue, registry
 from backend.models.model_config import Blueprint, blueprint, misfit
 
@@ -22,7 +22,7 @@ def circuit_misfit(circuit: Circuit, models: Iterable[str]) -> str | None:
     return None
 
 
-def pair_misfit(source: str, target: str, part: Part = Part.output) -> str | None:
+def pair_misfit(source: str, target: str, part: Component = Component.output) -> str | None:
     """Why heads of the source cannot go into the target; None if they can."""
     ours, theirs = _blueprint(source), _blueprint(target)
     if not ours or not theirs:

@@ -19,25 +19,25 @@ from backend.tasks.setting import Setting
 from shell.frame.words import unmarked
 
 if TYPE_CHECKING:
-    from backend.studies.session import Bench
+    from backend.studies.session import Session
 
 _PATIENCE_S = 2.0
 
 
-def bench_for(setting: Setting) -> Bench:
-    """The prepared bench; while it is not there, a panel stands in for the rest of the page."""
-    while not ((bench := prepared.get(setting)) and loaded_models.is_current(bench.loaded)):
+def bench_for(setting: Setting) -> Session:
+    """The prepared session; while it is not there, a panel stands in for the rest of the page."""
+    while not ((session := prepared.get(setting)) and loaded_models.is_current(session.loaded)):
         if (known := jobs.known(setting)) and known.state is jobs.State.finished:
             jobs.forget(setting)  # what it prepared has made room for others, or is another model
-        _result_of(setting, lambda report: _prepare(setting, report), jobs.BENCH)
+        _result_of(setting, lambda report: _prepare(setting, report), jobs.PREPARATION)
     st.session_state["painted"] = True
-    found: Bench = bench
+    found: Session = session
     return found
 
 
-def wait_for_source(bench: Bench, source: str) -> None:
-    """Come back when the other model's values for this bench are there, in the same way."""
-    of = ref(bench)  # a job is kept for longer than its bench
+def wait_for_source(session: Session, source: str) -> None:
+    """Come back when the other model's values for this session are there, in the same way."""
+    of = ref(session)  # a job is kept for longer than its session
     if (known := loaded_models.loaded().get(source)) and not loaded_models.is_current(known):
         jobs.forget((of, source))
     _result_of((of, source), lambda report: _run_source(of, source, report), jobs.QUICK)
@@ -128,12 +128,12 @@ def _prepare(setting: Setting, report: Report) -> Iterator[Setting]:
     yield setting
 
 
-def _run_source(of: ref[Bench], source: str, report: Report) -> Iterator[str]:
+def _run_source(of: ref[Session], source: str, report: Report) -> Iterator[str]:
     report(f"Running {catalogue.label(source)} on the same prompts", 0.1)
     from backend.studies.session import source_values
 
-    if bench := of():
-        source_values(bench, source)
+    if session := of():
+        source_values(session, source)
     yield source
 
 

@@ -20,7 +20,7 @@ from backend.methods.requests import (
     SomeRequest,
     models_of,
 )
-from backend.methods.results import Cmap, Comparison, Completeness, Minimality, Part
+from backend.methods.results import Cmap, Comparison, Completeness, Component, Minimality
 from backend.models import catalogue
 from backend.studies import store, studies
 from shell.frame.choices import sizes
@@ -59,7 +59,7 @@ def transplants() -> list[Measured[Cmap]]:
     return [
         Measured(_title(stored, " into "), asked.heads, asked.prompts, stored.parts[0])
         for asked, stored in _stored(CmapRequest)
-        if asked.part is Part.output and not asked.sets
+        if asked.part is Component.output and not asked.sets
     ]
 
 

@@ -32,7 +32,7 @@ from backend.methods.requests import (
     SetRequest,
     StageRequest,
 )
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models import catalogue, loaded_models, loading
 from backend.studies import session
 from backend.tasks.setting import Mode, Reading, Setting, intervention
@@ -191,8 +191,8 @@ def everything_with(name: str, other: str) -> Iterator[Any]:
     yield AccuracyRequest((name,), PROMPTS)
     yield FaithfulnessRequest((name,), HEADS, PROMPTS)
     yield ComparisonRequest((other, name), HEADS, PROMPTS)
-    yield CmapRequest(name, name, HEADS, Part.v, PROMPTS)
-    yield SetRequest(name, name, FEW.sites, Part.output, PROMPTS)
+    yield CmapRequest(name, name, HEADS, Component.v, PROMPTS)
+    yield SetRequest(name, name, FEW.sites, Component.output, PROMPTS)
     yield StageRequest(name, PROMPTS, Group.B, receivers)
     yield MinimalityRequest(name, HEADS, PROMPTS)
     yield CompletenessRequest(name, HEADS, PROMPTS, 2)
@@ -247,7 +247,7 @@ def test_no_click_runs_a_model_under_another_one_s_switches(seen: dict[str, set[
                 session.answers(
                     ready, intervention(CIRCUIT, reading, mode, HEADS.members, source=source)
                 )
-        assert len(session.subject(name, 4, 3, 0).whole) == 4
+        assert len(session.evaluation(name, 4, 3, 0).whole) == 4
     assert seen == {name: {runtime} for name, runtime in OURS.items()}
 
 

@@ -15,12 +15,12 @@ from backend.core.statistics import Estimate
 from backend.methods.requests import CmapRequest, Heads, MinimalityRequest, Prompts
 from backend.methods.results import (
     Cmap,
+    Component,
     Edge,
     Edges,
     HeadContribution,
     HeadMap,
     Minimality,
-    Part,
     Stage,
     Transplanted,
 )
@@ -39,7 +39,7 @@ VALUES = [
         "a",
         "b",
         Heads("c", frozenset({(Group.A, Head(3, 1)), (Group.B, Head(2, 0))})),
-        Part.k,
+        Component.k,
         Prompts(5, 3, 0),
         (("mine", frozenset({Site(Head(3, 1), Position.last)})),),
     ),
@@ -48,14 +48,14 @@ VALUES = [
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_a_value_comes_back_from_json(value):
-    data = json.loads(json.dumps(serialize.plain(value), allow_nan=False))
-    assert serialize.revived(type(value), data) == value
+    data = json.loads(json.dumps(serialize.to_json(value), allow_nan=False))
+    assert serialize.from_json(type(value), data) == value
 
 
 def test_a_stage_comes_back_exactly():
     scores = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32).astype(float)
     stage = Stage(scores, abs(scores), (Head(1, 0),))
-    back = serialize.revived(Stage, json.loads(json.dumps(serialize.plain(stage))))
+    back = serialize.from_json(Stage, json.loads(json.dumps(serialize.to_json(stage))))
     np.testing.assert_array_equal(back.mean, stage.mean)
     np.testing.assert_array_equal(back.standard_error, stage.standard_error)
     assert back.receivers == stage.receivers
@@ -63,18 +63,18 @@ def test_a_stage_comes_back_exactly():
 
 def test_sets_are_written_in_one_order():
     sites = [Site(Head(layer, 0), Position.last) for layer in range(20)]
-    texts = {str(serialize.plain(frozenset(order))) for order in (sites, sites[::-1])}
+    texts = {str(serialize.to_json(frozenset(order))) for order in (sites, sites[::-1])}
     assert len(texts) == 1
 
 
 def test_undefined_figures_are_null_and_come_back():
     text = json.dumps(
-        serialize.plain({"figure": UNDEFINED, "infinite": [math.inf]}), allow_nan=False
+        serialize.to_json({"figure": UNDEFINED, "infinite": [math.inf]}), allow_nan=False
     )
     data = json.loads(text)
     assert data["figure"]["value"] is None
     assert data["infinite"] == [None]
-    back = serialize.revived(Estimate, data["figure"])
+    back = serialize.from_json(Estimate, data["figure"])
     assert math.isnan(back.value)
     assert back.n == 100
 
@@ -84,20 +84,20 @@ def test_undefined_figures_are_null_and_come_back():
 )
 def test_anything_else_is_refused(data):
     with pytest.raises(UserError, match="Compute it again"):
-        serialize.revived(Estimate, data)
+        serialize.from_json(Estimate, data)
 
 
 @pytest.mark.parametrize("head", [[1], [1, "2"], [1, True], "L1.2", {}])
 def test_other_things_are_not_heads(head):
     with pytest.raises(UserError, match="Compute it again"):
-        serialize.revived(Head, head)
+        serialize.from_json(Head, head)
 
 
 @pytest.mark.parametrize(
     ("kind", "data"),
     [
-        (Part, "o"),
-        (Part, ["q"]),
+        (Component, "o"),
+        (Component, ["q"]),
         (Site, [[1, 2]]),
         (Site, [[1, 2], "nowhere"]),
         (tuple[int, str], [1]),
@@ -110,10 +110,10 @@ def test_other_things_are_not_heads(head):
 )
 def test_other_kinds_are_refused(kind, data):
     with pytest.raises(UserError, match="Compute it again"):
-        serialize.revived(kind, data)
+        serialize.from_json(kind, data)
 
 
 def test_what_an_earlier_version_did_not_know_has_its_default():
-    data = serialize.plain(MinimalityRequest("a", Heads("c", frozenset()), Prompts(5, 3, 0)))
+    data = serialize.to_json(MinimalityRequest("a", Heads("c", frozenset()), Prompts(5, 3, 0)))
     del data["removed"]
-    assert serialize.revived(MinimalityRequest, data).removed == 0.3
+    assert serialize.from_json(MinimalityRequest, data).removed == 0.3

@@ -232,8 +232,8 @@ def test_a_mean_is_students() -> None:
 
 def test_a_mean_of_right_and_wrong_is_nearly_wilsons() -> None:
     right = np.arange(400) < 100
-    ours, plain = mean_share(right.astype(float)), wilson(right)
-    assert (ours.low, ours.high) == pytest.approx((plain.low, plain.high), abs=1e-3)
+    ours, to_json = mean_share(right.astype(float)), wilson(right)
+    assert (ours.low, ours.high) == pytest.approx((to_json.low, to_json.high), abs=1e-3)
 
 
 def test_shares_of_few_answers_are_not_surer_than_the_answers() -> None:

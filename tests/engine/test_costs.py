@@ -13,15 +13,15 @@ from backend.engine.architectures import layers, shape_of
 from backend.engine.costs import Scale
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
-from backend.engine.validation import holds
-from backend.methods.evaluation import Subject
+from backend.engine.validation import can_take_apart
+from backend.methods.evaluation import Evaluation
 from backend.models.loading import LoadedModel
 from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
 from tests import tiny
 
 N = 12
 MODEL = tiny.llama(num_hidden_layers=6)
-assert holds(MODEL)  # measured now, so that it is not counted
+assert can_take_apart(MODEL)  # measured now, so that it is not counted
 TOKENIZER = tiny.word_tokenizer()
 PROMPTS = sample_prompts(TOKENIZER, N)
 SCALE = Scale(6, shape_of(MODEL).n_heads, PROMPTS.input_ids.shape[1])
@@ -55,29 +55,29 @@ def counted() -> Iterator[Callable[[], int]]:
             hook.remove()
 
 
-def subject() -> Subject:
+def evaluation() -> Evaluation:
     loaded = LoadedModel("any", MODEL, TOKENIZER, shape_of(MODEL))
-    return Subject(loaded, PROMPTS, reference_prompts(TOKENIZER, 20))
+    return Evaluation(loaded, PROMPTS, reference_prompts(TOKENIZER, 20))
 
 
 def test_a_model_and_its_circuits_cost_what_runs() -> None:
     circuits = [CIRCUIT.sites, frozenset(), *(CIRCUIT.sites_of([group]) for group in Group)] * 3
     with counted() as tokens:
-        asked = subject()
+        asked = evaluation()
         asked.means  # noqa: B018
         assert tokens() == SCALE.runs(20)
         before = tokens()
-        asked.alone(circuits)
+        asked.circuit_only(circuits)
         assert tokens() - before == SCALE.runs(N) + SCALE.circuits(N, len(circuits))
 
 
 @pytest.mark.parametrize("group", Group)
 def test_patches_cost_what_runs(group: Group) -> None:
     sets = [CIRCUIT.sites_of([group]), frozenset()]
-    asked = subject()
-    asked.without([()])
+    asked = evaluation()
+    asked.ablated([()])
     with counted() as tokens:
-        asked.without(sets)
+        asked.ablated(sets)
         assert tokens() == pytest.approx(SCALE.patches(N, sets), rel=_WITHIN[group])
 
 

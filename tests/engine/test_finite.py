@@ -25,7 +25,7 @@ from backend.methods.edges import edges
 from backend.methods.minimality import minimality
 from backend.methods.noise import probe
 from backend.methods.reports import accuracy_report, correctly_answered, faithfulness_report
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models import loaded_models
 from backend.models.loading import LoadedModel, load_model
 from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
@@ -51,7 +51,7 @@ def loaded(is_broken: bool = True) -> LoadedModel:
     return LoadedModel("broken", small, TOKENIZER, shape_of(small), Placement("cpu"))
 
 
-def subject(is_broken: bool = True) -> Any:
+def evaluation(is_broken: bool = True) -> Any:
     return examine(loaded(is_broken), 6, 3, 0)
 
 
@@ -62,19 +62,19 @@ def pairs() -> RunPairs:
 
 METHODS: dict[str, Callable[[], Any]] = {
     "accuracy": lambda: accuracy_report(loaded(), 6, 3, 0),
-    "faithfulness": lambda: faithfulness_report(subject(), CIRCUIT),
+    "faithfulness": lambda: faithfulness_report(evaluation(), CIRCUIT),
     "choosing prompts": lambda: correctly_answered(loaded(), 2, 3, 0),
     "path patching A": lambda: scores_of(pairs(), Group.A),
     "path patching B": lambda: scores_of(pairs(), Group.B, [Head(3, 0)]),
     "path patching D": lambda: scores_of(pairs(), Group.D, [Head(1, 3)]),
     "edges": lambda: edges(pairs(), CIRCUIT, "broken"),
-    "compare": lambda: compare([subject()], CIRCUIT, n_random=1),
-    "cmap, source": lambda: cmap(subject(), subject(False), group_sets(CIRCUIT)),
-    "cmap, target": lambda: cmap(subject(False), subject(), group_sets(CIRCUIT)),
-    "cmap of keys": lambda: cmap(subject(), subject(False), group_sets(CIRCUIT), Part.k),
-    "head map": lambda: head_map(subject(), subject(False)),
-    "minimality": lambda: minimality(subject(), CIRCUIT),
-    "completeness": lambda: completeness(subject(), CIRCUIT, 1),
+    "compare": lambda: compare([evaluation()], CIRCUIT, n_random=1),
+    "cmap, source": lambda: cmap(evaluation(), evaluation(False), group_sets(CIRCUIT)),
+    "cmap, target": lambda: cmap(evaluation(False), evaluation(), group_sets(CIRCUIT)),
+    "cmap of keys": lambda: cmap(evaluation(), evaluation(False), group_sets(CIRCUIT), Component.k),
+    "head map": lambda: head_map(evaluation(), evaluation(False)),
+    "minimality": lambda: minimality(evaluation(), CIRCUIT),
+    "completeness": lambda: completeness(evaluation(), CIRCUIT, 1),
     "attention": lambda: attention_mass(model(), sample_prompts(TOKENIZER, 4, 3)),
     "means": lambda: mean_head_outputs(model(), reference_prompts(TOKENIZER, 4, 3)),
     "patched values": lambda: vital_head_outputs(model(), sample_prompts(TOKENIZER, 4, 3)),

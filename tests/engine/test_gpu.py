@@ -22,8 +22,8 @@ from backend.engine.architectures import shape_of
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.engine.positions import all_sites
-from backend.engine.validation import holds
-from backend.methods.evaluation import Subject
+from backend.engine.validation import can_take_apart
+from backend.methods.evaluation import Evaluation
 from backend.models import catalogue
 from backend.models.loading import LoadedModel, load_model
 from backend.studies import session
@@ -40,7 +40,7 @@ GPU = "cuda:0"
 def test_every_method_is_the_same_on_a_gpu(family: str) -> None:
     model = tiny.MAKERS[family]()
     there = copy.deepcopy(model).to(GPU)
-    assert holds(there) == holds(model)
+    assert can_take_apart(there) == can_take_apart(model)
     for (name, ask), (_, ask_there) in zip(methods(model), methods(there), strict=True):
         np.testing.assert_allclose(figures(ask_there()), figures(ask()), atol=2e-3, err_msg=name)
 
@@ -97,7 +97,7 @@ def test_a_full_memory_is_explained_and_leaves_the_model_usable(
     loaded = LoadedModel("any", model, tokenizer, shape_of(model))
     prompts, reference = sample_prompts(tokenizer, 512), reference_prompts(tokenizer, 8)
     parts = [[site for site in all_sites(loaded.shape) if site.head == Head(0, 0)]]
-    expected = Subject(loaded, prompts, reference).without(parts)
+    expected = Evaluation(loaded, prompts, reference).ablated(parts)
 
     total = torch.cuda.get_device_properties(0).total_memory
     monkeypatch.setenv("CIRCUIT_EXPLORER_CHUNK", "512")
@@ -106,9 +106,9 @@ def test_a_full_memory_is_explained_and_leaves_the_model_usable(
     torch.cuda.set_per_process_memory_fraction(enough_for_little / total)
     try:
         with pytest.raises(UserError, match="memory of cuda:0 was full with 512 prompts at once"):
-            Subject(loaded, prompts, reference).without(parts)
+            Evaluation(loaded, prompts, reference).ablated(parts)
         monkeypatch.setenv("CIRCUIT_EXPLORER_CHUNK", "4")
-        again = Subject(loaded, prompts, reference).without(parts)
+        again = Evaluation(loaded, prompts, reference).ablated(parts)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert (again == expected).mean() > 0.99

@@ -13,7 +13,7 @@ from backend.engine.mean_ablation import (
     circuit_logits,
     circuit_logits_plainly,
     circuits_logits,
-    prepare_backdrop,
+    prepare_ablated_run,
     with_values,
 )
 from backend.engine.memory import prompt_batches
@@ -71,9 +71,9 @@ def test_circuit_alone_equals_the_oracle(model):
     means = mean_head_outputs(model, REFERENCE)
     on = some_sites(model)
     expected = with_all_else_off(model, on, lambda layer, _, token, head: means[layer, token, head])
-    backdrop = prepare_backdrop(model, PROMPTS, means)
+    ablated_run = prepare_ablated_run(model, PROMPTS, means)
     for logits in (
-        circuit_logits(backdrop, on),
+        circuit_logits(ablated_run, on),
         circuit_logits_plainly(model, PROMPTS, means, on),
     ):
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
@@ -84,16 +84,16 @@ def test_float32_stays_within_1e_5_of_a_plain_run(maker):
     model = tiny.MAKERS[maker]()
     means = mean_head_outputs(model, REFERENCE)
     on = some_sites(model)
-    logits = circuit_logits(prepare_backdrop(model, PROMPTS, means), on)
+    logits = circuit_logits(prepare_ablated_run(model, PROMPTS, means), on)
     expected = circuit_logits_plainly(model, PROMPTS, means, on)
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
 
 
 def test_circuits_in_one_run_are_the_circuits_one_by_one(model):
-    backdrop = prepare_backdrop(model, PROMPTS, mean_head_outputs(model, REFERENCE))
+    ablated_run = prepare_ablated_run(model, PROMPTS, mean_head_outputs(model, REFERENCE))
     circuits = [some_sites(model, seed=1), [], all_sites(shape_of(model))]
-    together = circuits_logits(backdrop, circuits)
-    apart = torch.stack([circuit_logits(backdrop, sites) for sites in circuits])
+    together = circuits_logits(ablated_run, circuits)
+    apart = torch.stack([circuit_logits(ablated_run, sites) for sites in circuits])
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-12)
 
 
@@ -101,7 +101,7 @@ def test_a_head_that_is_off_can_take_another_value_than_the_mean(model):
     means = mean_head_outputs(model, REFERENCE)
     values = vital_head_outputs(model, COUNTERFACTUAL)
     on, patched = some_sites(model)[::2], some_sites(model)[1::2]
-    backdrop = with_values(prepare_backdrop(model, PROMPTS, means), patched, values)
+    ablated_run = with_values(prepare_ablated_run(model, PROMPTS, means), patched, values)
 
     def off_value(layer, prompt, token, head):
         for index, position in enumerate(VITAL):
@@ -111,14 +111,14 @@ def test_a_head_that_is_off_can_take_another_value_than_the_mean(model):
         return means[layer, token, head]
 
     expected = with_all_else_off(model, on, off_value)
-    torch.testing.assert_close(circuit_logits(backdrop, on), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(circuit_logits(ablated_run, on), expected, rtol=0, atol=1e-12)
 
 
 def test_nothing_on_leaves_nothing_to_patch_when_values_are_the_means(model):
     means = mean_head_outputs(model, REFERENCE)
-    backdrop = prepare_backdrop(model, PROMPTS, means)
-    patched = with_values(backdrop, all_sites(shape_of(model)), backdrop.off_values)
-    assert torch.equal(circuit_logits(backdrop, []), circuit_logits(patched, []))
+    ablated_run = prepare_ablated_run(model, PROMPTS, means)
+    patched = with_values(ablated_run, all_sites(shape_of(model)), ablated_run.off_values)
+    assert torch.equal(circuit_logits(ablated_run, []), circuit_logits(patched, []))
 
 
 def test_site_mask_names_exactly_the_sites():
@@ -135,8 +135,8 @@ def test_lora_wrapped_equals_merged():
     on = some_sites(wrapped)
 
     def logits(model):
-        backdrop = prepare_backdrop(model, PROMPTS, mean_head_outputs(model, REFERENCE))
-        return circuit_logits(backdrop, on)
+        ablated_run = prepare_ablated_run(model, PROMPTS, mean_head_outputs(model, REFERENCE))
+        return circuit_logits(ablated_run, on)
 
     before = logits(wrapped)
     merged = wrapped.merge_and_unload()

@@ -14,7 +14,7 @@ from backend.engine.memory import bytes_of_prompt, check_fits, chunks, moved, pr
 from backend.engine.path_patching.scores import path_patching_scores
 from backend.engine.positions import all_sites, vital_head_outputs
 from backend.engine.replay import FullRun
-from backend.methods.evaluation import Subject
+from backend.methods.evaluation import Evaluation
 from backend.models.loading import LoadedModel
 from backend.studies.session import prepare
 from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
@@ -69,16 +69,16 @@ def test_chunks_that_wait_elsewhere_answer_as_before(monkeypatch):
     parts = [frozenset(list(all_sites(loaded.shape))[::step]) for step in (2, 3, 5)]
 
     def answers() -> list:
-        subject = Subject(loaded, PROMPTS, reference)
-        twice = [(subject.alone(parts), subject.without(parts)) for _ in range(2)]
-        return [subject, *twice]
+        evaluation = Evaluation(loaded, PROMPTS, reference)
+        twice = [(evaluation.circuit_only(parts), evaluation.ablated(parts)) for _ in range(2)]
+        return [evaluation, *twice]
 
     _, before, _ = answers()
     for n_kept, n_waiting in ((1, 2), (2, 1), (1, 0)):
         plan = memory.Chunks(4, n_kept, n_waiting)
         monkeypatch.setattr("backend.methods.evaluation.chunks", lambda *_, plan=plan: plan)
-        subject, *after = answers()
-        assert len(subject._batches) == min(3, n_kept + n_waiting)
+        evaluation, *after = answers()
+        assert len(evaluation._batches) == min(3, n_kept + n_waiting)
         for alone, without in after:
             assert (alone == before[0]).all()
             assert (without == before[1]).all()
@@ -112,16 +112,18 @@ def test_full_memory_ends_in_the_chunk_to_try(monkeypatch):
     monkeypatch.setenv("CIRCUIT_EXPLORER_CHUNK", "6")
     message = "full with 6 prompts at once.*CIRCUIT_EXPLORER_CHUNK=3"
     counterfactual = counterfactual_prompts(TOKENIZER, PROMPTS)
-    subject = Subject(LoadedModel("tiny", model, TOKENIZER, shape_of(model)), PROMPTS, PROMPTS)
-    right = subject.whole
+    evaluation = Evaluation(
+        LoadedModel("tiny", model, TOKENIZER, shape_of(model)), PROMPTS, PROMPTS
+    )
+    right = evaluation.whole
     with monkeypatch.context() as broken:
         broken.setattr("backend.methods.evaluation.patched_logits", full)
         with pytest.raises(UserError, match=message):
-            subject.without([()])
+            evaluation.ablated([()])
         broken.setattr("backend.engine.path_patching.scores._patched_runs", full)
         with pytest.raises(UserError, match=message):
             path_patching_scores(model, PROMPTS, counterfactual, Group.A)
-    assert (subject.without([()])[0] == right).all()
+    assert (evaluation.ablated([()])[0] == right).all()
 
 
 def test_other_errors_stay_what_they_are(monkeypatch):

@@ -13,7 +13,7 @@ from backend.engine.architectures import logits_of, shape_of
 from backend.engine.mean_ablation import (
     circuit_logits_plainly,
     circuits_logits,
-    prepare_backdrop,
+    prepare_ablated_run,
     with_values,
 )
 from backend.engine.positions import all_sites, input_ids, mean_head_outputs, vital_head_outputs
@@ -36,7 +36,7 @@ def prepared():
         means,
         values,
         prepare_clean(model, PROMPTS),
-        prepare_backdrop(model, PROMPTS, means),
+        prepare_ablated_run(model, PROMPTS, means),
     )
 
 
@@ -51,18 +51,18 @@ def test_any_patch(sites):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(SITES, min_size=1, max_size=3))
 def test_any_circuits(circuits):
-    model, means, _, _, backdrop = prepared()
+    model, means, _, _, ablated_run = prepared()
     expected = [circuit_logits_plainly(model, PROMPTS, means, sites) for sites in circuits]
-    together = circuits_logits(backdrop, circuits)
+    together = circuits_logits(ablated_run, circuits)
     torch.testing.assert_close(together, torch.stack(expected), rtol=0, atol=1e-12)
 
 
 @settings(max_examples=20, deadline=None)
 @given(SITES, SITES)
 def test_values_of_sites_that_are_on_do_not_matter(on, patched):
-    _, _, values, _, backdrop = prepared()
+    _, _, values, _, ablated_run = prepared()
     logits = [
-        circuits_logits(with_values(backdrop, sites, values), [on])
+        circuits_logits(with_values(ablated_run, sites, values), [on])
         for sites in (patched | on, patched - on)
     ]
     assert torch.equal(*logits)

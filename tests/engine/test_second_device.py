@@ -16,21 +16,21 @@ from backend.core import devices
 from backend.core.circuit import Circuit, Group, Head
 from backend.core.devices import Device
 from backend.core.placement import Placement
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.engine.activation_patching import patched_logits, prepare_clean
 from backend.engine.architectures import shape_of
 from backend.engine.attention import attention_mass
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.engine.positions import vital_head_outputs
-from backend.engine.validation import holds
+from backend.engine.validation import can_take_apart
 from backend.methods.cmap import cmap, group_sets
 from backend.methods.compare import compare
 from backend.methods.completeness import completeness
 from backend.methods.edges import edges
-from backend.methods.evaluation import Subject
+from backend.methods.evaluation import Evaluation
 from backend.methods.minimality import minimality
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models import catalogue
 from backend.models.loading import LoadedModel, load_model
 from backend.studies import session
@@ -70,8 +70,8 @@ def methods(model: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         receivers = CIRCUIT.heads(RECEIVERS[group])
         yield f"stage {group.name}", partial(scores_of, pairs, group, receivers)
 
-    def subject() -> Subject:
-        return Subject(loaded, prompts, reference_prompts(tokenizer, 6, 3, 1))
+    def evaluation() -> Evaluation:
+        return Evaluation(loaded, prompts, reference_prompts(tokenizer, 6, 3, 1))
 
     def click() -> Tensor:
         values = vital_head_outputs(model, counterfactual)
@@ -79,12 +79,12 @@ def methods(model: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
 
     yield "click", click
     yield "edges", lambda: edges(pairs, CIRCUIT, "any")
-    yield "minimality", lambda: minimality(subject(), CIRCUIT)
-    yield "completeness", lambda: completeness(subject(), CIRCUIT, 2)
-    yield "compare", lambda: compare([subject(), subject()], CIRCUIT, n_random=2)
+    yield "minimality", lambda: minimality(evaluation(), CIRCUIT)
+    yield "completeness", lambda: completeness(evaluation(), CIRCUIT, 2)
+    yield "compare", lambda: compare([evaluation(), evaluation()], CIRCUIT, n_random=2)
     sets = group_sets(CIRCUIT, [(Group.B,)])
-    for part in Part:
-        yield f"cmap {part.name}", lambda part=part: cmap(subject(), subject(), sets, part)
+    for part in Component:
+        yield f"cmap {part.name}", lambda part=part: cmap(evaluation(), evaluation(), sets, part)
 
 
 def figures(result: Any) -> np.ndarray:
@@ -99,7 +99,7 @@ def figures(result: Any) -> np.ndarray:
         elif isinstance(data, int | float) or data is None:
             yield np.nan if data is None else data
 
-    return np.array([*numbers(result.tolist() if isinstance(result, Tensor) else plain(result))])
+    return np.array([*numbers(result.tolist() if isinstance(result, Tensor) else to_json(result))])
 
 
 def compare_devices(family: str) -> None:
@@ -108,7 +108,11 @@ def compare_devices(family: str) -> None:
     here = {name: figures(ask()) for name, ask in methods(as_it_was)}
     with second_device():
         # A complaint about devices must not pass for a model that cannot be taken apart.
-        assert holds(moved_there(model)) == holds(as_it_was) == (family not in tiny.STRANGERS)
+        assert (
+            can_take_apart(moved_there(model))
+            == can_take_apart(as_it_was)
+            == (family not in tiny.STRANGERS)
+        )
         for name, ask in methods(model):
             np.testing.assert_allclose(figures(ask()), here[name], atol=2e-3, err_msg=name)
 
@@ -137,7 +141,7 @@ def test_every_method_is_the_same_on_a_model_that_is_spread(
     here = {name: figures(ask()) for name, ask in methods(as_it_was) if name in asked}
     with second_device():
         assert len({weights.device for weights in spread(model).parameters()}) == 2
-        assert not holds(model), "it is run whole"
+        assert not can_take_apart(model), "it is run whole"
         for name, ask in methods(model):
             if name in asked:
                 np.testing.assert_allclose(figures(ask()), here[name], atol=2e-3, err_msg=name)

@@ -10,10 +10,10 @@ import torch
 from backend.engine import architectures
 from backend.engine.activation_patching import prepare_clean
 from backend.engine.architectures import decoder
-from backend.engine.mean_ablation import prepare_backdrop
+from backend.engine.mean_ablation import prepare_ablated_run
 from backend.engine.positions import mean_head_outputs
 from backend.engine.replay import full_run
-from backend.engine.validation import holds
+from backend.engine.validation import can_take_apart
 from backend.tasks.entity_tracking import sample_prompts
 from tests import tiny
 
@@ -23,13 +23,13 @@ PROMPTS = sample_prompts(tiny.word_tokenizer(), 4, n_boxes=3)
 @pytest.mark.parametrize("maker", tiny.MAKERS)
 def test_every_family_but_the_strangers_is_taken_apart(maker):
     model = tiny.MAKERS[maker]()
-    assert holds(model) == (maker not in tiny.STRANGERS)
-    assert holds(tiny.in_float64(tiny.MAKERS[maker]())) == (maker not in tiny.STRANGERS)
+    assert can_take_apart(model) == (maker not in tiny.STRANGERS)
+    assert can_take_apart(tiny.in_float64(tiny.MAKERS[maker]())) == (maker not in tiny.STRANGERS)
 
 
 @pytest.mark.parametrize("maker", tiny.OTHERS)
 def test_experts_and_models_inside_others_are_taken_apart(maker):
-    assert holds(tiny.OTHERS[maker]())
+    assert can_take_apart(tiny.OTHERS[maker]())
 
 
 @pytest.mark.parametrize("maker", ["llama", "neox"])
@@ -37,7 +37,7 @@ def test_what_differs_at_small_tokens_only_is_found_out(maker):
     """One token is a thousand times as large as all others, as in real models."""
     model = tiny.MAKERS[maker]()
     model.get_input_embeddings().weight.data[::8] *= 1000
-    assert holds(model)
+    assert can_take_apart(model)
 
     other = tiny.MAKERS[maker]()
     other.get_input_embeddings().weight.data[::8] *= 1000
@@ -48,7 +48,7 @@ def test_what_differs_at_small_tokens_only_is_found_out(maker):
         return torch.where(small, 1.003 * output, output)
 
     block.register_forward_hook(more_at_small_tokens)
-    assert not holds(other)
+    assert not can_take_apart(other)
     with torch.no_grad():
         ids = torch.arange(64).view(2, 32)
         run = full_run(other, ids)
@@ -75,7 +75,7 @@ def test_what_differs_only_when_run_again_is_found_out():
         own = decoder(model)(input_ids=ids, output_hidden_states=True).hidden_states
         for ours, theirs in zip(full_run(model, ids).residuals, own[:-1], strict=False):
             torch.testing.assert_close(ours, theirs)
-    assert not holds(model)
+    assert not can_take_apart(model)
 
 
 @pytest.mark.parametrize("swapped", [(0, 1), (0, 2), (1, 2)])
@@ -85,7 +85,7 @@ def test_projections_that_are_not_what_they_are_called_are_found_out(monkeypatch
     first, second = swapped
     names[first], names[second] = names[second], names[first]
     monkeypatch.setattr(architectures, "_ORDER", tuple(names))
-    assert not holds(model)
+    assert not can_take_apart(model)
 
 
 def test_queries_and_keys_that_are_told_apart_by_the_wrong_heads_are_found_out(monkeypatch):
@@ -93,36 +93,36 @@ def test_queries_and_keys_that_are_told_apart_by_the_wrong_heads_are_found_out(m
     fused = ("query_key_value", architectures._in_a_row)
     wrong = replace(architectures._FAMILIES["gpt_neox"], fused=fused)
     monkeypatch.setattr(architectures, "_FAMILIES", {"gpt_neox": wrong})
-    assert not holds(tiny.neox())
+    assert not can_take_apart(tiny.neox())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("maker", ["llama", "gemma2", "gpt2", "neox", "granite"])
 def test_half_precision_does_not_hide_or_fake_a_misfit(maker, dtype):
-    assert holds(tiny.MAKERS[maker]().to(dtype)) == (maker != "granite")
+    assert can_take_apart(tiny.MAKERS[maker]().to(dtype)) == (maker != "granite")
 
 
 def test_a_layer_that_does_more_than_its_family_s_is_found_out():
     model = tiny.llama()
     mlp = decoder(model).layers[2].mlp
     mlp.register_forward_hook(lambda _, __, output: output)
-    assert holds(model)
+    assert can_take_apart(model)
     other = tiny.llama()
     decoder(other).layers[2].register_forward_hook(lambda _, __, output: 1.01 * output)
-    assert not holds(other)
+    assert not can_take_apart(other)
 
 
 def test_what_cannot_be_taken_apart_has_nothing_to_start_from():
     model = tiny.granite()
     means = mean_head_outputs(model, PROMPTS)
     assert prepare_clean(model, PROMPTS).run is None
-    assert prepare_backdrop(model, PROMPTS, means).run is None
+    assert prepare_ablated_run(model, PROMPTS, means).run is None
 
 
 def test_a_model_on_several_devices_is_run_whole():
     model = tiny.llama()
     decoder(model).layers[3].to("meta")
-    assert not holds(model)
+    assert not can_take_apart(model)
 
 
 def test_a_full_memory_is_no_misfit(monkeypatch):
@@ -134,5 +134,5 @@ def test_a_full_memory_is_no_misfit(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("backend.engine.validation._holds", full)
         with pytest.raises(RuntimeError, match="out of memory"):
-            holds(model)
-    assert holds(model)
+            can_take_apart(model)
+    assert can_take_apart(model)

@@ -20,7 +20,7 @@ from backend.engine.positions import all_sites, vital_head_outputs
 from backend.engine.transplants import foreign, transplanted_logits
 from backend.methods.cmap import cmap, compatible, group_sets, head_map, read_alike
 from backend.methods.compare import examine
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models.loading import LoadedModel
 from backend.tasks.entity_tracking import sample_prompts
 from tests import oracles, planted, tiny
@@ -36,7 +36,7 @@ SITES = [
 ]
 SITE_SETS = {"everywhere": SITES, "query label": SITES[1:4], "last": SITES[3:]}
 CIRCUIT = Circuit(planted.CIRCUIT, "planted")
-NAMES = {Part.q: "q_proj", Part.k: "k_proj", Part.v: "v_proj"}
+NAMES = {Component.q: "q_proj", Component.k: "k_proj", Component.v: "v_proj"}
 
 
 @pytest.fixture(params=tiny.MAKERS)
@@ -146,7 +146,7 @@ def loaded(name, model, tokenizer):
     return LoadedModel(name, model, tokenizer, shape_of(model))
 
 
-def subject(name, change=None):
+def evaluation(name, change=None):
     model = planted.model().requires_grad_(False)
     if change:
         change(model.model)
@@ -155,7 +155,7 @@ def subject(name, change=None):
 
 @pytest.fixture(scope="module")
 def better():
-    return subject("better")
+    return evaluation("better")
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def worse():
     def forget(stack):
         stack.layers[3].self_attn.v_proj.weight.zero_()
 
-    return subject("worse", forget)
+    return evaluation("worse", forget)
 
 
 SETS = group_sets(CIRCUIT)
@@ -181,9 +181,9 @@ def test_the_group_that_differs_closes_the_gap(better, worse):
     for name in ("none", "D", "C", "B"):
         assert abs(result.sets[name].recovery.value) < 0.05
     assert result.sets["A"].n_sites == 2
-    values = cmap(better, worse, SETS, Part.v)
+    values = cmap(better, worse, SETS, Component.v)
     assert values.sets["A"].recovery.value == pytest.approx(1, abs=0.05)
-    queries = cmap(better, worse, SETS, Part.q)
+    queries = cmap(better, worse, SETS, Component.q)
     assert abs(queries.sets["all"].recovery.value) < 0.05
 
 
@@ -195,7 +195,7 @@ def test_the_other_way_round_the_gap_is_closed_downwards(better, worse):
     assert abs(result.sets["none"].recovery.value) == 0
 
 
-@pytest.mark.parametrize("part", Part)
+@pytest.mark.parametrize("part", Component)
 def test_source_and_target_the_same_recovers_nothing_that_could_be_said(better, part):
     result = cmap(better, better, SETS, part)
     for outcome in result.sets.values():
@@ -256,8 +256,8 @@ def test_models_that_do_not_fit_say_why(better):
     assert compatible(other(n_heads=2), ours) == "other has 2 heads in a layer, better has 4."
     assert "numbers in a head" in str(compatible(ours, other(d_head=8)))
     assert compatible(ours, other(n_kv_heads=2)) is None
-    assert compatible(ours, other(n_kv_heads=2), Part.q) is None
-    assert "key-value heads" in str(compatible(ours, other(n_kv_heads=2), Part.v))
+    assert compatible(ours, other(n_kv_heads=2), Component.q) is None
+    assert "key-value heads" in str(compatible(ours, other(n_kv_heads=2), Component.v))
     words = replace(ours, name="other", tokenizer=TOKENIZER)
     assert "as other tokens" in str(read_alike(words, ours, better.prompts))
     assert read_alike(ours, ours, better.prompts) is None

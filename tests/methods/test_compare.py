@@ -32,7 +32,7 @@ def loaded(name: str, model: Any, tokenizer: Any) -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def subjects():
+def evaluations():
     """The planted model, and one that has half lost a fetcher and its transmitter."""
     worse = planted.model().requires_grad_(False)
     worse.model.layers[3].self_attn.o_proj.weight[:, planted.D_HEAD * 3 :] = 0
@@ -45,34 +45,36 @@ def subjects():
 
 
 @pytest.fixture(scope="module")
-def comparison(subjects):
-    return compare(subjects, CIRCUIT, n_random=4)
+def comparison(evaluations):
+    return compare(evaluations, CIRCUIT, n_random=4)
 
 
-def right(subject, logits):
-    return (logits.argmax(-1) == torch.tensor(subject.prompts.answer_ids)).numpy()
+def right(evaluation, logits):
+    return (logits.argmax(-1) == torch.tensor(evaluation.prompts.answer_ids)).numpy()
 
 
-def test_every_figure_is_what_plain_runs_give(subjects, comparison):
-    for subject, row in zip(subjects, comparison.models, strict=True):
-        model, prompts = subject.loaded.model, subject.prompts
-        assert row.name == subject.loaded.name
-        alone = circuit_logits_plainly(model, prompts, subject.means, CIRCUIT.sites)
-        assert row.circuit == wilson(right(subject, alone))
+def test_every_figure_is_what_plain_runs_give(evaluations, comparison):
+    for evaluation, row in zip(evaluations, comparison.models, strict=True):
+        model, prompts = evaluation.loaded.model, evaluation.prompts
+        assert row.name == evaluation.loaded.name
+        alone = circuit_logits_plainly(model, prompts, evaluation.means, CIRCUIT.sites)
+        assert row.circuit == wilson(right(evaluation, alone))
         assert row.faithfulness.value == row.circuit.value / row.model.value
         for group in Group:
             sites = CIRCUIT.sites_of([group])
-            means = vital_means(subject.means, prompts)
-            without = right(subject, patched_logits_plainly(model, prompts, sites, means))
-            rest = circuit_logits_plainly(model, prompts, subject.means, CIRCUIT.sites - sites)
+            means = vital_means(evaluation.means, prompts)
+            without = right(evaluation, patched_logits_plainly(model, prompts, sites, means))
+            rest = circuit_logits_plainly(model, prompts, evaluation.means, CIRCUIT.sites - sites)
             knockout = row.groups[group.name]
             assert knockout.model == wilson(without)
-            assert knockout.circuit == wilson(right(subject, rest))
+            assert knockout.circuit == wilson(right(evaluation, rest))
             change = knockout.model.value - row.model.value
             assert knockout.model_change.value == pytest.approx(change)
-        drawn = random_circuits(CIRCUIT, subject.loaded.shape, 4, seed=0)
+        drawn = random_circuits(CIRCUIT, evaluation.loaded.shape, 4, seed=0)
         shares = [
-            right(subject, circuit_logits_plainly(model, prompts, subject.means, sites)).mean()
+            right(
+                evaluation, circuit_logits_plainly(model, prompts, evaluation.means, sites)
+            ).mean()
             for sites in drawn
         ]
         assert row.random.accuracies == pytest.approx(shares)
@@ -92,16 +94,16 @@ def test_the_difference_of_two_models(comparison):
     assert difference.faithfulness.value == pytest.approx(gain)
 
 
-def test_a_model_does_not_differ_from_itself(subjects):
-    (difference,) = compare([subjects[1]] * 2, CIRCUIT, n_random=2).differences
+def test_a_model_does_not_differ_from_itself(evaluations):
+    (difference,) = compare([evaluations[1]] * 2, CIRCUIT, n_random=2).differences
     for estimate in (difference.model, difference.circuit, difference.faithfulness):
         assert estimate.low < estimate.value == 0 < estimate.high
         assert not estimate.is_clear
 
 
-def test_the_faithfulness_report_is_the_same_figure(subjects):
-    report = faithfulness_report(subjects[0], CIRCUIT)
-    row = compare(subjects[:1], CIRCUIT, n_random=2).models[0]
+def test_the_faithfulness_report_is_the_same_figure(evaluations):
+    report = faithfulness_report(evaluations[0], CIRCUIT)
+    row = compare(evaluations[:1], CIRCUIT, n_random=2).models[0]
     assert report.faithfulness == row.faithfulness
     assert (report.model, report.circuit) == (row.model, row.circuit)
 
@@ -127,7 +129,7 @@ def test_random_circuits_have_the_same_sizes_and_no_head_twice():
     assert random_circuits(everything, shape, 1, seed=0) == [everything.sites]
 
 
-def test_progress_can_cancel(subjects):
+def test_progress_can_cancel(evaluations):
     seen = []
 
     def progress(done, total):
@@ -136,17 +138,17 @@ def test_progress_can_cancel(subjects):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare(subjects, CIRCUIT, n_random=3, progress=progress)
+        compare(evaluations, CIRCUIT, n_random=3, progress=progress)
     assert seen == sorted(seen)
     assert 0.5 < seen[-1] < 0.9
 
 
-def test_models_that_cannot_be_asked_the_same_are_refused(subjects):
-    other = replace(subjects[0].loaded, name="other", tokenizer=tiny.word_tokenizer("BCDEFG"))
+def test_models_that_cannot_be_asked_the_same_are_refused(evaluations):
+    other = replace(evaluations[0].loaded, name="other", tokenizer=tiny.word_tokenizer("BCDEFG"))
     with pytest.raises(UserError, match="planted and other write different words"):
-        compare([subjects[0], examine(other, 40, 3, 0)], CIRCUIT)
+        compare([evaluations[0], examine(other, 40, 3, 0)], CIRCUIT)
     with pytest.raises(UserError, match=r"L9\.0 in group A"):
-        compare(subjects, Circuit({Group.A: (Head(9, 0),)}))
+        compare(evaluations, Circuit({Group.A: (Head(9, 0),)}))
 
 
 def test_overlap_counts_heads():
@@ -167,33 +169,33 @@ def test_results_are_plain(comparison):
     assert read["models"][0]["groups"]["C"]["model"]["n"] == 40
 
 
-def test_batches_change_nothing(subjects, comparison, monkeypatch):
+def test_batches_change_nothing(evaluations, comparison, monkeypatch):
     monkeypatch.setattr("backend.engine.memory._NUMBERS_AT_ONCE", 60_000)
     monkeypatch.setattr("backend.engine.memory._LEAST_ON_CPU", 1)
-    again = [examine(subject.loaded, 40, 3, 0) for subject in subjects]
+    again = [examine(evaluation.loaded, 40, 3, 0) for evaluation in evaluations]
     assert chunks(again[0].loaded.model, *again[0].prompts.input_ids.shape).size < 20
     assert compare(again, CIRCUIT, n_random=4) == comparison
 
 
-def test_faithfulness_to_a_model_at_chance_is_undefined(subjects):
+def test_faithfulness_to_a_model_at_chance_is_undefined(evaluations):
     """It answers a third of the prompts right, with three boxes: there is nothing to explain."""
     guessing = planted.model().requires_grad_(False)
     guessing.model.layers[2].self_attn.v_proj.weight[: planted.D_HEAD] *= 0.6
     guessing.model.layers[3].self_attn.o_proj.weight[:, planted.D_HEAD * 3 :] = 0
-    subject = examine(loaded("guessing", guessing, planted.tokenizer()), 40, 3, 0)
-    found = compare([subjects[0], subject], CIRCUIT, n_random=2)
+    evaluation = examine(loaded("guessing", guessing, planted.tokenizer()), 40, 3, 0)
+    found = compare([evaluations[0], evaluation], CIRCUIT, n_random=2)
     choices = [row.forced_choice for row in found.models]
     assert [choice.is_above_chance for choice in choices] == [True, False]
     assert found.models[1].model.value > 0.2, "a ratio could be computed"
     assert math.isnan(found.models[1].faithfulness.value)
     assert math.isnan(found.differences[0].faithfulness.value)
     assert not math.isnan(found.models[0].faithfulness.value)
-    report = faithfulness_report(subject, CIRCUIT)
+    report = faithfulness_report(evaluation, CIRCUIT)
     assert math.isnan(report.faithfulness.value)
     assert report.forced_choice == choices[1]
-    objects = torch.tensor(subject.prompts.object_ids)
+    objects = torch.tensor(evaluation.prompts.object_ids)
     with torch.no_grad():
-        logits = guessing(torch.tensor(subject.prompts.input_ids)).logits[:, -1]
+        logits = guessing(torch.tensor(evaluation.prompts.input_ids)).logits[:, -1]
     first = objects.gather(1, logits.gather(1, objects).argmax(1, keepdim=True))[:, 0]
-    assert choices[1].share == wilson(first.numpy() == subject.prompts.answer_ids)
+    assert choices[1].share == wilson(first.numpy() == evaluation.prompts.answer_ids)
     assert choices[1].chance == 1 / 3

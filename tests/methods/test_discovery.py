@@ -11,7 +11,7 @@ import torch
 from backend.core.circuit import Circuit, Group, Head
 from backend.engine.activation_patching import clean_logits, prepare_clean
 from backend.engine.architectures import shape_of
-from backend.engine.mean_ablation import prepare_backdrop
+from backend.engine.mean_ablation import prepare_ablated_run
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import path_patching_scores
 from backend.engine.positions import mean_head_outputs
@@ -34,11 +34,11 @@ def planted_runs(n_boxes):
     return model, prompts, counterfactual_prompts(TOKENIZER, prompts)
 
 
-def planted_backdrop():
+def planted_ablated_run():
     model, prompts, _ = planted_runs(3)
     reference = reference_prompts(TOKENIZER, 30, n_boxes=3)
-    backdrop = prepare_backdrop(model, prompts, mean_head_outputs(model, reference))
-    return backdrop, torch.tensor(prompts.answer_ids)
+    ablated_run = prepare_ablated_run(model, prompts, mean_head_outputs(model, reference))
+    return ablated_run, torch.tensor(prompts.answer_ids)
 
 
 @pytest.mark.parametrize("n_boxes", [2, 3])
@@ -123,14 +123,14 @@ def test_progress_names_the_stage():
 
 def test_pruning_keeps_what_the_answer_needs():
     """One of the two fetchers is enough; D's ordinal is a function of the token, as is its mean."""
-    backdrop, answers = planted_backdrop()
+    ablated_run, answers = planted_ablated_run()
     decoys = Circuit(
         {
             group: (*heads, Head(0, 0), Head(1, 1), Head(2, 3), Head(3, 0))
             for group, heads in planted.CIRCUIT.items()
         }
     )
-    pruned = prune(backdrop, decoys, answers, least_accuracy=0.99)
+    pruned = prune(ablated_run, decoys, answers, least_accuracy=0.99)
     assert pruned.heads(Group.B) == planted.CIRCUIT[Group.B]
     assert pruned.heads(Group.C) == planted.CIRCUIT[Group.C]
     assert pruned.heads(Group.D) == ()
@@ -139,18 +139,18 @@ def test_pruning_keeps_what_the_answer_needs():
 
 
 def test_pruning_leaves_a_circuit_that_is_not_accurate_enough():
-    backdrop, answers = planted_backdrop()
+    ablated_run, answers = planted_ablated_run()
     circuit = Circuit({Group.A: planted.CIRCUIT[Group.A]})
-    assert prune(backdrop, circuit, answers, least_accuracy=0.99) == circuit
+    assert prune(ablated_run, circuit, answers, least_accuracy=0.99) == circuit
 
 
 def test_the_planted_circuit_is_as_accurate_as_the_model():
-    backdrop, answers = planted_backdrop()
+    ablated_run, answers = planted_ablated_run()
     circuit = Circuit(planted.CIRCUIT)
     lost = [Group.A, Group.B, Group.C]
     without = [circuit.keep(m for m in circuit.members if m[0] is not group) for group in lost]
     circuits = [circuit.sites, *(each.sites for each in without)]
-    whole, *broken = circuit_accuracies(backdrop, circuits, answers).tolist()
+    whole, *broken = circuit_accuracies(ablated_run, circuits, answers).tolist()
     assert whole == 1
     assert max(broken) < 0.5
 

@@ -9,7 +9,7 @@ import pytest
 
 from backend.core.circuit import Circuit, Group, Head, Site
 from backend.core.errors import UserError
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
 from backend.methods.completeness import completeness, random_sets
 from backend.methods.minimality import minimal_circuit, minimality
@@ -29,7 +29,7 @@ def alone_without(examined, members):
 
 
 def test_minimality_is_the_papers_procedure(examined):
-    found = minimality(examined.subject, CIRCUIT)
+    found = minimality(examined.evaluation, CIRCUIT)
     assert [(each.group, each.head) for each in found.heads] == [
         (group.name, head) for group, head in CIRCUIT.members
     ]
@@ -63,7 +63,7 @@ def test_minimality_is_the_papers_procedure(examined):
 
 
 def test_the_minimal_circuit_has_the_heads_that_add(examined):
-    found = minimality(examined.subject, CIRCUIT)
+    found = minimality(examined.evaluation, CIRCUIT)
     smaller = minimal_circuit(CIRCUIT, found, least=0.05)
     expected = [(Group[each.group], each.head) for each in found.heads if each.adds(0.05)]
     assert list(smaller.members) == expected
@@ -86,7 +86,7 @@ def test_a_head_adds_if_at_least_one_percent_is_lost(before, after, adds):
 
 
 def test_completeness_is_the_papers_procedure(examined):
-    found = completeness(examined.subject, CIRCUIT, n_random=3, seed=5)
+    found = completeness(examined.evaluation, CIRCUIT, n_random=3, seed=5)
     sets = [CIRCUIT.sites_of([group]) for group in Group] + random_sets(CIRCUIT, 3, seed=5)
     removals = [*found.groups, *found.random]
     names = ["A", "B", "C", "D", "random 1", "random 2", "random 3"]
@@ -116,16 +116,16 @@ def test_random_sets_hold_half_of_the_circuit():
 
 
 def test_without_random_sets_there_is_no_mean():
-    found = completeness(Examined("llama").subject, CIRCUIT, n_random=0)
+    found = completeness(Examined("llama").evaluation, CIRCUIT, n_random=0)
     assert found.random == ()
     assert isnan(found.mean_incompleteness.value)
-    assert json.loads(json.dumps(plain(found)))["mean_incompleteness"]["value"] is None
+    assert json.loads(json.dumps(to_json(found)))["mean_incompleteness"]["value"] is None
 
 
 @pytest.mark.parametrize("method", [minimality, completeness])
 def test_progress_counts_up_and_can_cancel(method):
-    subject, seen = Examined("llama").subject, []
-    method(subject, CIRCUIT, progress=lambda *step: seen.append(step))
+    evaluation, seen = Examined("llama").evaluation, []
+    method(evaluation, CIRCUIT, progress=lambda *step: seen.append(step))
     assert [step[0] for step in seen] == sorted(step[0] for step in seen)
     assert seen[-1][0] == seen[-1][1]
 
@@ -134,20 +134,20 @@ def test_progress_counts_up_and_can_cancel(method):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        method(subject, CIRCUIT, progress=cancel)
+        method(evaluation, CIRCUIT, progress=cancel)
 
 
 @pytest.mark.parametrize("method", [minimality, completeness])
 def test_edge_cases_of_circuits(method):
-    subject = Examined("llama").subject
+    evaluation = Examined("llama").evaluation
     with pytest.raises(UserError, match=r"L9\.0 in group A"):
-        method(subject, Circuit({Group.A: (Head(9, 0),)}))
-    empty = method(subject, Circuit({}))
+        method(evaluation, Circuit({Group.A: (Head(9, 0),)}))
+    empty = method(evaluation, Circuit({}))
     assert empty.model == "llama"
 
 
 def test_results_do_not_depend_on_the_batches(monkeypatch):
-    expected = minimality(Examined("llama").subject, CIRCUIT)
+    expected = minimality(Examined("llama").evaluation, CIRCUIT)
     monkeypatch.setattr("backend.engine.memory._NUMBERS_AT_ONCE", 60_000)
     monkeypatch.setattr("backend.engine.memory._LEAST_ON_CPU", 1)
-    assert minimality(Examined("llama").subject, CIRCUIT) == expected
+    assert minimality(Examined("llama").evaluation, CIRCUIT) == expected

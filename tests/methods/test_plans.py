@@ -27,7 +27,7 @@ from backend.methods.requests import (
     StageRequest,
     heads_of,
 )
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models import catalogue, loaded_models
 
 FEW = Prompts(24, 3, 0)
@@ -37,8 +37,8 @@ REQUESTS: list[Request] = [
     AccuracyRequest(("base", "chat"), FEW),
     FaithfulnessRequest(("base", "chat"), HEADS, FEW),
     ComparisonRequest(("base", "chat"), HEADS, FEW),
-    CmapRequest("chat", "base", HEADS, Part.output, FEW),
-    SetRequest("chat", "base", CIRCUIT.sites, Part.output, FEW),
+    CmapRequest("chat", "base", HEADS, Component.output, FEW),
+    SetRequest("chat", "base", CIRCUIT.sites, Component.output, FEW),
     StageRequest("base", FEW, Group.A, ()),
     StageRequest("base", FEW, Group.D, CIRCUIT.heads(Group.C)),
     MinimalityRequest("base", HEADS, FEW),

@@ -349,6 +349,6 @@ def test_the_family_itself_is_good(family: Path) -> None:
     with torch.no_grad():
         words = torch.randint(160, (1, 16), generator=torch.Generator().manual_seed(0))
         base = llama(2)
-        plain = base(words).logits[0, -1]
+        to_json = base(words).logits[0, -1]
         moved = PeftModel.from_pretrained(base, family / "lora").eval()(words).logits[0, -1]
-    assert adapted.moves == pytest.approx((moved - plain).abs().max().item(), rel=1e-4)
+    assert adapted.moves == pytest.approx((moved - to_json).abs().max().item(), rel=1e-4)

@@ -99,7 +99,7 @@ def test_compare(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(
         capsys, "compare", family["base"], family["adapter"], "--circuit", family["circuit"]
     )
-    figures = [serialize.revived(ComparedModel, part).figures for part in data["parts"]]
+    figures = [serialize.from_json(ComparedModel, part).figures for part in data["parts"]]
     assert [each.name for each in figures] == [family["base"], family["adapter"]]
     assert all(each.faithfulness.value > 0.5 for each in figures)
 
@@ -108,14 +108,14 @@ def test_cmap(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(
         capsys, "cmap", family["base"], family["adapter"], "--circuit", family["circuit"], "--map"
     )
-    result = serialize.revived(Cmap, data["parts"][0])
+    result = serialize.from_json(Cmap, data["parts"][0])
     assert result.sets["none"].recovery.value == 0
     assert result.sets["all"].recovery.value > 0.5
 
 
 def test_minimality(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(capsys, "minimality", family["base"], "--circuit", family["circuit"])
-    found = serialize.revived(Minimality, data["parts"][0])
+    found = serialize.from_json(Minimality, data["parts"][0])
     assert len(found.heads) == 5
 
 
@@ -123,12 +123,12 @@ def test_completeness(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(
         capsys, "completeness", family["base"], "--circuit", family["circuit"], "--sets", "4"
     )
-    assert serialize.revived(Completeness, data["parts"][0]).mean_incompleteness.value < 0.2
+    assert serialize.from_json(Completeness, data["parts"][0]).mean_incompleteness.value < 0.2
 
 
 def test_edges(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(capsys, "edges", family["base"], "--circuit", family["circuit"])
-    found = serialize.revived(Edges, data["parts"][0])
+    found = serialize.from_json(Edges, data["parts"][0])
     assert all(edge.weight.value < 0 for edge in found.edges)
 
 
@@ -207,8 +207,8 @@ def test_the_compare_page(family: dict[str, str]) -> None:
     names = [family["base"], family["adapter"]]
     test.multiselect(key="compared").set_value(names)
     press(rerun(test), "Run")
-    subjects = [examine(load_model(name), 50, 3, 0) for name in names]
-    for model in compare(subjects, Circuit(planted.CIRCUIT, "planted")).models:
+    evaluations = [examine(load_model(name), 50, 3, 0) for name in names]
+    for model in compare(evaluations, Circuit(planted.CIRCUIT, "planted")).models:
         assert f"{model.faithfulness.value:.3f}" in html(test)
     assert is_noted(test, *names)
 

@@ -46,8 +46,8 @@ def logits(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
 def test_a_folder_is_loaded_as_transformers_does(folder: Path) -> None:
     loaded = load_model(str(folder / "base"))
     ids = torch.tensor(sample_prompts(loaded.tokenizer, 3).input_ids)
-    plain = AutoModelForCausalLM.from_pretrained(folder / "base").eval()
-    torch.testing.assert_close(logits(loaded.model, ids), logits(plain, ids), rtol=0, atol=1e-4)
+    to_json = AutoModelForCausalLM.from_pretrained(folder / "base").eval()
+    torch.testing.assert_close(logits(loaded.model, ids), logits(to_json, ids), rtol=0, atol=1e-4)
     assert loaded.shape == ModelShape(4, 4, 4, 8)
     assert not loaded.model.training
 

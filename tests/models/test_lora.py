@@ -12,11 +12,11 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from backend.core.circuit import Group, Head
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.engine.activation_patching import clean_logits, patched_logits, prepare_clean
 from backend.engine.architectures import shape_of, unwrapped
 from backend.engine.attention import attention_mass
-from backend.engine.mean_ablation import circuit_logits, prepare_backdrop
+from backend.engine.mean_ablation import circuit_logits, prepare_ablated_run
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.positions import VITAL, mean_head_outputs, vital_head_outputs
 from backend.engine.transplants import foreign, transplanted_logits
@@ -25,9 +25,9 @@ from backend.methods.compare import as_in_paper, compare, examine
 from backend.methods.completeness import completeness
 from backend.methods.discovery import discover
 from backend.methods.edges import edges
-from backend.methods.evaluation import Subject
+from backend.methods.evaluation import Evaluation
 from backend.methods.minimality import minimality
-from backend.methods.results import NO_TEST, Criteria, Part
+from backend.methods.results import NO_TEST, Component, Criteria
 from backend.models.loading import LoadedModel, load_model, without_output_adapter
 from backend.tasks.entity_tracking import (
     PromptSet,
@@ -72,7 +72,7 @@ def edge_weights(model: Any) -> Tensor:
 
 def circuit_alone(model: Any) -> Tensor:
     means = mean_head_outputs(model, REFERENCE)
-    return circuit_logits(prepare_backdrop(model, PROMPTS, means), CIRCUIT.sites)
+    return circuit_logits(prepare_ablated_run(model, PROMPTS, means), CIRCUIT.sites)
 
 
 def click(model: Any) -> Tensor:
@@ -80,9 +80,9 @@ def click(model: Any) -> Tensor:
     return patched_logits(prepare_clean(model, PROMPTS), CIRCUIT.sites, other)
 
 
-def transplanted(target: Any, source: Any, part: Part) -> Tensor:
+def transplanted(target: Any, source: Any, part: Component) -> Tensor:
     clean = prepare_clean(target, PROMPTS)
-    if part is Part.output:
+    if part is Component.output:
         return patched_logits(clean, CIRCUIT.sites, vital_head_outputs(source, PROMPTS))
     other = foreign(clean, source, PROMPTS, f"{part.name}_proj")  # type: ignore[arg-type]
     return transplanted_logits(clean, CIRCUIT.sites, other)
@@ -107,7 +107,7 @@ METHODS: dict[str, Any] = {
             if role == "target"
             else (lambda m, base, part=part: transplanted(base, m, part))
         )
-        for part in Part
+        for part in Component
         for role in ("source", "target")
     },
 }
@@ -127,13 +127,13 @@ def test_whole_studies_are_the_same(models: dict[str, Any]) -> None:
     prompts = asked(models["merged"], 30)
 
     def studied(model: Any) -> list[Any]:
-        subject = Subject(loaded(model), prompts, REFERENCE)
-        source = Subject(loaded(models["base"], "base"), prompts, REFERENCE)
+        evaluation = Evaluation(loaded(model), prompts, REFERENCE)
+        source = Evaluation(loaded(models["base"], "base"), prompts, REFERENCE)
         return [
-            plain(compare([subject], CIRCUIT, n_random=2).models[0].groups),
-            plain(minimality(subject, CIRCUIT)),
-            plain(completeness(subject, CIRCUIT, n_random=3)),
-            plain(head_map(source, subject, VITAL[-1:])),
+            to_json(compare([evaluation], CIRCUIT, n_random=2).models[0].groups),
+            to_json(minimality(evaluation, CIRCUIT)),
+            to_json(completeness(evaluation, CIRCUIT, n_random=3)),
+            to_json(head_map(source, evaluation, VITAL[-1:])),
         ]
 
     assert studied(models["wrapped"]) == studied(models["merged"]) != studied(models["base"])
@@ -160,8 +160,8 @@ def test_as_in_the_paper_means_the_bare_projection_around_the_circuit(
     adapted: LoadedModel,
 ) -> None:
     prompts = asked(adapted.model, 8)
-    subject = Subject(adapted, prompts, REFERENCE)
-    found = as_in_paper(subject, CIRCUIT, subject.whole)
+    evaluation = Evaluation(adapted, prompts, REFERENCE)
+    found = as_in_paper(evaluation, CIRCUIT, evaluation.whole)
     assert found
 
     # By hand: means with the adapter; then the circuit with its scale on o_proj at zero.
@@ -170,9 +170,9 @@ def test_as_in_the_paper_means_the_bare_projection_around_the_circuit(
     for block in by_hand.model.layers:
         block.self_attn.o_proj.scaling["default"] = 0.0
     bare = without_output_adapter(adapted)
-    ours = circuit_logits(prepare_backdrop(bare.model, PROMPTS, means), CIRCUIT.sites)
-    theirs = circuit_logits(prepare_backdrop(by_hand, PROMPTS, means), CIRCUIT.sites)
-    right = circuit_logits(prepare_backdrop(adapted.model, PROMPTS, means), CIRCUIT.sites)
+    ours = circuit_logits(prepare_ablated_run(bare.model, PROMPTS, means), CIRCUIT.sites)
+    theirs = circuit_logits(prepare_ablated_run(by_hand, PROMPTS, means), CIRCUIT.sites)
+    right = circuit_logits(prepare_ablated_run(adapted.model, PROMPTS, means), CIRCUIT.sites)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert (ours - right).abs().max() > 0.1
     accuracy = (theirs.argmax(-1).numpy() == prompts.answer_ids).mean()
@@ -181,9 +181,9 @@ def test_as_in_the_paper_means_the_bare_projection_around_the_circuit(
 
 
 def test_a_model_without_such_an_adapter_has_nothing_to_show() -> None:
-    subject = examine(loaded(tiny.llama()), 5, 3, 0)
-    assert as_in_paper(subject, CIRCUIT, subject.whole) is None
-    assert compare([subject], CIRCUIT, n_random=2).models[0].as_in_paper is None
+    evaluation = examine(loaded(tiny.llama()), 5, 3, 0)
+    assert as_in_paper(evaluation, CIRCUIT, evaluation.whole) is None
+    assert compare([evaluation], CIRCUIT, n_random=2).models[0].as_in_paper is None
 
 
 def test_heads_are_counted_through_the_adapter(models: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from transformers import GPT2Config, MistralConfig
 
 from backend.engine.architectures import shape_of
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models import registry
 from backend.models.model_config import blueprint, misfit
 from shell.models.models import groups_that_fit
@@ -74,12 +74,12 @@ def test_a_token_that_was_added_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_key_value_heads_matter_for_keys_and_values_only(tmp_path: Path) -> None:
-    plain = blueprint(saved(tiny.llama(), tmp_path / "plain"))
+    to_json = blueprint(saved(tiny.llama(), tmp_path / "plain"))
     grouped = blueprint(saved(tiny.grouped_llama(), tmp_path / "grouped"))
-    assert plain
+    assert to_json
     assert grouped
-    assert misfit(plain, grouped, ("a", "b"), Part.q) is None
-    assert misfit(plain, grouped, ("a", "b"), Part.v) == (
+    assert misfit(to_json, grouped, ("a", "b"), Component.q) is None
+    assert misfit(to_json, grouped, ("a", "b"), Component.v) == (
         "a has 4 key-value heads in a layer, b has 2."
     )
 

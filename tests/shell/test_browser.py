@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 
 from backend.core.circuit import Circuit, Group
 from backend.models import catalogue
-from backend.studies.session import Bench, answers, prepare
+from backend.studies.session import Session, answers, prepare
 from backend.tasks.setting import Mode, Reading, Setting, intervention
 from shell.frame.history import NodeKey
 from tests.dashboard import ROOT, serving, watched_pages
@@ -37,7 +37,7 @@ def open_page(server: str, browser: Any) -> Iterator[Open]:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
+def session() -> Session:
     return prepare(Setting("base", 200, 7, 0), lambda stage, share: None)
 
 
@@ -58,18 +58,18 @@ def expect_figure(page: Any, label: str, value: float) -> None:
 
 def expect_numbers(
     page: Any,
-    bench: Bench,
+    session: Session,
     circuit: Circuit,
     off: set[NodeKey],
     reading: Reading = Reading.circuit,
     mode: Mode = Mode.mean,
 ) -> None:
     """The page settles on what the engine computes for this set of heads."""
-    now = answers(bench, intervention(circuit, reading, mode, frozenset(off)))
+    now = answers(session, intervention(circuit, reading, mode, frozenset(off)))
     part = {Reading.circuit: "Circuit", Reading.model: "Model minus heads"}[reading]
     expect_figure(page, part, now.correct.mean())
     expect_figure(page, "P(right answer)", now.probability.mean())
-    expect_figure(page, "Whole model", bench.whole.correct.mean())
+    expect_figure(page, "Whole model", session.whole.correct.mean())
 
 
 def expect_off(page: Any, off: set[NodeKey]) -> None:
@@ -77,49 +77,49 @@ def expect_off(page: Any, off: set[NodeKey]) -> None:
 
 
 def test_clicks_show_what_the_engine_computes(
-    open_page: Open, bench: Bench, circuit: Circuit
+    open_page: Open, session: Session, circuit: Circuit
 ) -> None:
     page = open_page()
-    expect_numbers(page, bench, circuit, set())
+    expect_numbers(page, session, circuit, set())
     off: set[NodeKey] = set()
     for member in circuit.members[:: max(1, len(circuit.members) // 4)]:
         head(page, member).click()
         off.add(member)
-        expect_numbers(page, bench, circuit, off)
+        expect_numbers(page, session, circuit, off)
         expect_off(page, off)
     head(page, circuit.members[0]).click()
-    expect_numbers(page, bench, circuit, off - {circuit.members[0]})
+    expect_numbers(page, session, circuit, off - {circuit.members[0]})
 
 
-def test_ten_fast_clicks_all_count(open_page: Open, bench: Bench, circuit: Circuit) -> None:
+def test_ten_fast_clicks_all_count(open_page: Open, session: Session, circuit: Circuit) -> None:
     page = open_page()
     chosen = circuit.members[:10]
     for member in chosen:
         head(page, member).click(no_wait_after=True)
     expect(page.locator(".spoken")).to_have_attribute("data-click", "0.10")
-    expect_numbers(page, bench, circuit, set(chosen))
+    expect_numbers(page, session, circuit, set(chosen))
     expect_off(page, set(chosen))
 
 
-def test_keyboard_and_group_switch(open_page: Open, bench: Bench, circuit: Circuit) -> None:
+def test_keyboard_and_group_switch(open_page: Open, session: Session, circuit: Circuit) -> None:
     page = open_page()
     head(page, circuit.members[0]).focus()
     page.keyboard.press("Space")
-    expect_numbers(page, bench, circuit, {circuit.members[0]})
+    expect_numbers(page, session, circuit, {circuit.members[0]})
     page.keyboard.press("Control+z")
-    expect_numbers(page, bench, circuit, set())
+    expect_numbers(page, session, circuit, set())
     page.get_by_role("button", name=re.compile("^Group B,")).click()
     off = {member for member in circuit.members if member[0] is Group.B}
-    expect_numbers(page, bench, circuit, off)
+    expect_numbers(page, session, circuit, off)
     expect_off(page, off)
 
 
-def test_buttons(open_page: Open, bench: Bench, circuit: Circuit) -> None:
+def test_buttons(open_page: Open, session: Session, circuit: Circuit) -> None:
     page = open_page()
     everything = set(circuit.members)
     first = circuit.members[0]
     head(page, first).click()
-    expect_numbers(page, bench, circuit, {first})
+    expect_numbers(page, session, circuit, {first})
     for button, off in (
         ("Invert", everything - {first}),
         ("Undo", {first}),
@@ -131,23 +131,23 @@ def test_buttons(open_page: Open, bench: Bench, circuit: Circuit) -> None:
     ):
         page.get_by_role("button", name=button).first.click()
         expect_off(page, off)
-        expect_numbers(page, bench, circuit, off)
+        expect_numbers(page, session, circuit, off)
 
 
-def test_both_readings_and_both_modes(open_page: Open, bench: Bench, circuit: Circuit) -> None:
+def test_both_readings_and_both_modes(open_page: Open, session: Session, circuit: Circuit) -> None:
     page = open_page()
     off = {member for member in circuit.members if member[0] is Group.C}
     page.get_by_role("button", name=re.compile("^Group C,")).click()
     page.get_by_role("radio", name="Whole model minus heads").click()
-    expect_numbers(page, bench, circuit, off, Reading.model)
+    expect_numbers(page, session, circuit, off, Reading.model)
     page.get_by_role("radio", name="Counterfactual").click()
-    expect_numbers(page, bench, circuit, off, Reading.model, Mode.counterfactual)
+    expect_numbers(page, session, circuit, off, Reading.model, Mode.counterfactual)
     page.get_by_role("radio", name="Circuit only").click()
-    expect_numbers(page, bench, circuit, off, Reading.circuit, Mode.counterfactual)
+    expect_numbers(page, session, circuit, off, Reading.circuit, Mode.counterfactual)
 
 
 def test_the_address_brings_everything_back(
-    open_page: Open, bench: Bench, circuit: Circuit
+    open_page: Open, session: Session, circuit: Circuit
 ) -> None:
     page = open_page()
     member = circuit.members[-1]
@@ -159,7 +159,7 @@ def test_the_address_brings_everything_back(
     expect(page).to_have_url(re.compile(r"off=.*reading=model|reading=model.*off="))
     again = open_page("?" + page.url.split("?")[1])
     expect(again.get_by_text("Example 2 of 200")).to_be_visible()
-    expect_numbers(again, bench, circuit, {member}, Reading.model)
+    expect_numbers(again, session, circuit, {member}, Reading.model)
     expect_off(again, {member})
 
 
@@ -172,7 +172,7 @@ def test_a_click_on_a_page_that_just_appeared_keeps_the_address(browser: Any) ->
 
 
 def test_a_deep_link_can_be_the_servers_first_request(
-    browser: Any, bench: Bench, circuit: Circuit
+    browser: Any, session: Session, circuit: Circuit
 ) -> None:
     member = circuit.members[0]
     link = f"/?off={member[0].name}{str(member[1])[1:]}&mode=counterfactual"
@@ -180,7 +180,7 @@ def test_a_deep_link_can_be_the_servers_first_request(
         page = open_watched(address + link)
         expect(page.locator(".spoken")).to_be_attached(timeout=START_MS)
         expect(page.get_by_text("Circuit explorer").first).to_be_visible()
-        expect_numbers(page, bench, circuit, {member}, mode=Mode.counterfactual)
+        expect_numbers(page, session, circuit, {member}, mode=Mode.counterfactual)
 
 
 def test_another_model_keeps_the_heads(open_page: Open, circuit: Circuit) -> None:

@@ -15,7 +15,7 @@ from backend.core.circuit import Circuit
 from backend.core.statistics import Estimate
 from backend.methods.cmap import cmap, group_sets
 from backend.methods.compare import compare, examine
-from backend.methods.evaluation import Subject
+from backend.methods.evaluation import Evaluation
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from tests.dashboard import watched_pages
@@ -48,7 +48,7 @@ def circuit() -> Circuit:
 
 
 @pytest.fixture(scope="module")
-def subjects() -> list[Subject]:
+def evaluations() -> list[Evaluation]:
     return [examine(load(name), N, BOXES, SEED) for name in catalogue.bundled_models()]
 
 
@@ -62,13 +62,13 @@ def expect_row(page: Any, name: str, *estimates: Estimate) -> None:
 
 
 def test_a_comparison_of_all_models(
-    open_page: Open, subjects: list[Subject], circuit: Circuit
+    open_page: Open, evaluations: list[Evaluation], circuit: Circuit
 ) -> None:
     page = open_page("Compare")
     page.get_by_role("button", name="Run").click()
-    last = catalogue.label(subjects[-1].loaded.name)
+    last = catalogue.label(evaluations[-1].loaded.name)
     expect(page.get_by_role("rowheader", name=last)).to_be_visible(timeout=START_MS)
-    for row in compare(subjects, circuit).models:
+    for row in compare(evaluations, circuit).models:
         expect_row(
             page, catalogue.label(row.name), row.model, row.circuit, row.random.mean,
             row.faithfulness,
@@ -82,10 +82,10 @@ def test_a_comparison_of_all_models(
 
 
 def test_a_cmap_and_a_pinned_head(
-    open_page: Open, subjects: list[Subject], circuit: Circuit
+    open_page: Open, evaluations: list[Evaluation], circuit: Circuit
 ) -> None:
     page = open_page("CMAP")
-    base, tuned = subjects[:2]
+    base, tuned = evaluations[:2]
     page.get_by_role("button", name="Run").click()
     expected = cmap(tuned, base, group_sets(circuit))
     expect(page.get_by_role("rowheader", name=re.compile("^all"))).to_be_visible(timeout=START_MS)

@@ -96,12 +96,12 @@ def test_two_sessions_at_once_show_their_own_numbers_and_clicks_do_not_wait(
     expect(second.get_by_text("Waiting for 1 job before it")).to_be_visible()
 
     go_to(second, "Circuit")
-    bench = prepare(Setting("base", 50, 3, 1), lambda stage, share: None)
+    session = prepare(Setting("base", 50, 3, 1), lambda stage, share: None)
     off: set[NodeKey] = set()
     for member in circuit.members[::6]:
         head(second, member).click()
         off.add(member)
-        expect_numbers(second, bench, circuit, off)
+        expect_numbers(second, session, circuit, off)
     expect(jobs_button(second)).to_have_text(re.compile("1 active, 1 queued"))
 
     models = catalogue.bundled_models()

@@ -67,9 +67,9 @@ def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(
     page.get_by_role("option", name=NAME).click()
     expect(page.get_by_text("Fine-tuned on: what a test wants.")).to_be_visible()
     monkeypatch.setattr(registry, "ADDED", local / "models.toml")
-    bench = prepare(Setting(NAME, 200, 7, 0), lambda stage, share: None)
+    session = prepare(Setting(NAME, 200, 7, 0), lambda stage, share: None)
     whole = page.get_by_test_id("stMetric").filter(has_text="Whole model")
-    expect(whole).to_contain_text(f"{bench.whole.correct.mean():.3f}", timeout=START_MS)
+    expect(whole).to_contain_text(f"{session.whole.correct.mean():.3f}", timeout=START_MS)
 
     page.get_by_role("link", name="Models", exact=True).click()
     button(page, "unload").click()

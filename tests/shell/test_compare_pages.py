@@ -16,7 +16,7 @@ from backend.methods.cmap import cmap, group_sets
 from backend.methods.compare import as_in_paper, compare, examine, overlap
 from backend.methods.methods import joined
 from backend.methods.requests import CmapRequest, ComparisonRequest, Heads, Prompts
-from backend.methods.results import Difference, Part
+from backend.methods.results import Component, Difference
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.studies import jobs, store
@@ -61,15 +61,15 @@ def _forget_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def subjects() -> list[Any]:
+def evaluations() -> list[Any]:
     return [examine(load(name), SMALL.n, SMALL.boxes, SMALL.seed) for name in PAIR]
 
 
-def test_a_comparison_shows_the_engines_numbers(subjects: list[Any]) -> None:
+def test_a_comparison_shows_the_engines_numbers(evaluations: list[Any]) -> None:
     test = page("compare")
     test.multiselect(key="compared").set_value(list(PAIR)).run()
     test = finished(press(test, "Run"), "comparison")
-    expected = compare(subjects, CIRCUIT)
+    expected = compare(evaluations, CIRCUIT)
     shown = html(test)
     for row in expected.models:
         for estimate in (row.model, row.circuit, row.random.mean, row.faithfulness):
@@ -92,8 +92,8 @@ def test_a_row_as_the_papers_code_ran_it_is_there_when_asked_for() -> None:
     assert words not in html(test)
     test.toggle(key="as_in_paper").set_value(True).run()
     assert html(test).count(words) == 1
-    subject = examine(load(adapted), SMALL.n, SMALL.boxes, SMALL.seed)
-    expected = as_in_paper(subject, CIRCUIT, subject.whole)
+    evaluation = examine(load(adapted), SMALL.n, SMALL.boxes, SMALL.seed)
+    expected = as_in_paper(evaluation, CIRCUIT, evaluation.whole)
     assert expected
     for estimate in (expected.circuit, expected.faithfulness):
         assert f"{estimate.value:.3f}" in html(test)
@@ -156,8 +156,8 @@ def test_a_cancelled_comparison_keeps_what_is_finished() -> None:
     assert catalogue.label(PAIR[0]) in html(test)
 
 
-def test_a_cmap_shows_the_engines_numbers(subjects: list[Any]) -> None:
-    base, tuned = subjects
+def test_a_cmap_shows_the_engines_numbers(evaluations: list[Any]) -> None:
+    base, tuned = evaluations
     expected = cmap(tuned, base, group_sets(CIRCUIT))
     test = page("cmap")
     test = finished(press(test, "Run"), "transplants")
@@ -176,7 +176,7 @@ def test_a_cmap_shows_the_engines_numbers(subjects: list[Any]) -> None:
 
 
 def test_what_the_command_line_measured_is_there_at_once(
-    subjects: list[Any], capsys: pytest.CaptureFixture[str]
+    evaluations: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.boxes)]
     assert main(["compare", *PAIR, *asked]) == 0
@@ -184,7 +184,7 @@ def test_what_the_command_line_measured_is_there_at_once(
     assert "comparison" not in test.session_state
     test.multiselect(key="compared").set_value(list(PAIR)).run()
     shown = html(test)
-    for row in compare(subjects, CIRCUIT).models:
+    for row in compare(evaluations, CIRCUIT).models:
         assert f"{row.faithfulness.low:.3f} to {row.faithfulness.high:.3f}, n = {SMALL.n}" in shown
     assert any(caption.value.startswith("From 2") for caption in test.caption)
     assert not test.info
@@ -299,7 +299,7 @@ def test_an_unknown_circuit_gets_a_message() -> None:
 
 def test_requests_start_again_only_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies.st, "session_state", {})
-    request = CmapRequest("a", "b", HEADS, Part.output, SMALL)
+    request = CmapRequest("a", "b", HEADS, Component.output, SMALL)
 
     def fails(request: Any, report: jobs.Report) -> Iterator[Any]:
         yield 1
@@ -333,11 +333,11 @@ def test_words_for_differences() -> None:
     )
 
 
-def test_tables_escape_names_and_say_what_is_undefined(subjects: list[Any]) -> None:
+def test_tables_escape_names_and_say_what_is_undefined(evaluations: list[Any]) -> None:
     nan = float("nan")
     table = figures_table(["<b>"], [["<script>", Estimate(nan, nan, nan, 5)]])
     assert "<script>" not in table
     assert "undefined" in table
-    text = as_csv(ComparisonRequest(PAIR, HEADS, SMALL), compare(subjects, CIRCUIT, n_random=2))
+    text = as_csv(ComparisonRequest(PAIR, HEADS, SMALL), compare(evaluations, CIRCUIT, n_random=2))
     assert text.splitlines()[0].startswith("model,finetuned_on,full_model,full_model_low")
     assert len(text.splitlines()) == 3

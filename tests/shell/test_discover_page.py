@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from backend.commands.cli import main
 from backend.core.circuit import Circuit, Group, Head
-from backend.core.serialize import revived
+from backend.core.serialize import from_json
 from backend.methods.compare import examine
 from backend.methods.completeness import completeness
 from backend.methods.minimality import minimality
@@ -270,9 +270,9 @@ def test_minimality_drops_heads_and_takes_them_back() -> None:
     test = run_all(page())
     found = ask(test, "Measure minimality")
     n_heads = len(found.heads)
-    subject = examine(load("base"), N, 7, 0)
+    evaluation = examine(load("base"), N, 7, 0)
     circuit = found_circuit(SETTING, expected(), CRITERIA, "found")
-    again = replace(minimality(subject, circuit), circuit=found.circuit)
+    again = replace(minimality(evaluation, circuit), circuit=found.circuit)
     assert repr(found) == repr(again)  # an undefined gain is nan, and nan is not itself
     n_kept = sum(each.adds(0.01) for each in found.heads)
     assert 0 < n_kept < n_heads
@@ -289,9 +289,9 @@ def test_minimality_drops_heads_and_takes_them_back() -> None:
 def test_completeness_is_the_engines() -> None:
     test = run_all(page())
     found = ask(test, "Measure completeness")
-    subject = examine(load("base"), N, 7, 0)
+    evaluation = examine(load("base"), N, 7, 0)
     circuit = found_circuit(SETTING, expected(), CRITERIA, "found")
-    assert found == completeness(subject, circuit)
+    assert found == completeness(evaluation, circuit)
     assert f"{found.mean_incompleteness.value:.3f}" in [metric.value for metric in test.metric]
 
 
@@ -300,7 +300,7 @@ def test_edges_are_saved_with_the_circuit(tmp_path: Path) -> None:
     found = ask(test, "Measure edges")
     press(test, "Save")
     saved = Circuit.from_json((tmp_path / "edged.json").read_text())
-    assert len(revived(Edges, saved.provenance["edges"]).edges) == len(found.edges) > 0
+    assert len(from_json(Edges, saved.provenance["edges"]).edges) == len(found.edges) > 0
     assert {*edge_weights(saved).values()} == {edge.weight.value for edge in found.clear}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backend.core.circuit import Circuit, Group, Head
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
 from backend.methods.results import Edge, Edges
 from circuitviz.graph import LOGITS, circuit_graph
@@ -26,7 +26,7 @@ def measured(*weights: tuple[str, Head, Head | None, float]) -> Circuit:
         Edge(group, sender, receiver, Estimate(weight, weight, weight, 5))
         for group, sender, receiver, weight in weights
     ]
-    edges = plain(Edges("base", "circuit", tuple(found)))
+    edges = to_json(Edges("base", "circuit", tuple(found)))
     return Circuit(GROUPS, provenance={"edges": edges})
 
 
@@ -50,7 +50,7 @@ def test_an_edge_that_is_not_clear_among_all_is_not_drawn() -> None:
     ]
     unclear = [replace(both[0], weight=replace(both[0].weight, p=p)) for p in (0.4, 0.9)]
     for edges, drawn in ((both, 2), ([*both, *unclear], 1)):
-        circuit = Circuit(GROUPS, provenance={"edges": plain(Edges("base", "c", tuple(edges)))})
+        circuit = Circuit(GROUPS, provenance={"edges": to_json(Edges("base", "c", tuple(edges)))})
         assert len(edge_weights(circuit)) == drawn
 
 

@@ -18,7 +18,7 @@ from backend.commands.cli import main
 from backend.core import files
 from backend.core.circuit import Circuit
 from backend.core.errors import UserError
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.engine import checkpoints
 from backend.methods.requests import AccuracyRequest, ComparisonRequest, Prompts, heads_of
 from backend.models import catalogue
@@ -136,7 +136,7 @@ def test_a_clock_that_jumps_only_changes_the_order(
     jumped = datetime.now(UTC) + timedelta(days=365 * years)
     os.utime(folder / "model.safetensors", (jumped.timestamp(),) * 2)
     requests = [AccuracyRequest((str(folder),), Prompts(5, 3, seed)) for seed in (0, 1)]
-    before = plain((*studies.run(requests[0], silent),))
+    before = to_json((*studies.run(requests[0], silent),))
     with monkeypatch.context() as clock:
         clock.setattr(store, "datetime", Mock(wraps=datetime, now=lambda _: jumped))
         [*studies.run(requests[1], silent)]
@@ -144,7 +144,7 @@ def test_a_clock_that_jumps_only_changes_the_order(
     assert [studies.read(entry).request for entry in store.entries()] == (
         requests if years < 0 else requests[::-1]
     )
-    assert plain((*studies.run(requests[0], pytest.fail),)) == before
+    assert to_json((*studies.run(requests[0], pytest.fail),)) == before
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from backend.methods.requests import (
     MinimalityRequest,
     Prompts,
 )
-from backend.methods.results import DEFAULT_SIZES, Criteria, Part
+from backend.methods.results import DEFAULT_SIZES, Component, Criteria
 from backend.models import catalogue
 from backend.studies import device_locks, jobs
 from backend.studies.device_locks import Notice
@@ -113,7 +113,7 @@ def test_ended_jobs_say_how() -> None:
 
 
 def test_a_queued_and_a_running_job_can_be_cancelled_in_the_list(running: jobs.Job) -> None:
-    queued = submitted(CmapRequest("chat", "base", HEADS, Part.v, PROMPTS))
+    queued = submitted(CmapRequest("chat", "base", HEADS, Component.v, PROMPTS))
     test = page()
     press(test, f"cancel_{queued.number}")
     assert queued.state is State.cancelled
@@ -150,14 +150,14 @@ def test_open_goes_to_a_comparison_with_its_choices() -> None:
 
 
 def test_open_goes_to_a_transplant_with_its_choices() -> None:
-    request = CmapRequest("chat", "arithmetic-lora", HEADS, Part.v, PROMPTS)
+    request = CmapRequest("chat", "arithmetic-lora", HEADS, Component.v, PROMPTS)
     job = submitted(request, lambda report: iter([]))
     job.future.result(PATIENCE)
     test = press(page(), f"open_{job.number}")
     assert not test.exception
     assert test.selectbox(key="source").value == "chat"
     assert test.selectbox(key="target").value == "arithmetic-lora"
-    assert test.session_state["part"] is Part.v
+    assert test.session_state["part"] is Component.v
     assert test.session_state["transplants"].job is job
     assert not [info for info in test.info if "other choices" in info.value]
 

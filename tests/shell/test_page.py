@@ -14,7 +14,7 @@ from backend.core.circuit import Circuit, Group, Head
 from backend.engine.answers import Answers
 from backend.models import catalogue
 from backend.studies import jobs
-from backend.studies.session import Bench, answers, load, prepare
+from backend.studies.session import Session, answers, load, prepare
 from backend.tasks.setting import Intervention, Mode, Reading, Setting, intervention
 from shell.frame.history import History, Switches
 from shell.frame.view import View
@@ -24,8 +24,8 @@ APP = ROOT / "app.py"
 SMALL = 50
 
 
-def bench_of(model: str) -> Bench:
-    """The bench that the page will show, so that no test waits for it."""
+def session_of(model: str) -> Session:
+    """The session that the page will show, so that no test waits for it."""
     setting = Setting(model, SMALL, 7, 0)
     return jobs.job(setting, lambda report: iter([prepare(setting, report)])).future.result(120)[0]
 
@@ -47,36 +47,38 @@ def state(test: AppTest, name: str) -> Any:
 
 @pytest.mark.parametrize("model", catalogue.bundled_models())
 def test_every_model_shows_its_own_numbers(model: str) -> None:
-    bench = bench_of(model)
+    session = session_of(model)
     circuit = catalogue.circuit("base")
-    everything = answers(bench, intervention(circuit, Reading.circuit, Mode.mean))
+    everything = answers(session, intervention(circuit, Reading.circuit, Mode.mean))
     shown = figures(page(model=model))
-    assert shown["Whole model"] == f"{bench.whole.correct.mean():.3f}"
+    assert shown["Whole model"] == f"{session.whole.correct.mean():.3f}"
     assert shown["Circuit"] == f"{everything.correct.mean():.3f}"
-    assert shown["Faithfulness"] == (f"{everything.correct.sum() / bench.whole.correct.sum():.3f}")
+    assert shown["Faithfulness"] == (
+        f"{everything.correct.sum() / session.whole.correct.sum():.3f}"
+    )
     assert shown["P(right answer)"] == f"{everything.probability.mean():.3f}"
 
 
 def test_a_model_whose_files_have_changed_is_shown_as_it_is_now(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(catalogue.BUNDLED / "base", tmp_path / "mine"))
-    bench_of(str(folder))
-    bench_of("chat")
+    session_of(str(folder))
+    session_of("chat")
     test = page(model=str(folder))
     before = figures(test)
     shutil.copy(catalogue.BUNDLED / "chat" / "model.safetensors", folder)
     test.run()
-    bench_of(str(folder))
+    session_of(str(folder))
     assert figures(test.run()) == figures(page(model="chat")) != before
 
 
 @pytest.mark.parametrize("reading", list(Reading))
 @pytest.mark.parametrize("mode", list(Mode))
 def test_the_address_restores_heads_reading_and_mode(reading: Reading, mode: Mode) -> None:
-    bench, circuit = bench_of("base"), catalogue.circuit("base")
+    session, circuit = session_of("base"), catalogue.circuit("base")
     off = frozenset(circuit.members[::3])
     names = ",".join(f"{group.name}{str(head)[1:]}" for group, head in off)
     test = page(off=names, reading=reading.name, mode=mode.name, example="7")
-    now = answers(bench, intervention(circuit, reading, mode, off, source=View().source))
+    now = answers(session, intervention(circuit, reading, mode, off, source=View().source))
     part = {Reading.circuit: "Circuit", Reading.model: "Model minus heads"}[reading]
     assert figures(test)[part] == f"{now.correct.mean():.3f}"
     assert state(test, "history").now == Switches(off)
@@ -84,7 +86,7 @@ def test_the_address_restores_heads_reading_and_mode(reading: Reading, mode: Mod
 
 
 def test_buttons_switch_undo_and_redo() -> None:
-    bench_of("base")
+    session_of("base")
     circuit = catalogue.circuit("base")
     test = page()
     everything = figures(test)
@@ -108,14 +110,14 @@ def test_buttons_switch_undo_and_redo() -> None:
 
 
 def test_the_first_example_is_one_that_the_model_answers_right() -> None:
-    bench, circuit = bench_of("base"), catalogue.circuit("base")
-    alone = answers(bench, intervention(circuit, Reading.circuit, Mode.mean))
-    right = np.flatnonzero(bench.whole.correct & alone.correct)
+    session, circuit = session_of("base"), catalogue.circuit("base")
+    alone = answers(session, intervention(circuit, Reading.circuit, Mode.mean))
+    right = np.flatnonzero(session.whole.correct & alone.correct)
     assert any(f"Example {right[0] + 1} of {SMALL}" in m.value for m in page().markdown)
 
 
 def test_examples_step_and_go_round() -> None:
-    bench_of("base")
+    session_of("base")
     test = page(example="0")
     next(button for button in test.button if button.label == "◀").click()
     test.run()
@@ -123,11 +125,11 @@ def test_examples_step_and_go_round() -> None:
 
 
 def test_next_flip_goes_where_the_first_answer_changed() -> None:
-    bench, circuit = bench_of("base"), catalogue.circuit("base")
+    session, circuit = session_of("base"), catalogue.circuit("base")
     off = frozenset(member for member in circuit.members if member[0] is Group.B)
     names = ",".join(f"{group.name}{str(head)[1:]}" for group, head in off)
-    before = answers(bench, intervention(circuit, Reading.circuit, Mode.mean))
-    after = answers(bench, intervention(circuit, Reading.circuit, Mode.mean, off))
+    before = answers(session, intervention(circuit, Reading.circuit, Mode.mean))
+    after = answers(session, intervention(circuit, Reading.circuit, Mode.mean, off))
     changed = before.top_ids[:, 0] != after.top_ids[:, 0]
     test = page(off=names, example="0")
     flip = next(button for button in test.button if button.label.startswith("Next flip"))
@@ -146,7 +148,7 @@ def test_next_flip_goes_where_the_first_answer_changed() -> None:
     ],
 )
 def test_unknown_names_get_a_message(query: dict[str, str], message: str) -> None:
-    bench_of("base")
+    session_of("base")
     test = page(**query)
     if "model" in query:
         jobs.job(Setting(query["model"], SMALL, 7, 0), lambda report: iter([])).future.exception(60)
@@ -163,13 +165,13 @@ def test_a_damaged_model_gets_a_message_and_the_page_goes_on(tmp_path: Path) -> 
     test.run()
     assert not test.exception
     assert "cannot be read" in test.error[0].value
-    bench_of("base")
+    session_of("base")
     test.session_state["model"] = "base"
     assert "Circuit" in figures(test.run())
 
 
 def test_an_address_full_of_rubbish_is_named_and_the_page_works() -> None:
-    bench_of("base")
+    session_of("base")
     test = page(off="A99.99,banana", seed="x", boxes="100", mode="-", example="-1", unknown="1")
     assert "Circuit" in figures(test)
     for part in ("off=A99.99,banana", "seed=x", "boxes=100", "mode=-", "example=-1"):
@@ -177,7 +179,7 @@ def test_an_address_full_of_rubbish_is_named_and_the_page_works() -> None:
 
 
 def test_heads_that_the_circuit_has_not_are_named() -> None:
-    bench_of("base")
+    session_of("base")
     test = page(off="A99.99")
     assert "L99.99 in A" in test.warning[0].value
     assert state(test, "history").now == Switches()
@@ -190,7 +192,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_circuit_outside_the_model_gets_a_message(added: Path) -> None:
-    bench_of("base")
+    session_of("base")
     (added / "big.json").write_text(Circuit({Group.A: (Head(31, 31),)}, "big").to_json())
     test = page(circuit="big")
     assert not test.exception
@@ -198,13 +200,13 @@ def test_a_circuit_outside_the_model_gets_a_message(added: Path) -> None:
 
 
 def test_a_malformed_circuit_gets_a_message(added: Path) -> None:
-    bench_of("base")
+    session_of("base")
     (added / "bad.json").write_text('{"groups": {"A": [[1]]}}')
     assert "groups.A" in page(circuit="bad").error[0].value
 
 
 def test_the_address_says_what_is_shown() -> None:
-    bench_of("base")
+    session_of("base")
     test = page(example="0")
     next(button for button in test.button if button.label == "▶").click()
     test.run()
@@ -215,14 +217,14 @@ def test_the_address_says_what_is_shown() -> None:
 def test_a_full_memory_gets_a_message_and_the_model_stays_loaded(
     when: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = bench_of("base").loaded
+    loaded = session_of("base").loaded
     calls: list[int] = []
 
-    def full(bench: Bench, step: Intervention) -> Answers:
+    def full(session: Session, step: Intervention) -> Answers:
         calls.append(1)
         if len(calls) >= when:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return answers(bench, step)
+        return answers(session, step)
 
     with monkeypatch.context() as patched:
         patched.setattr("backend.studies.session.answers", full)

@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from backend import published
 from backend.commands.cli import main
 from backend.core.circuit import Group, Head
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
 from backend.methods.requests import (
     CmapRequest,
@@ -30,9 +30,9 @@ from backend.methods.requests import (
 from backend.methods.results import (
     Cmap,
     Completeness,
+    Component,
     HeadContribution,
     Minimality,
-    Part,
     Removal,
     Transplanted,
 )
@@ -72,7 +72,7 @@ def keep(request: Any, *parts: Any, date: str = "2026-01-01T12:00:00+00:00") -> 
     """Store a result as if it had been measured on that day."""
     header = studies._header(request, marks_of(request, patiently=True), 1.0)
     assert header
-    store.write(replace(header, date=date), plain(parts))
+    store.write(replace(header, date=date), to_json(parts))
 
 
 @pytest.mark.parametrize("model", published.MODELS)
@@ -151,11 +151,11 @@ def test_a_stored_comparison_stands_beside_the_papers() -> None:
 
 def test_stored_transplants_stand_beside_the_papers_and_one_can_choose() -> None:
     sets = {name: Transplanted(5, FIGURE, FIGURE, FIGURE) for name in ("none", *"DCBA", "all")}
-    result = Cmap("chat", "base", Part.output.name, FIGURE, FIGURE, FIGURE, sets)
-    older = CmapRequest("chat", "base", HEADS, Part.output, PROMPTS)
+    result = Cmap("chat", "base", Component.output.name, FIGURE, FIGURE, FIGURE, sets)
+    older = CmapRequest("chat", "base", HEADS, Component.output, PROMPTS)
     keep(older, result)
     keep(replace(older, prompts=Prompts(41, 4, 3)), result, date="2026-02-01T12:00:00+00:00")
-    keys = replace(older, part=Part.k)
+    keys = replace(older, part=Component.k)
     keep(keys, replace(result, part="k"), date="2026-03-01T12:00:00+00:00")
     odd = replace(older, sets=(("A", CIRCUIT.sites),))
     keep(odd, result, date="2026-03-01T12:00:00+00:00")
@@ -188,7 +188,7 @@ def test_stored_minimality_and_completeness_stand_beside_the_papers() -> None:
 def test_a_damaged_result_is_passed_over() -> None:
     requests = (
         ComparisonRequest(("base",), HEADS, PROMPTS),
-        CmapRequest("chat", "base", HEADS, Part.output, PROMPTS),
+        CmapRequest("chat", "base", HEADS, Component.output, PROMPTS),
         MinimalityRequest("chat", HEADS, PROMPTS),
         CompletenessRequest("chat", HEADS, PROMPTS),
     )

@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from backend.core.circuit import Group
 from backend.methods.methods import METHODS
 from backend.methods.requests import CmapRequest, ComparisonRequest, Prompts, StageRequest, heads_of
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models import catalogue
 from backend.studies import jobs, store, studies
 from shell.frame import places
@@ -154,7 +154,7 @@ def test_results_of_two_methods_are_not_compared(monkeypatch: pytest.MonkeyPatch
 
 
 def test_files_hold_every_figure_and_are_taken_in_again() -> None:
-    cmap = CmapRequest("chat", "base", HEADS, Part.q, Prompts(10, 2, 0))
+    cmap = CmapRequest("chat", "base", HEADS, Component.q, Prompts(10, 2, 0))
     both = measured(COMPARISON, cmap)
     table = pd.read_csv(io.StringIO(results.as_csv(both)))
     assert set(table["method"]) == {"compare", "cmap"}

@@ -241,7 +241,7 @@ def test_one_setting_is_prepared_at_a_time_whatever_long_work_does(step: Step) -
     jobs.job("long", long)
     assert long.begun.wait(PATIENCE)
     first, second = (
-        jobs.job(key, each, kind=jobs.BENCH) for key, each in ((1, preparing), (2, step))
+        jobs.job(key, each, kind=jobs.PREPARATION) for key, each in ((1, preparing), (2, step))
     )
     assert preparing.begun.wait(PATIENCE)
     quick = jobs.job("quick", works("answer"), kind=jobs.QUICK)
@@ -321,7 +321,7 @@ def test_work_does_not_hold_where_urgent_work_may_be_waiting_for_it() -> None:
     assert long.future.result(PATIENCE) == ["used"]
 
 
-@pytest.mark.parametrize("kind", [jobs.LONG, jobs.QUICK, jobs.BENCH])
+@pytest.mark.parametrize("kind", [jobs.LONG, jobs.QUICK, jobs.PREPARATION])
 def test_only_the_last_results_of_a_kind_are_kept(
     kind: jobs.Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:

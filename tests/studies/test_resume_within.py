@@ -16,9 +16,9 @@ import pytest
 
 from backend.core.circuit import Circuit, Head
 from backend.core.progress import silent
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.engine.path_patching import scores
-from backend.methods.evaluation import Subject
+from backend.methods.evaluation import Evaluation
 from backend.methods.requests import (
     CmapRequest,
     ComparisonRequest,
@@ -29,7 +29,7 @@ from backend.methods.requests import (
     Request,
     heads_of,
 )
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models import loaded_models
 from backend.studies import store, studies
 from backend.studies.jobs import Cancelled
@@ -45,8 +45,8 @@ REQUESTS: dict[str, Callable[[str, str], Request]] = {
     "minimality": lambda good, _: MinimalityRequest(good, HEADS, PROMPTS),
     "completeness": lambda good, _: CompletenessRequest(good, HEADS, PROMPTS, 3),
     "compare": lambda good, worse: ComparisonRequest((good, worse), HEADS, PROMPTS),
-    "cmap": lambda good, worse: CmapRequest(good, worse, HEADS, Part.output, PROMPTS),
-    "cmap of values": lambda good, worse: CmapRequest(good, worse, HEADS, Part.v, PROMPTS),
+    "cmap": lambda good, worse: CmapRequest(good, worse, HEADS, Component.output, PROMPTS),
+    "cmap of values": lambda good, worse: CmapRequest(good, worse, HEADS, Component.v, PROMPTS),
     "edges": lambda good, _: EdgesRequest(good, HEADS, PROMPTS),
 }
 
@@ -65,10 +65,10 @@ class Counter:
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counted, answered, of_pair = Counter(), Subject.answered, scores._of_pair
+    counted, answered, of_pair = Counter(), Evaluation.answered, scores._of_pair
 
     def counting_answered(
-        self: Subject,
+        self: Evaluation,
         questions: Any,
         ask: Any,
         cost: Any,
@@ -87,7 +87,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
         counted.n += 1
         return scores
 
-    monkeypatch.setattr(Subject, "answered", counting_answered)
+    monkeypatch.setattr(Evaluation, "answered", counting_answered)
     monkeypatch.setattr(scores, "_of_pair", counting_of_pair)
     return counted
 
@@ -115,7 +115,7 @@ def chunk(
 
 
 def in_text(parts: Sequence[Any]) -> str:
-    return json.dumps(plain(tuple(parts)))
+    return json.dumps(to_json(tuple(parts)))
 
 
 def forget(key: str) -> None:
@@ -155,7 +155,7 @@ def test_parts_do_not_take_each_others_files(
     good, worse = family
     for request in (
         ComparisonRequest((good, worse), HEADS, PROMPTS),
-        CmapRequest(good, worse, HEADS, Part.output, PROMPTS),
+        CmapRequest(good, worse, HEADS, Component.output, PROMPTS),
     ):
         counter.n = 0
         expected = in_text([*studies.run(request, counter.report)])

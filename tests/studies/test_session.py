@@ -1,4 +1,4 @@
-"""Clicks on a bench, against plain runs of whole prompts."""
+"""Clicks on a prepared session, against plain runs of whole prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backend.engine.activation_patching import patched_logits_plainly
 from backend.engine.answers import read_answers
 from backend.engine.mean_ablation import circuit_logits_plainly
 from backend.engine.positions import mean_head_outputs, vital_head_outputs
-from backend.studies.session import Bench, answers, prepare, source_values
+from backend.studies.session import Session, answers, prepare, source_values
 from backend.tasks.entity_tracking import reference_prompts
 from backend.tasks.setting import Intervention, Mode, Reading, Setting, intervention
 from tests.tiny import llama, word_tokenizer
@@ -39,7 +39,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def bench(folders: dict[str, Path]) -> Bench:
+def session(folders: dict[str, Path]) -> Session:
     return prepare(Setting(str(folders["target"]), 12, 3, 0), lambda stage, share: None)
 
 
@@ -49,40 +49,42 @@ def asked(reading: Reading, mode: Mode, source: str | None = None) -> Interventi
 
 @pytest.mark.parametrize("reading", list(Reading))
 def test_another_models_values_are_what_that_model_gives(
-    bench: Bench, folders: dict[str, Path], reading: Reading
+    session: Session, folders: dict[str, Path], reading: Reading
 ) -> None:
     source = str(folders["source"])
     step = asked(reading, Mode.other, source)
-    values = vital_head_outputs(llama(1), bench.prompts)
-    model = bench.loaded.model
+    values = vital_head_outputs(llama(1), session.prompts)
+    model = session.loaded.model
     if reading is Reading.model:
-        logits = patched_logits_plainly(model, bench.prompts, step.off, values)
-        plainly = read_answers([logits.double()], bench.prompts)
-        np.testing.assert_allclose(answers(bench, step).probability, plainly.probability, atol=1e-5)
-    np.testing.assert_allclose(source_values(bench, source), values, atol=1e-5)
+        logits = patched_logits_plainly(model, session.prompts, step.off, values)
+        plainly = read_answers([logits.double()], session.prompts)
+        np.testing.assert_allclose(
+            answers(session, step).probability, plainly.probability, atol=1e-5
+        )
+    np.testing.assert_allclose(source_values(session, source), values, atol=1e-5)
 
 
 @pytest.mark.parametrize("reading", list(Reading))
-def test_a_model_patched_from_itself_is_itself(bench: Bench, reading: Reading) -> None:
-    step = asked(reading, Mode.other, bench.setting.model)
+def test_a_model_patched_from_itself_is_itself(session: Session, reading: Reading) -> None:
+    step = asked(reading, Mode.other, session.setting.model)
     if reading is Reading.model:
-        expected = bench.whole
+        expected = session.whole
     else:
         # Alone, the circuit differs from the whole model, so its heads do change things there.
-        step = intervention(CIRCUIT, reading, Mode.other, source=bench.setting.model)
-        expected = answers(bench, intervention(CIRCUIT, reading, Mode.mean))
-    np.testing.assert_allclose(answers(bench, step).probability, expected.probability, atol=1e-5)
+        step = intervention(CIRCUIT, reading, Mode.other, source=session.setting.model)
+        expected = answers(session, intervention(CIRCUIT, reading, Mode.mean))
+    np.testing.assert_allclose(answers(session, step).probability, expected.probability, atol=1e-5)
 
 
-def test_a_knock_out_is_a_plain_run_with_means(bench: Bench) -> None:
+def test_a_knock_out_is_a_plain_run_with_means(session: Session) -> None:
     step = asked(Reading.circuit, Mode.mean)
-    reference = reference_prompts(bench.loaded.tokenizer, bench.n_reference, 3, 0)
-    means = mean_head_outputs(bench.loaded.model, reference)
-    logits = circuit_logits_plainly(bench.loaded.model, bench.prompts, means, step.on)
-    plainly = read_answers([logits.double()], bench.prompts)
-    np.testing.assert_allclose(answers(bench, step).probability, plainly.probability, atol=1e-5)
+    reference = reference_prompts(session.loaded.tokenizer, session.n_reference, 3, 0)
+    means = mean_head_outputs(session.loaded.model, reference)
+    logits = circuit_logits_plainly(session.loaded.model, session.prompts, means, step.on)
+    plainly = read_answers([logits.double()], session.prompts)
+    np.testing.assert_allclose(answers(session, step).probability, plainly.probability, atol=1e-5)
 
 
-def test_a_source_of_another_shape_is_explained(bench: Bench, folders: dict[str, Path]) -> None:
+def test_a_source_of_another_shape_is_explained(session: Session, folders: dict[str, Path]) -> None:
     with pytest.raises(UserError, match=r"2 layers.*Choose a source"):
-        answers(bench, asked(Reading.model, Mode.other, str(folders["wide"])))
+        answers(session, asked(Reading.model, Mode.other, str(folders["wide"])))

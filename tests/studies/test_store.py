@@ -17,7 +17,7 @@ import pytest
 
 from backend.core.circuit import Group, Head
 from backend.core.errors import UserError
-from backend.core.serialize import plain
+from backend.core.serialize import to_json
 from backend.methods.methods import METHODS
 from backend.methods.requests import (
     CmapRequest,
@@ -29,7 +29,7 @@ from backend.methods.requests import (
     StageRequest,
     heads_of,
 )
-from backend.methods.results import Part
+from backend.methods.results import Component
 from backend.models import catalogue, fingerprints, loaded_models
 from backend.models.loaded_models import fingerprint_of
 from backend.studies import store, studies
@@ -99,10 +99,10 @@ ASKED: list[Request] = [
     replace(REQUEST, prompts=replace(PROMPTS, boxes=4)),
     replace(REQUEST, prompts=replace(PROMPTS, seed=1)),
     replace(REQUEST, heads=replace(HEADS, members=HEADS.members - {min(HEADS.members, key=str)})),
-    CmapRequest("base", "chat", HEADS, Part.output, PROMPTS),
-    CmapRequest("chat", "base", HEADS, Part.output, PROMPTS),
-    CmapRequest("base", "chat", HEADS, Part.k, PROMPTS),
-    CmapRequest("base", "chat", HEADS, Part.k, PROMPTS, (("A", frozenset()),)),
+    CmapRequest("base", "chat", HEADS, Component.output, PROMPTS),
+    CmapRequest("chat", "base", HEADS, Component.output, PROMPTS),
+    CmapRequest("base", "chat", HEADS, Component.k, PROMPTS),
+    CmapRequest("base", "chat", HEADS, Component.k, PROMPTS, (("A", frozenset()),)),
     StageRequest("base", PROMPTS, Group.B, (Head(4, 0),)),
     StageRequest("base", PROMPTS, Group.C, (Head(4, 0),)),
     StageRequest("base", PROMPTS, Group.B, (Head(4, 1),)),
@@ -232,7 +232,7 @@ def test_parts_of_a_wrong_kind_are_moved_aside(parts: tuple[Any, ...]) -> None:
     header = studies._header(REQUEST, marks_of(REQUEST, patiently=True), 1.0)
     assert header
     foreign = replace(parts[0], figures=replace(parts[0].figures, name="other"))
-    for wrong in ([{"figures": 3}], [3], plain([foreign])):
+    for wrong in ([{"figures": 3}], [3], to_json([foreign])):
         store.write(header, wrong)
         assert studies.find(REQUEST) is None
         assert not [*store.RESULTS.iterdir()]

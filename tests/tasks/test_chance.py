@@ -86,14 +86,14 @@ def test_the_circuit_page_says_that_there_is_nothing_to_be_faithful_to(guesser: 
     started = jobs.known(setting)
     assert started
     started.future.result(120)
-    bench = prepared.get(setting)
-    assert not forced_choice(bench.whole.forced, 7).is_above_chance
+    session = prepared.get(setting)
+    assert not forced_choice(session.whole.forced, 7).is_above_chance
     test.run()
     assert not test.exception
     shown = {metric.label: metric.value for metric in test.metric}
     assert shown["Faithfulness"] == "–"
     captions = " ".join(caption.value for caption in test.caption)
-    n_right = int(bench.whole.correct.sum())
+    n_right = int(session.whole.correct.sum())
     assert f"The model answers {n_right} of 50 prompts right, and is not above chance" in captions
     assert "Not above chance: right object above the others in" in captions
     loaded_models.unload(guesser)

@@ -143,20 +143,23 @@ def test_a_frame_word_of_two_tokens_moves_no_position() -> None:
 
 
 def test_an_end_token_does_not_come_between_prompt_and_answer() -> None:
-    plain, ending = trained.sentencepiece(), trained.sentencepiece()
+    to_json, ending = trained.sentencepiece(), trained.sentencepiece()
     ending._tokenizer.post_processor = processors.TemplateProcessing(
         "<s> $A </s>", None, [("<s>", 1), ("</s>", 2)]
     )
     assert ending("the")["input_ids"][-1] == 2
     assert (
-        sample_prompts(ending, 5).input_ids.tolist() == sample_prompts(plain, 5).input_ids.tolist()
+        sample_prompts(ending, 5).input_ids.tolist()
+        == sample_prompts(to_json, 5).input_ids.tolist()
     )
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_and_truncation_of_a_tokenizer_change_nothing(side: str) -> None:
-    plain, padding = trained.sentencepiece(), trained.sentencepiece()
+    to_json, padding = trained.sentencepiece(), trained.sentencepiece()
     padding.pad_token, padding.padding_side, padding.truncation_side = "</s>", side, side
     padding._tokenizer.enable_padding(direction=side, pad_id=2, pad_token="</s>", length=80)
     padding._tokenizer.enable_truncation(max_length=20)
-    assert np.array_equal(sample_prompts(padding, 5).input_ids, sample_prompts(plain, 5).input_ids)
+    assert np.array_equal(
+        sample_prompts(padding, 5).input_ids, sample_prompts(to_json, 5).input_ids
+    )

@@ -19,7 +19,7 @@ from backend.engine.hooks import recorded_head_outputs
 from backend.engine.memory import prompt_batches
 from backend.engine.positions import VITAL, vital_head_outputs, vital_tokens
 from backend.engine.replay import FullRun
-from backend.engine.validation import holds
+from backend.engine.validation import can_take_apart
 from backend.tasks.entity_tracking import PromptSet, select
 
 
@@ -76,7 +76,7 @@ def _run_pair(
     chosen = (start <= numbers) & (numbers < stop)
     prompts = select(prompts, chosen)
     tokens = vital_tokens(model, prompts)
-    holds(model)  # Measured now, while nobody listens in.
+    can_take_apart(model)  # Measured now, while nobody listens in.
     with recorded_head_outputs(model, tokens) as recorded:
         clean = prepare_clean(model, prompts)
     heads = torch.stack(recorded) if recorded else vital_head_outputs(model, prompts)
