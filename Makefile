@@ -12,6 +12,7 @@ test: .venv/test.ok  ## run every test, the browser tests too when a Chromium is
 lint: .venv/test.ok
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache --no-logo
 
 types: .venv/test.ok
 	$(BIN)/mypy

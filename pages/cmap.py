@@ -8,9 +8,9 @@ import shell
 
 shell.enter()
 
+from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.methods.requests import CmapRequest
-from backend.methods.results import Component
 from shell.cmap import transplant
 from shell.frame import (
     choices,

@@ -10,6 +10,7 @@ import numpy as np
 from backend.bundled.curriculum import FINE_TUNES
 from backend.bundled.selection import N_BOXES, N_SCORED, Selection, score_heads
 from backend.core.circuit import Circuit, Group
+from backend.core.components import Component
 from backend.core.statistics import (
     Estimate,
     mean_share,
@@ -25,7 +26,6 @@ from backend.methods.cmap import transplanted
 from backend.methods.compare import random_circuits
 from backend.methods.evaluation import Evaluation
 from backend.methods.reports import correctly_answered
-from backend.methods.results import Component
 from backend.models.loading import LoadedModel
 from backend.tasks.entity_tracking import reference_prompts, sample_prompts
 

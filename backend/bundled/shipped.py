@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from backend.commands.parts import measure, progress
 from backend.core.circuit import Group
+from backend.core.components import Component
 from backend.methods.requests import (
     CmapRequest,
     ComparisonRequest,
@@ -18,7 +19,7 @@ from backend.methods.requests import (
     Request,
     heads_of,
 )
-from backend.methods.results import Component, Criteria
+from backend.methods.results import Criteria
 from backend.models import catalogue
 from backend.studies import store
 from backend.studies.stages import run_stages

@@ -20,6 +20,7 @@ from backend.commands.parts import (
     whole,
 )
 from backend.core.circuit import Circuit, Group, Head, Position, Site
+from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.files import shown
 from backend.methods.requests import (
@@ -31,7 +32,6 @@ from backend.methods.requests import (
     NamedSets,
     heads_of,
 )
-from backend.methods.results import Component
 from backend.studies import studies
 
 _TOKENS = (Position.prev_query_label, Position.query_label, Position.last)

@@ -39,12 +39,12 @@ from backend.core.circuit import Circuit, Group
 from backend.core.errors import UserError, is_out_of_memory
 from backend.core.files import shown, write_atomically
 from backend.core.placement import Dtype
+from backend.core.progress import Cancelled
 from backend.core.serialize import to_json
 from backend.methods.requests import AccuracyRequest, FaithfulnessRequest, heads_of
 from backend.methods.results import DEFAULT_FDR, DEFAULT_SIZES, Criteria, Stage
 from backend.models import catalogue, loaded_models
 from backend.studies import studies
-from backend.studies.jobs import Cancelled
 from backend.studies.stages import (
     following,
     found_circuit,

@@ -21,12 +21,12 @@ from backend.core.pace import Pace
 from backend.core.placement import AUTO, Dtype, Placement
 from backend.core.progress import Report
 from backend.methods.requests import CmapRequest, Prompts, Request, circuit_of, models_of
-from backend.methods.results import AccuracyReport
+from backend.methods.results import AccuracyReport, choices_of
 from backend.methods.rows import figures
 from backend.models import catalogue, loaded_models, registry
 from backend.models.model_config import blueprint
 from backend.studies import studies
-from backend.tasks.chance import choices_of, warning
+from backend.tasks.chance import warning
 from backend.tasks.entity_tracking import MAX_BOXES, MAX_PROMPTS, MAX_SEED, MIN_BOXES
 
 _SUMMARY = 16

@@ -12,6 +12,10 @@ Report = Callable[[str, float], None]
 """(what is done now, the share of the whole that is done); may hold, and may raise to cancel."""
 
 
+class Cancelled(Exception):
+    """The work was stopped by its user."""
+
+
 class Step(NamedTuple):
     """A step of a part of a study, in words, and its cost (see `backend.engine.costs`)."""
 

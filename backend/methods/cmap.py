@@ -21,6 +21,7 @@ from pathlib import Path
 from torch import Tensor
 
 from backend.core.circuit import READING_ORDER, Circuit, Group, Head, Position, Site, check_sites
+from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.progress import Progress, between, silent
 from backend.core.statistics import recovery, share_difference, wilson
@@ -30,7 +31,7 @@ from backend.engine.positions import VITAL, vital_head_outputs
 from backend.engine.transplants import foreign, transplanted_logits
 from backend.methods.compare import same_prompts
 from backend.methods.evaluation import Batch, Evaluation, Questions, Right
-from backend.methods.results import Cmap, Component, HeadMap, Transplanted
+from backend.methods.results import Cmap, HeadMap, Transplanted
 from backend.models.loading import LoadedModel
 from backend.models.model_config import shape_misfit
 from backend.tasks.entity_tracking import PromptSet

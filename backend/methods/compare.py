@@ -44,6 +44,7 @@ from backend.methods.results import (
     ModelFigures,
     RandomCircuits,
 )
+from backend.models.loaded_models import load, until_unload
 from backend.models.loading import LoadedModel, has_output_adapter, without_output_adapter
 from backend.tasks.chance import faithfulness, forced_choice, undefined
 from backend.tasks.entity_tracking import reference_prompts, sample_prompts
@@ -96,6 +97,12 @@ def examine(loaded: LoadedModel, n: int, boxes: int, seed: int) -> Evaluation:
         sample_prompts(loaded.tokenizer, n, boxes, seed),
         reference_prompts(loaded.tokenizer, N_REFERENCE, boxes, seed),
     )
+
+
+@until_unload(maxsize=2)
+def evaluation(model: str, n: int, boxes: int, seed: int) -> Evaluation:
+    """The model under examination; a pair is kept, so that one more question costs little."""
+    return examine(load(model), n, boxes, seed)
 
 
 def same_prompts(evaluations: Sequence[Evaluation]) -> None:

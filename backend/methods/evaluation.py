@@ -24,9 +24,8 @@ from backend.engine.costs import Scale
 from backend.engine.mean_ablation import AblatedRun, circuits_right, prepare_ablated_run
 from backend.engine.memory import chunks, memory_errors_explained, moved
 from backend.engine.positions import mean_head_outputs, vital_means
-from backend.methods.results import ForcedChoice
 from backend.models.loading import LoadedModel
-from backend.tasks.chance import forced_choice
+from backend.tasks.chance import ForcedChoice, forced_choice
 from backend.tasks.entity_tracking import PromptSet, select
 
 Right = NDArray[np.bool_]

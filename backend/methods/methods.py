@@ -46,16 +46,16 @@ from backend.methods.results import (
     Transplanted,
 )
 from backend.models import catalogue, loaded_models
-from backend.studies import store
-from backend.studies.keys import key_of, marks_of, ran_as
 
 if TYPE_CHECKING:
     from backend.methods.evaluation import Evaluation
     from backend.models.loading import LoadedModel
 
 Finished = tuple[Any, ...]
-Work = Callable[[Any, Finished, Report], Iterator[Any]]
-"""(request, parts that are there, report) -> the parts that come after them."""
+Unfinished = Callable[[int], Path | None]
+"""Where a part, by its place, keeps what is finished of it; None where nothing is kept."""
+Work = Callable[[Any, Finished, Report, Unfinished], Iterator[Any]]
+"""(request, parts that are there, report, unfinished) -> the parts that come after them."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,9 @@ def joined(request: ComparisonRequest, parts: Sequence[ComparedModel]) -> Compar
     )
 
 
-def _accuracies(request: AccuracyRequest, done: Finished, report: Report) -> Iterator[Any]:
+def _accuracies(
+    request: AccuracyRequest, done: Finished, report: Report, _: Unfinished
+) -> Iterator[Any]:
     plan, prompts = plan_of(request), request.prompts
     for place, name in _not_done(request, done):
         loaded = _load(name, report, plan, place)
@@ -107,7 +109,9 @@ def _accuracies(request: AccuracyRequest, done: Finished, report: Report) -> Ite
         yield accuracy_report(loaded, prompts.n, prompts.boxes, prompts.seed, told)
 
 
-def _faithfulness(request: FaithfulnessRequest, done: Finished, report: Report) -> Iterator[Any]:
+def _faithfulness(
+    request: FaithfulnessRequest, done: Finished, report: Report, _: Unfinished
+) -> Iterator[Any]:
     plan = plan_of(request)
     for place, name in _not_done(request, done):
         evaluation = _subject(name, request.prompts, report, plan, place)
@@ -124,7 +128,9 @@ def _not_done(
     return islice(enumerate(request.models), len(done), None)
 
 
-def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> Iterator[Any]:
+def _comparison(
+    request: ComparisonRequest, done: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[Any]:
     plan, circuit = plan_of(request), request.heads.circuit
     earlier: dict[str, Any] = {}
     for place, name in _not_done(request, done):
@@ -145,7 +151,7 @@ def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> I
             circuit,
             request.prompts.seed,
             progress=step_of(report, plan, place, 1),
-            kept_in=_unfinished(request, place),
+            kept_in=unfinished(place),
         )
         yield ComparedModel(
             compare.figures(
@@ -167,7 +173,9 @@ def _comparison(request: ComparisonRequest, done: Finished, report: Report) -> I
         earlier[name] = answers
 
 
-def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterator[Any]:
+def _transplants(
+    request: CmapRequest, done: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[Any]:
     plan = plan_of(request)
     source, target = _pair(request, report, plan, len(done))
     from backend.methods import cmap
@@ -180,7 +188,7 @@ def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterat
             dict(request.sets) or cmap.group_sets(request.heads.circuit),
             request.part,
             step_of(report, plan, 0, 0),
-            _unfinished(request, 0),
+            unfinished(0),
         )
     for place, position in islice(enumerate(TOKENS, 1), max(0, len(done) - 1), None):
         yield cmap.head_map(
@@ -189,11 +197,13 @@ def _transplants(request: CmapRequest, done: Finished, report: Report) -> Iterat
             [position],
             request.part,
             step_of(report, plan, place, 0),
-            _unfinished(request, place),
+            unfinished(place),
         )
 
 
-def _transplanted_set(request: SetRequest, _: Finished, report: Report) -> Iterator[Any]:
+def _transplanted_set(
+    request: SetRequest, _: Finished, report: Report, __: Unfinished
+) -> Iterator[Any]:
     plan = plan_of(request)
     source, target = _pair(request, report, plan, 0)
     from backend.methods import cmap
@@ -202,34 +212,42 @@ def _transplanted_set(request: SetRequest, _: Finished, report: Report) -> Itera
     yield cmap.cmap(source, target, {"": request.sites}, request.part, told).sets[""]
 
 
-def _stage(request: StageRequest, _: Finished, report: Report) -> Iterator[Any]:
+def _stage(
+    request: StageRequest, _: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[Any]:
     plan = plan_of(request)
     _load(request.model, report, plan, 0)
     from backend.methods.stage_runs import stage
 
-    yield stage(request, report, plan, _unfinished(request))
+    yield stage(request, report, plan, unfinished(0))
 
 
-def _minimality(request: MinimalityRequest, _: Finished, report: Report) -> Iterator[Any]:
+def _minimality(
+    request: MinimalityRequest, _: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[Any]:
     plan = plan_of(request)
     evaluation = _subject(request.model, request.prompts, report, plan, 0)
     from backend.methods.minimality import minimality
 
-    told, kept_in = step_of(report, plan, 0, 1), _unfinished(request)
+    told, kept_in = step_of(report, plan, 0, 1), unfinished(0)
     yield minimality(evaluation, request.heads.circuit, request.removed, told, kept_in)
 
 
-def _completeness(request: CompletenessRequest, _: Finished, report: Report) -> Iterator[Any]:
+def _completeness(
+    request: CompletenessRequest, _: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[Any]:
     plan = plan_of(request)
     evaluation = _subject(request.model, request.prompts, report, plan, 0)
     from backend.methods.completeness import completeness
 
-    told, kept_in = step_of(report, plan, 0, 1), _unfinished(request)
+    told, kept_in = step_of(report, plan, 0, 1), unfinished(0)
     seed = request.prompts.seed
     yield completeness(evaluation, request.heads.circuit, request.sets, seed, told, kept_in)
 
 
-def _edges(request: EdgesRequest, _: Finished, report: Report) -> Iterator[Any]:
+def _edges(
+    request: EdgesRequest, _: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[Any]:
     plan, circuit = plan_of(request), request.heads.circuit
     loaded = _load(request.model, report, plan, 0)
     from backend.methods.edges import edges
@@ -239,19 +257,8 @@ def _edges(request: EdgesRequest, _: Finished, report: Report) -> Iterator[Any]:
     pairs = run_pairs(request.model, request.prompts, report, plan)
     told = step_of(report, plan, 0, 1)
     with at_work(loaded.runtime):
-        found = edges(pairs, circuit, request.model, told, _unfinished(request))
+        found = edges(pairs, circuit, request.model, told, unfinished(0))
     yield found
-
-
-def _unfinished(request: Request, part: int = 0) -> Path | None:
-    """Where a part keeps what is finished of it; None while it is not known what the models are.
-
-    None as well when they are not what is on disk any more.
-    """
-    marks = marks_of(request, patiently=False)
-    if not marks or not ran_as(marks):
-        return None
-    return store.unfinished(key_of(request, marks)) / str(part)
 
 
 def _pair(
@@ -260,7 +267,7 @@ def _pair(
     names = (request.source, request.target)
     for name in names:
         _load(name, report, plan, part)
-    from backend.studies.session import evaluation
+    from backend.methods.compare import evaluation
 
     n, boxes, seed = astuple(request.prompts)
     source, target = (evaluation(name, n, boxes, seed) for name in names)
@@ -270,7 +277,7 @@ def _pair(
 def _subject(name: str, prompts: Prompts, report: Report, plan: Plan, part: int) -> Evaluation:
     """The model with its prompts, its heads averaged: the first step of a part."""
     _load(name, report, plan, part)
-    from backend.studies.session import evaluation
+    from backend.methods.compare import evaluation
 
     examined = evaluation(name, prompts.n, prompts.boxes, prompts.seed)
     examined.average(step_of(report, plan, part, 0))

@@ -17,9 +17,9 @@ from backend.engine.architectures import last_logits
 from backend.engine.memory import memory_errors_explained, prompt_batches
 from backend.engine.positions import input_ids
 from backend.methods.evaluation import Evaluation
-from backend.methods.results import AccuracyReport, FaithfulnessReport, ForcedChoice, WrongAnswer
+from backend.methods.results import AccuracyReport, FaithfulnessReport, WrongAnswer
 from backend.models.loading import LoadedModel
-from backend.tasks.chance import against_chance, faithfulness, forced_choice
+from backend.tasks.chance import ForcedChoice, against_chance, faithfulness, forced_choice
 from backend.tasks.entity_tracking import PromptSet, sample_prompts, select
 
 _N_INSTEAD = 5

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from backend.core.circuit import Circuit, Group, Head, Position, Site
-from backend.methods.results import Component
+from backend.core.components import Component
 from backend.tasks.entity_tracking import check_size
 from backend.tasks.setting import Setting
 

@@ -6,9 +6,8 @@ Groups are keyed by their letter and heads are [layer, index], so that every res
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import compress
 from math import isfinite
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from backend.core.circuit import Circuit, Group, Head
 from backend.core.statistics import Estimate, clear_among, false_discovery, p_below_zero
+from backend.tasks.chance import ForcedChoice
 
 DEFAULT_SIZES: Mapping[Group, int] = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
 """How many heads the groups keep at most unless told otherwise."""
@@ -36,35 +36,6 @@ at p = 0.85, -0.075 at 0.988, -0.046 at 0.995 (3 standard errors) and -0.005 at 
 LEAST_EFFECT_WHEN_SATURATED = 0.05
 """Size of a score that is a finding all the same: at p = 0.99, the odds must fall to a sixth."""
 _ROUNDING = 1e-12
-
-
-class Component(Enum):
-    """What of a head is transplanted from the source into the target."""
-
-    output = "head output"
-    """What the head gives at the site's token."""
-    q = "queries"
-    """Its query at the site's token."""
-    k = "keys"
-    """Its keys at every token that the site's token sees."""
-    v = "values"
-    """Its values at every token that the site's token sees."""
-
-
-@dataclass(frozen=True)
-class ForcedChoice:
-    """How often a model puts the right object ahead of the other boxes' objects, beside guessing.
-
-    share: of prompts, with its interval; chance: 1 / boxes.
-    """
-
-    share: Estimate
-    chance: float
-
-    @property
-    def is_above_chance(self) -> bool:
-        """Whether chance lies below the interval."""
-        return self.share.low > self.chance
 
 
 class WrongAnswer(NamedTuple):
@@ -480,3 +451,19 @@ class Edges:
         """The edges whose weights are clear among all that were measured."""
         chosen = clear_among([edge.weight for edge in self.edges])
         return tuple(compress(self.edges, chosen))
+
+
+def choices_of(models: Sequence[str], parts: Sequence[Any]) -> dict[str, ForcedChoice]:
+    """What the parts of a result say of each of its models beside guessing, as far as they do."""
+    found: dict[str, ForcedChoice | None] = {}
+    for model, part in zip([*models, *[""] * len(parts)], parts, strict=False):
+        match part:
+            case AccuracyReport() | FaithfulnessReport():
+                found[model] = part.forced_choice
+            case ComparedModel():
+                found[model] = part.figures.forced_choice
+            case Cmap():
+                found |= zip(models, (part.source_choice, part.target_choice), strict=True)
+            case Stage() if model:
+                found[model] = part.forced_choice
+    return {model: choice for model, choice in found.items() if choice}

@@ -15,9 +15,10 @@ from backend.engine.path_patching.scores import scores_of
 from backend.methods.discovery import summarised
 from backend.methods.reports import chosen
 from backend.methods.requests import Prompts, StageRequest
-from backend.methods.results import ForcedChoice, Stage
+from backend.methods.results import Stage
 from backend.models.fingerprints import Fingerprint
 from backend.models.loaded_models import fingerprint_of, load, until_unload
+from backend.tasks.chance import ForcedChoice
 from backend.tasks.entity_tracking import counterfactual_prompts
 
 

@@ -27,6 +27,7 @@ from backend.core.circuit import ModelShape
 from backend.core.devices import decided, free_bytes
 from backend.core.errors import UserError, is_out_of_memory
 from backend.core.placement import Placement
+from backend.core.progress import Cancelled
 from backend.core.runtime import Runtime, at_work, runtime_for
 from backend.engine.architectures import KNOWN, shape_of
 from backend.engine.finite import check_gives_finite
@@ -40,7 +41,6 @@ from backend.models.model_files import is_adapter, n_parameters, weights_in
 from backend.models.registry import Entry, base_of
 from backend.models.state_dict import read_model
 from backend.models.weights import folder_of
-from backend.studies.jobs import Cancelled
 from backend.tasks.vocabulary import tokenized, usable_vocabulary
 
 transformers_logging.set_verbosity_error()

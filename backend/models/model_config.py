@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.circuit import ModelShape
+from backend.core.components import Component
 from backend.core.errors import UserError
-from backend.methods.results import Component
 from backend.models.model_files import CONFIG, is_adapter, read_object
 from backend.models.registry import Entry, base_of
 from backend.models.weights import config_folder

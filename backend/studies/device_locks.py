@@ -25,9 +25,8 @@ from backend.core.devices import lasting_name
 from backend.core.errors import UserError
 from backend.core.files import MB, read_json, write_atomically
 from backend.core.pace import Pace
-from backend.core.progress import Report
+from backend.core.progress import Cancelled, Report
 from backend.core.serialize import from_json, to_json
-from backend.studies.jobs import Cancelled
 
 _ID = re.compile("[0-9a-f]{32}")
 _LOOK_S = 0.2

@@ -26,7 +26,7 @@ from backend.core.errors import UserError
 from backend.core.pace import Pace
 from backend.core.placement import CPU
 from backend.core.priority import hold, look_again, urgent
-from backend.core.progress import Report
+from backend.core.progress import Cancelled, Report
 from backend.core.tidying import tidy_up
 
 Work = Callable[[Report], Iterator[Any]]
@@ -60,10 +60,6 @@ QUICK = Kind(n_kept=40, is_urgent=True, queues=False)
 PREPARATION = Kind(n_kept=10, is_urgent=True, queues=True)
 """Prepares what the Circuit page needs before its first click. Several at once would need the
 memory and the processor of all of them, and none would be there before the last."""
-
-
-class Cancelled(Exception):
-    """The work was stopped by its user."""
 
 
 class State(Enum):

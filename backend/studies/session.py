@@ -26,10 +26,8 @@ from backend.engine.mean_ablation import (
 from backend.engine.memory import bytes_in, bytes_of_prompt, check_fits, fits
 from backend.engine.positions import VITAL, mean_head_outputs, vital_head_outputs, vital_means
 from backend.methods.cmap import compatible, read_alike
-from backend.methods.compare import examine
-from backend.methods.evaluation import Evaluation
 from backend.methods.requests import N_REFERENCE
-from backend.models.loaded_models import load, until_unload
+from backend.models.loaded_models import load
 from backend.models.loading import LoadedModel
 from backend.models.prepared import keep, make_room, part
 from backend.tasks.entity_tracking import (
@@ -175,9 +173,3 @@ def _logits(session: Session, intervention: Intervention, values: Tensor) -> Ten
     if intervention.mode is not Mode.mean:
         ablated_run = with_values(ablated_run, intervention.off, values)
     return circuit_logits(ablated_run, intervention.on)
-
-
-@until_unload(maxsize=2)
-def evaluation(model: str, n: int, boxes: int, seed: int) -> Evaluation:
-    """The model under examination; a pair is kept, so that one more question costs little."""
-    return examine(load(model), n, boxes, seed)

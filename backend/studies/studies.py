@@ -12,6 +12,8 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -65,7 +67,7 @@ def _rest(request: Request, n_yielded: int, report: Report) -> Iterator[Any]:
     before = stored.entry.header.seconds if stored else 0.0
     started = monotonic()
     if len(parts) < n_parts(request):
-        for part in method_of(request).work(request, parts, report):
+        for part in method_of(request).work(request, parts, report, partial(unfinished, request)):
             parts = (*parts, part)
             marks = marks or marks_of(request, patiently=True)
             if not ran_as(marks or ()):
@@ -94,6 +96,17 @@ def _found(request: Request, marks: Marks) -> Stored | None:
     except UserError as error:
         store.distrust(entry, str(error))
         return None
+
+
+def unfinished(request: Request, part: int) -> Path | None:
+    """Where a part keeps what is finished of it; None while it is not known what the models are.
+
+    None as well when they are not what is on disk any more.
+    """
+    marks = marks_of(request, patiently=False)
+    if not marks or not ran_as(marks):
+        return None
+    return store.unfinished(key_of(request, marks)) / str(part)
 
 
 def is_begun(request: Request) -> bool:

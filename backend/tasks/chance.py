@@ -8,24 +8,31 @@ above chance has nothing that a circuit could be faithful to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from math import nan
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.core.statistics import Estimate, ratio, wilson
-from backend.methods.results import (
-    AccuracyReport,
-    Cmap,
-    ComparedModel,
-    FaithfulnessReport,
-    ForcedChoice,
-    Stage,
-)
 
 Right = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ForcedChoice:
+    """How often a model puts the right object ahead of the other boxes' objects, beside guessing.
+
+    share: of prompts, with its interval; chance: 1 / boxes.
+    """
+
+    share: Estimate
+    chance: float
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether chance lies below the interval."""
+        return self.share.low > self.chance
 
 
 def forced_choice(forced: Right, n_boxes: int) -> ForcedChoice:
@@ -46,22 +53,6 @@ def faithfulness(circuit: Right, whole: Right, choice: ForcedChoice) -> Estimate
 def undefined(n: int) -> Estimate:
     """A figure that means nothing, on `n` prompts."""
     return Estimate(nan, nan, nan, n)
-
-
-def choices_of(models: Sequence[str], parts: Sequence[Any]) -> dict[str, ForcedChoice]:
-    """What the parts of a result say of each of its models beside guessing, as far as they do."""
-    found: dict[str, ForcedChoice | None] = {}
-    for model, part in zip([*models, *[""] * len(parts)], parts, strict=False):
-        match part:
-            case AccuracyReport() | FaithfulnessReport():
-                found[model] = part.forced_choice
-            case ComparedModel():
-                found[model] = part.figures.forced_choice
-            case Cmap():
-                found |= zip(models, (part.source_choice, part.target_choice), strict=True)
-            case Stage() if model:
-                found[model] = part.forced_choice
-    return {model: choice for model, choice in found.items() if choice}
 
 
 def against_chance(choice: ForcedChoice) -> str:

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from backend.core.statistics import Estimate, mean_share, wilson
-from backend.methods.results import ForcedChoice
-from backend.tasks.chance import against_chance, faithfulness, forced_choice, why_undefined
+from backend.tasks.chance import (
+    ForcedChoice,
+    against_chance,
+    faithfulness,
+    forced_choice,
+    why_undefined,
+)
 from backend.tasks.setting import Reading
 
 if TYPE_CHECKING:

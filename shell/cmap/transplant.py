@@ -10,10 +10,11 @@ from math import isnan
 import streamlit as st
 
 from backend.core.circuit import READING_ORDER, Head, Position, Site
+from backend.core.components import Component
 from backend.core.serialize import to_json
 from backend.core.statistics import clear_among
 from backend.methods.requests import TOKEN_WORDS, CmapRequest, SetRequest
-from backend.methods.results import Cmap, Component, HeadMap, Transplanted
+from backend.methods.results import Cmap, HeadMap, Transplanted
 from backend.models import catalogue
 from circuitviz.model_charts import effect, head_chart, transplant_chart
 from circuitviz.tables import figures_table, signed

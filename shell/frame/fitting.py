@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from backend.core.circuit import Circuit
+from backend.core.components import Component
 from backend.core.errors import UserError
-from backend.methods.results import Component
 from backend.models import catalogue, registry
 from backend.models.model_config import Blueprint, blueprint, misfit
 

@@ -11,7 +11,7 @@ from weakref import ref
 import streamlit as st
 
 from backend.core.errors import explained
-from backend.core.progress import Report
+from backend.core.progress import Cancelled, Report
 from backend.models import catalogue, loaded_models, prepared
 from backend.studies import jobs
 from backend.studies.device_locks import Notice
@@ -115,7 +115,7 @@ def how_it_ended(ended: jobs.Job) -> str:
     error = ended.future.exception()
     if error is None:
         return f"Finished in {duration(ended.seconds)}."
-    if isinstance(error, jobs.Cancelled):
+    if isinstance(error, Cancelled):
         kept = " What was finished is kept." if ended.kind is jobs.LONG and ended.seconds else ""
         return f"Cancelled.{kept} Start again, or change the settings."
     return explained(error)

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import streamlit as st
 
+from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.methods.methods import METHODS, joined
 from backend.methods.requests import (
@@ -20,7 +21,7 @@ from backend.methods.requests import (
     SomeRequest,
     models_of,
 )
-from backend.methods.results import Cmap, Comparison, Completeness, Component, Minimality
+from backend.methods.results import Cmap, Comparison, Completeness, Minimality
 from backend.models import catalogue
 from backend.studies import store, studies
 from shell.frame.choices import sizes

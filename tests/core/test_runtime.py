@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from backend.core.circuit import Group
+from backend.core.components import Component
 from backend.core.placement import Dtype, Placement
 from backend.core.priority import hold, urgent
 from backend.core.runtime import Runtime, at_work, runtime_for, standing_aside
 from backend.engine.architectures import layers
 from backend.methods import compare, methods, noise
 from backend.methods.cmap import compatible
+from backend.methods.compare import evaluation
 from backend.methods.requests import (
     AccuracyRequest,
     CmapRequest,
@@ -32,7 +34,6 @@ from backend.methods.requests import (
     SetRequest,
     StageRequest,
 )
-from backend.methods.results import Component
 from backend.models import catalogue, loaded_models, loading
 from backend.studies import session
 from backend.tasks.setting import Mode, Reading, Setting, intervention
@@ -230,7 +231,11 @@ def test_no_method_runs_a_model_under_another_one_s_switches(seen: dict[str, set
     seen.clear()
     for request in everything_with("chat", "base"):
         seen["chat"] = set()
-        assert [*methods.method_of(request).work(request, (), lambda stage, share: None)]
+        assert [
+            *methods.method_of(request).work(
+                request, (), lambda stage, share: None, lambda part: None
+            )
+        ]
         assert seen["chat"] == {OURS["chat"]}, request
     assert seen["base"] == {OURS["base"]}
     seen.clear()
@@ -247,7 +252,7 @@ def test_no_click_runs_a_model_under_another_one_s_switches(seen: dict[str, set[
                 session.answers(
                     ready, intervention(CIRCUIT, reading, mode, HEADS.members, source=source)
                 )
-        assert len(session.evaluation(name, 4, 3, 0).whole) == 4
+        assert len(evaluation(name, 4, 3, 0).whole) == 4
     assert seen == {name: {runtime} for name, runtime in OURS.items()}
 
 

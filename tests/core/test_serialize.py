@@ -10,12 +10,12 @@ import pytest
 
 from backend.core import serialize
 from backend.core.circuit import Group, Head, Position, Site
+from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.statistics import Estimate
 from backend.methods.requests import CmapRequest, Heads, MinimalityRequest, Prompts
 from backend.methods.results import (
     Cmap,
-    Component,
     Edge,
     Edges,
     HeadContribution,

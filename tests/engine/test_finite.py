@@ -11,6 +11,7 @@ import torch
 
 from backend.commands.cli import main
 from backend.core.circuit import Circuit, Group, Head
+from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.placement import Dtype, Placement
 from backend.engine.architectures import shape_of
@@ -25,7 +26,6 @@ from backend.methods.edges import edges
 from backend.methods.minimality import minimality
 from backend.methods.noise import probe
 from backend.methods.reports import accuracy_report, correctly_answered, faithfulness_report
-from backend.methods.results import Component
 from backend.models import loaded_models
 from backend.models.loading import LoadedModel, load_model
 from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts

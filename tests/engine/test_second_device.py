@@ -14,6 +14,7 @@ from torch import Tensor
 
 from backend.core import devices
 from backend.core.circuit import Circuit, Group, Head
+from backend.core.components import Component
 from backend.core.devices import Device
 from backend.core.placement import Placement
 from backend.core.serialize import to_json
@@ -30,7 +31,6 @@ from backend.methods.completeness import completeness
 from backend.methods.edges import edges
 from backend.methods.evaluation import Evaluation
 from backend.methods.minimality import minimality
-from backend.methods.results import Component
 from backend.models import catalogue
 from backend.models.loading import LoadedModel, load_model
 from backend.studies import session

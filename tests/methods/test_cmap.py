@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from backend.core.circuit import Circuit, Group, Head, Position, Site
+from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.placement import Dtype, Placement
 from backend.core.statistics import recovery
@@ -20,7 +21,6 @@ from backend.engine.positions import all_sites, vital_head_outputs
 from backend.engine.transplants import foreign, transplanted_logits
 from backend.methods.cmap import cmap, compatible, group_sets, head_map, read_alike
 from backend.methods.compare import examine
-from backend.methods.results import Component
 from backend.models.loading import LoadedModel
 from backend.tasks.entity_tracking import sample_prompts
 from tests import oracles, planted, tiny

@@ -9,6 +9,7 @@ import pytest
 from torch import nn
 
 from backend.core.circuit import Group
+from backend.core.components import Component
 from backend.core.progress import Step, between, cost_of, step_of
 from backend.engine.architectures import layers
 from backend.methods.methods import METHODS, method_name, n_parts
@@ -27,7 +28,6 @@ from backend.methods.requests import (
     StageRequest,
     heads_of,
 )
-from backend.methods.results import Component
 from backend.models import catalogue, loaded_models
 
 FEW = Prompts(24, 3, 0)
@@ -76,7 +76,7 @@ def test_the_share_that_is_told_is_the_share_of_the_work(asked: Request, counter
     def report(stage: str, share: float) -> None:
         told.append((stage, share, counter.n))
 
-    parts = [*METHODS[method_name(asked)].work(asked, (), report)]
+    parts = [*METHODS[method_name(asked)].work(asked, (), report, lambda part: None)]
     assert len(parts) == n_parts(asked) == len(plan_of(asked))
     shares = [share for _, share, _ in told]
     assert shares == sorted(shares)

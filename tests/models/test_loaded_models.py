@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from backend.core.placement import Dtype, Placement
 from backend.engine.architectures import decoder
 from backend.engine.hooks import edited_head_outputs
+from backend.methods.compare import evaluation
 from backend.models import loaded_models, registry
 from backend.models.loading import load_model, weight_bytes
 from backend.studies import session
@@ -148,7 +149,7 @@ def test_unloading_lets_go_of_the_model_and_of_what_was_prepared_with_it(names: 
     for name in names[:2]:
         prepared = session.prepare(Setting(name, 5, 3, 0), lambda *_: None)
         session.source_values(prepared, names[0])
-        assert len(session.evaluation(name, 5, 3, 0).whole) == 5
+        assert len(evaluation(name, 5, 3, 0).whole) == 5
     model = weakref.ref(prepared.loaded.model)
     weights = weakref.ref(prepared.loaded.base)
     gc.freeze()  # as jobs do that end

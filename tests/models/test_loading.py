@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 from backend.core.circuit import ModelShape
 from backend.core.errors import UserError
 from backend.core.placement import Dtype, Placement, check_device
+from backend.core.progress import Cancelled
 from backend.methods.reports import accuracy_report
 from backend.models import loading, registry
 from backend.models.loading import load_model
-from backend.studies.jobs import Cancelled
 from backend.tasks.entity_tracking import sample_prompts
 from tests import tiny
 from tests.tiny import grouped_llama, llama, word_tokenizer

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from backend.core.circuit import Group, Head
+from backend.core.components import Component
 from backend.core.serialize import to_json
 from backend.engine.activation_patching import clean_logits, patched_logits, prepare_clean
 from backend.engine.architectures import shape_of, unwrapped
@@ -27,7 +28,7 @@ from backend.methods.discovery import discover
 from backend.methods.edges import edges
 from backend.methods.evaluation import Evaluation
 from backend.methods.minimality import minimality
-from backend.methods.results import NO_TEST, Component, Criteria
+from backend.methods.results import NO_TEST, Criteria
 from backend.models.loading import LoadedModel, load_model, without_output_adapter
 from backend.tasks.entity_tracking import (
     PromptSet,

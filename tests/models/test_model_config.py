@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import GPT2Config, MistralConfig
 
+from backend.core.components import Component
 from backend.engine.architectures import shape_of
-from backend.methods.results import Component
 from backend.models import registry
 from backend.models.model_config import blueprint, misfit
 from shell.models.models import groups_that_fit

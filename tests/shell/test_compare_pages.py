@@ -11,12 +11,14 @@ from streamlit.testing.v1 import AppTest
 
 from backend.commands.cli import main
 from backend.core.circuit import Circuit, Group, Head, Position, Site
+from backend.core.components import Component
+from backend.core.progress import Cancelled
 from backend.core.statistics import Estimate
 from backend.methods.cmap import cmap, group_sets
 from backend.methods.compare import as_in_paper, compare, examine, overlap
 from backend.methods.methods import joined
 from backend.methods.requests import CmapRequest, ComparisonRequest, Heads, Prompts
-from backend.methods.results import Component, Difference
+from backend.methods.results import Difference
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.studies import jobs, store
@@ -146,7 +148,7 @@ def test_a_cancelled_comparison_keeps_what_is_finished() -> None:
 
     def work(report: jobs.Report) -> Iterator[Any]:
         yield next(run(request, report))
-        raise jobs.Cancelled
+        raise Cancelled
 
     cancelled = jobs.Job()
     cancelled.run(work)

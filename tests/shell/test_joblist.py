@@ -13,6 +13,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.core.circuit import Group
+from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.progress import Report
 from backend.methods.methods import title_of
@@ -24,7 +25,7 @@ from backend.methods.requests import (
     MinimalityRequest,
     Prompts,
 )
-from backend.methods.results import DEFAULT_SIZES, Component, Criteria
+from backend.methods.results import DEFAULT_SIZES, Criteria
 from backend.models import catalogue
 from backend.studies import device_locks, jobs
 from backend.studies.device_locks import Notice

@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from backend import published
 from backend.commands.cli import main
 from backend.core.circuit import Group, Head
+from backend.core.components import Component
 from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
 from backend.methods.requests import (
@@ -30,7 +31,6 @@ from backend.methods.requests import (
 from backend.methods.results import (
     Cmap,
     Completeness,
-    Component,
     HeadContribution,
     Minimality,
     Removal,

@@ -15,9 +15,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.core.circuit import Group
+from backend.core.components import Component
 from backend.methods.methods import METHODS
 from backend.methods.requests import CmapRequest, ComparisonRequest, Prompts, StageRequest, heads_of
-from backend.methods.results import Component
 from backend.models import catalogue
 from backend.studies import jobs, store, studies
 from shell.frame import places

@@ -17,10 +17,9 @@ from backend.commands import cli
 from backend.core import priority
 from backend.core.errors import UserError
 from backend.core.placement import CPU
-from backend.core.progress import Report
+from backend.core.progress import Cancelled, Report
 from backend.methods.requests import AccuracyRequest, Prompts
 from backend.studies import device_locks, studies
-from backend.studies.jobs import Cancelled
 from tests.dashboard import ROOT
 
 PATIENCE = 60

@@ -13,7 +13,7 @@ import pytest
 from backend.core import priority
 from backend.core.errors import UserError, explained
 from backend.core.priority import unheld, unhurried, urgent
-from backend.core.progress import Report
+from backend.core.progress import Cancelled, Report
 from backend.studies import jobs
 from backend.studies.jobs import Job, State
 
@@ -101,7 +101,7 @@ def test_a_running_job_that_is_cancelled_keeps_what_is_finished(step: Step) -> N
     assert (job.stage, job.state, job.seconds_left) == ("first half", State.running, None)
     job.cancel()
     step.go_on.set()
-    assert isinstance(job.future.exception(PATIENCE), jobs.Cancelled)
+    assert isinstance(job.future.exception(PATIENCE), Cancelled)
     assert (job.parts, job.state) == (["first"], State.cancelled)
 
 
@@ -286,7 +286,7 @@ def test_a_job_that_holds_can_be_cancelled(step: Step) -> None:
         with pytest.raises(TimeoutError):
             long.future.result(A_MOMENT)
         long.cancel()
-        assert isinstance(long.future.exception(PATIENCE), jobs.Cancelled)
+        assert isinstance(long.future.exception(PATIENCE), Cancelled)
 
 
 def test_work_that_waits_for_what_long_work_has_is_not_stuck(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import pytest
 
 from backend.commands.cli import main
 from backend.core.circuit import Group
+from backend.core.progress import Cancelled
 from backend.engine import memory
 from backend.engine.path_patching import scores
 from backend.methods.methods import METHODS
 from backend.methods.plans import plan_of
 from backend.methods.requests import Prompts, StageRequest
 from backend.studies import store, studies
-from backend.studies.jobs import Cancelled
 from backend.studies.keys import identity
 from tests import planted
 from tests.dashboard import ROOT
@@ -160,7 +161,7 @@ def test_a_stage_goes_on_after_its_last_batch_of_prompts(
     (resumed,) = studies.run(request, lambda stage, share: None)
     assert calls == [8, 4]
     assert not store.unfinished(key).exists()
-    (whole,) = METHODS["stage"].work(request, (), lambda stage, share: None)
+    (whole,) = METHODS["stage"].work(request, (), lambda stage, share: None, lambda part: None)
     np.testing.assert_array_equal(resumed.mean, whole.mean)
     np.testing.assert_array_equal(resumed.standard_error, whole.standard_error)
     assert resumed.strongest(1) == planted.CIRCUIT[Group.D]
@@ -169,5 +170,9 @@ def test_a_stage_goes_on_after_its_last_batch_of_prompts(
     calls.clear()
     kept.parent.mkdir(parents=True)
     kept.write_bytes(before[:-7])
-    [*METHODS["stage"].work(request, (), lambda stage, share: None)]
+    [
+        *METHODS["stage"].work(
+            request, (), lambda stage, share: None, partial(studies.unfinished, request)
+        )
+    ]
     assert calls == [8, 8, 4], "what is damaged is computed again"

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from backend.core.circuit import Circuit, Head
-from backend.core.progress import silent
+from backend.core.components import Component
+from backend.core.progress import Cancelled, silent
 from backend.core.serialize import to_json
 from backend.engine.path_patching import scores
 from backend.methods.evaluation import Evaluation
@@ -29,10 +30,8 @@ from backend.methods.requests import (
     Request,
     heads_of,
 )
-from backend.methods.results import Component
 from backend.models import loaded_models
 from backend.studies import store, studies
-from backend.studies.jobs import Cancelled
 from backend.studies.keys import identity
 from tests import planted
 from tests.dashboard import ROOT
@@ -175,20 +174,22 @@ def test_parts_do_not_take_each_others_files(
 
 
 _ALL_OF_THEM = """
+from functools import partial
 from backend.models.catalogue import circuit
 from backend.methods.methods import method_of
 from backend.methods.requests import *
-from backend.methods.results import Part
+from backend.core.components import Component
+from backend.studies.studies import unfinished
 
 heads, prompts = heads_of(circuit("base")), Prompts(5, 3, 0)
 for request in (
     MinimalityRequest("base", heads, prompts),
     CompletenessRequest("base", heads, prompts),
     ComparisonRequest(("base", "chat"), heads, prompts),
-    CmapRequest("chat", "base", heads, Part.output, prompts),
+    CmapRequest("chat", "base", heads, Component.output, prompts),
     EdgesRequest("base", heads, prompts),
 ):
-    [*method_of(request).work(request, (), lambda stage, share: None)]
+    [*method_of(request).work(request, (), lambda stage, share: None, partial(unfinished, request))]
 """
 
 

@@ -59,7 +59,7 @@ def test_a_sample_computed_again_is_the_same() -> None:
     assert isinstance(request, ComparisonRequest)
     stored = studies.find(request)
     assert stored
-    fresh = next(METHODS["compare"].work(request, (), lambda stage, share: None))
+    fresh = next(METHODS["compare"].work(request, (), lambda stage, share: None, lambda part: None))
     one_prompt = 1.001 / request.prompts.n
     pairs = zip(figures(request, [fresh]), figures(request, stored.parts[:1]), strict=True)
     for again, before in pairs:

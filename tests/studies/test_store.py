@@ -16,6 +16,7 @@ from unittest.mock import Mock
 import pytest
 
 from backend.core.circuit import Group, Head
+from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.serialize import to_json
 from backend.methods.methods import METHODS
@@ -29,7 +30,6 @@ from backend.methods.requests import (
     StageRequest,
     heads_of,
 )
-from backend.methods.results import Component
 from backend.models import catalogue, fingerprints, loaded_models
 from backend.models.loaded_models import fingerprint_of
 from backend.studies import store, studies
@@ -54,7 +54,7 @@ def copied(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def parts() -> tuple[Any, ...]:
-    return tuple(METHODS["compare"].work(REQUEST, (), silent))
+    return tuple(METHODS["compare"].work(REQUEST, (), silent, lambda part: None))
 
 
 def stored(parts: tuple[Any, ...], request: Request = REQUEST) -> Path:
