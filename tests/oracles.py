@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backend.core.circuit import Group, Head, Site
+from backend.core.circuit import Group, Head, Position, Site
+from backend.core.metrics import Score
 from backend.tasks.entity_tracking import PromptSet
 
 NAMES = ("q_proj", "k_proj", "v_proj")
@@ -65,7 +66,7 @@ def run(
     change_heads: Mapping[int, Change] | None = None,
     change_projection: Mapping[tuple[int, str], Change] | None = None,
 ) -> tuple[Tensor, dict[tuple[int, str], Tensor]]:
-    """Logits at the last token [n, vocab], and what went into o_proj and came out of q and v."""
+    """Logits at the last token [n, vocab], and what went into o_proj and came out of q, k and v."""
     seen: dict[tuple[int, str], Tensor] = {}
 
     def before_o(layer: int) -> Any:
@@ -181,6 +182,15 @@ def answer_probabilities(logits: Tensor, prompts: PromptSet) -> Tensor:
     return logits.softmax(-1)[torch.arange(len(answers)), answers]
 
 
+def logit_differences(logits: Tensor, prompts: PromptSet) -> Tensor:
+    """The right answer's logit less the mean of the others it competes with: [n]."""
+    found = []
+    for row, answer, choices in zip(logits, prompts.answer_ids, prompts.object_ids, strict=True):
+        others = [float(row[token]) for token in choices if token != answer]
+        found.append(float(row[answer]) - sum(others) / len(others))
+    return torch.tensor(found, dtype=torch.float64)
+
+
 def path_patching_score(
     model: Any,
     prompts: PromptSet,
@@ -190,18 +200,45 @@ def path_patching_score(
     sender: Head,
     clean: Any = None,
     other: Any = None,
+    score: Score = Score.probability,
 ) -> Tensor:
-    """(p_patched - p_clean) / p_clean of the right answer [n], by two plain runs of the model.
+    """(p_patched - p_clean) / p_clean of the right answer [n], or the change of logit difference.
 
-    First run: the sender at the group's token has the counterfactual's value, every other head
-    output its clean one. Second run: the receivers' queries or values at that token come from the
-    first; everything else is computed. `clean` and `other` are the runs on both prompt sets.
+    `clean` and `other` are the runs on both prompt sets.
+    """
+    projection = {Group.B: "q_proj", Group.C: "v_proj", Group.D: "v_proj"}.get(group)
+    clean = clean or run(model, prompts)
+    other = other or run(model, counterfactual)
+    logits = path_patched_logits(
+        model, prompts, counterfactual, group.position, projection, receivers, sender, clean, other
+    )
+    if score is Score.logit_difference:
+        return logit_differences(logits, prompts) - logit_differences(clean[0], prompts)
+    p_clean = answer_probabilities(clean[0], prompts)
+    return (answer_probabilities(logits, prompts) - p_clean) / p_clean
+
+
+def path_patched_logits(
+    model: Any,
+    prompts: PromptSet,
+    counterfactual: PromptSet,
+    position: Position,
+    projection: str | None,
+    receivers: Collection[Head],
+    sender: Head,
+    clean: Any,
+    other: Any,
+) -> Tensor:
+    """Logits at the last token [n, vocab], by two plain runs of the model.
+
+    First run: the sender at the position has the counterfactual's value, every other head output
+    its clean one. Second run: the receivers' queries, keys or values at that token come from the
+    first; everything else is computed. Without a projection the first run is all.
     """
     n_layers, n_heads, n_kv_heads, d_head = sizes(model)
-    clean_logits, clean_seen = clean or run(model, prompts)
-    _, other_seen = other or run(model, counterfactual)
-    at = torch.tensor(prompts.positions[group.position])
-    other_at = torch.tensor(counterfactual.positions[group.position])
+    (_, clean_seen), (_, other_seen) = clean, other
+    at = torch.tensor(prompts.positions[position])
+    other_at = torch.tensor(counterfactual.positions[position])
     rows = torch.arange(len(prompts))
     piece = slice(sender.index * d_head, (sender.index + 1) * d_head)
 
@@ -214,21 +251,19 @@ def path_patching_score(
         return change
 
     logits, sent = run(model, prompts, {layer: freeze(layer) for layer in range(n_layers)})
-    if group is not Group.A:
-        name = "q_proj" if group is Group.B else "v_proj"
-        per_head = 1 if group is Group.B else n_heads // n_kv_heads
+    if projection is None:
+        return logits
+    per_head = 1 if projection == "q_proj" else n_heads // n_kv_heads
 
-        def receive(layer: int) -> Change:
-            def change(flat: Tensor) -> None:
-                for receiver in receivers:
-                    if receiver.layer == layer:
-                        first = receiver.index // per_head * d_head
-                        part = slice(first, first + d_head)
-                        flat[rows, at, part] = sent[layer, name][rows, at, part]
+    def receive(layer: int) -> Change:
+        def change(flat: Tensor) -> None:
+            for receiver in receivers:
+                if receiver.layer == layer:
+                    first = receiver.index // per_head * d_head
+                    part = slice(first, first + d_head)
+                    flat[rows, at, part] = sent[layer, projection][rows, at, part]
 
-            return change
+        return change
 
-        changes = {(layer, name): receive(layer) for layer in range(n_layers)}
-        logits, _ = run(model, prompts, None, changes)
-    p_clean = answer_probabilities(clean_logits, prompts)
-    return (answer_probabilities(logits, prompts) - p_clean) / p_clean
+    changes = {(layer, projection): receive(layer) for layer in range(n_layers)}
+    return run(model, prompts, None, changes)[0]

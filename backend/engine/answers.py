@@ -83,6 +83,26 @@ def log_probability(logits: Tensor, answer_ids: Tensor) -> Tensor:
     return right_ones.double() - _log_normaliser(_exact(logits))
 
 
+def logit_difference(logits: Tensor, answer_ids: Tensor, choice_ids: Tensor) -> Tensor:
+    """Of right answers [n], read off logits [n, k, vocab]: [n, k], in logits, in float64.
+
+    The right answer's logit less the mean of its competitors': the other `choice_ids` [n, m].
+    Raises UserError where logits are not finite.
+    """
+    check_finite(logits)
+    answer, choices = (
+        logits.gather(-1, ids[:, None].expand(-1, logits.shape[1], -1))
+        for ids in (answer_ids[:, None], choice_ids)
+    )
+    return _ahead_of_others(answer[..., 0], choices)
+
+
+def _ahead_of_others(answer: Tensor, choices: Tensor) -> Tensor:
+    """Logits [...] less the mean of the others in [..., m], among which they are: [...]."""
+    others = choices.double().sum(-1) - answer.double()
+    return answer.double() - others / (choices.shape[-1] - 1)
+
+
 @torch.no_grad()
 def read_answers(logits: Iterable[Tensor], prompts: PromptSet) -> Answers:
     """Read the answers off logits, which come in blocks [some, vocab] of prompts, in order.
@@ -101,17 +121,16 @@ def read_answers(logits: Iterable[Tensor], prompts: PromptSet) -> Answers:
 
 def _read(logits: Tensor, answer_ids: Tensor, object_ids: Tensor) -> tuple[Tensor, ...]:
     """The fields of `Answers`, of logits [n, vocab], the right ids [n] and the objects' [n, k]."""
-    normaliser, n_boxes = _log_normaliser(logits)[:, None], object_ids.shape[1]
+    normaliser = _log_normaliser(logits)[:, None]
     asked = answer_ids[:, None]
     answer, objects = logits.gather(-1, asked), logits.gather(-1, object_ids)
-    others = (objects.double().sum(-1) - answer[:, 0].double()) / (n_boxes - 1)
     top, top_ids, rank = _ranked(logits, answer, asked)
     return (
         top_ids[:, 0] == answer_ids,
         ~_is_ahead(objects, object_ids, answer, asked).any(-1),
         (answer.double() - normaliser).exp()[:, 0],
         rank,
-        answer[:, 0].double() - others,
+        _ahead_of_others(answer[:, 0], objects),
         top_ids,
         (top.double() - normaliser).exp(),
         object_ids,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.core.errors import UserError
-from backend.engine.answers import N_TOP, log_probability, read_answers
+from backend.engine.answers import N_TOP, log_probability, logit_difference, read_answers
 from backend.engine.answers import right as answers_right
 
 
@@ -26,6 +26,8 @@ def test_answers_are_what_a_loop_reads(seed: int, vocab: int) -> None:
     right = objects[:, 1]
     answers = read_answers(torch.tensor(logits).split(4), _Boxes(right, objects))
     decided = answers_right(torch.tensor(logits), torch.tensor(right))
+    twice = torch.tensor(logits)[:, None].expand(-1, 2, -1)
+    differences = logit_difference(twice, torch.tensor(right), torch.tensor(objects))
     for i in range(n):
         row = logits[i].tolist()
         order = sorted(range(vocab), key=lambda token: (-row[token], token))
@@ -37,6 +39,7 @@ def test_answers_are_what_a_loop_reads(seed: int, vocab: int) -> None:
         assert answers.rank[i] == order.index(right[i]) + 1
         assert answers.probability[i] == pytest.approx(probabilities[right[i]])
         assert answers.logit_difference[i] == pytest.approx(row[right[i]] - np.mean(others))
+        assert answers.logit_difference[i] == differences[i, 0] == differences[i, 1]
         kept = order[: min(N_TOP, vocab)]
         assert answers.top_ids[i].tolist() == kept
         assert answers.top[i] == pytest.approx([probabilities[token] for token in kept])
@@ -96,6 +99,7 @@ def test_what_is_not_finite_is_nobodys_answer(bad: float, dtype: torch.dtype) ->
         lambda: read_answers([logits], prompts),
         lambda: answers_right(torch.stack([logits, logits]), ids),
         lambda: log_probability(torch.stack([logits, logits], 1), ids),
+        lambda: logit_difference(torch.stack([logits, logits], 1), ids, torch.tensor(objects)),
     ):
         with pytest.raises(UserError, match=rf"not finite .* 1 of 3 prompts .*{cure}"):
             read()

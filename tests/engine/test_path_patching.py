@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from backend.core.circuit import Group, Head
+from backend.core.metrics import Score
 from backend.engine.architectures import decoder, logits_of
 from backend.engine.path_patching.plain_patching import patched_plainly
 from backend.engine.path_patching.receivers_runs import receivers_runs
 from backend.engine.path_patching.run_pairs import RunPairs, scenes
-from backend.engine.path_patching.scores import path_patching_scores
+from backend.engine.path_patching.scores import path_patching_scores, scores_of
 from backend.tasks.entity_tracking import counterfactual_prompts, sample_prompts
 from tests import oracles, tiny
 
@@ -56,6 +57,27 @@ def test_scores_equal_two_plain_runs_per_sender(maker, group):
     )
     # A score is p_patched / p_clean - 1: where the ratio is large, so is its rounding.
     torch.testing.assert_close(in_float32.double() + 1, expected + 1, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("group", Group)
+@pytest.mark.parametrize("maker", ["grouped", "gpt2", "granite"])
+def test_the_change_of_logit_difference_equals_two_plain_runs_per_sender(maker, group):
+    model, score = float64_model(maker), Score.logit_difference
+    found = path_patching_scores(model, PROMPTS, COUNTERFACTUAL, group, RECEIVERS, score=score)
+    for sender in (Head(0, 0), Head(0, 3), Head(2, 1), Head(3, 2)):
+        expected = oracles.path_patching_score(
+            model, PROMPTS, COUNTERFACTUAL, group, RECEIVERS, sender, *plain_runs(maker), score
+        )
+        torch.testing.assert_close(found[:, *sender], expected, rtol=0, atol=1e-12)
+    assert found.abs().max() > 0.1
+
+
+def test_what_was_kept_of_one_score_is_not_taken_for_another(tmp_path):
+    pairs = RunPairs(tiny.llama(), PROMPTS, COUNTERFACTUAL)
+    for _ in range(2):
+        for score in Score:
+            found = scores_of(pairs, Group.A, kept_in=tmp_path, score=score)
+            assert torch.equal(found, scores_of(pairs, Group.A, score=score))
 
 
 @pytest.mark.parametrize("projection", ["q_proj", "k_proj", "v_proj"])

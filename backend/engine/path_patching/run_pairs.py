@@ -28,13 +28,15 @@ class RunPair:
     """The clean and the counterfactual run of some prompts.
 
     heads, counterfactual [n_layers, n, 3, n_heads, d_head]: head outputs at the vital tokens, in
-    the counterfactual at its own. answers [n], token ids.
+    the counterfactual at its own. answers [n], token ids; choices [n, k], theirs and those of the
+    answers that they compete with.
     """
 
     clean: CleanRun
     heads: Tensor
     counterfactual: Tensor
     answers: Tensor
+    choices: Tensor
 
 
 class RunPairs:
@@ -81,8 +83,10 @@ def _run_pair(
         clean = prepare_clean(model, prompts)
     heads = torch.stack(recorded) if recorded else vital_head_outputs(model, prompts)
     other_heads = vital_head_outputs(model, select(counterfactual, chosen))
-    answers = torch.tensor(prompts.answer_ids, device=tokens.device)
-    return RunPair(clean, heads, other_heads, answers)
+    answers, choices = (
+        torch.tensor(ids, device=tokens.device) for ids in (prompts.answer_ids, prompts.object_ids)
+    )
+    return RunPair(clean, heads, other_heads, answers, choices)
 
 
 @torch.no_grad()

@@ -8,7 +8,9 @@ discovery):
 2. the *receivers' run*: the receivers' queries or values at that token come from the sender run,
    everything else is computed.
 
-The score is (p_patched - p_clean) / p_clean of the right answer: negative when the path matters.
+The score is (p_patched - p_clean) / p_clean of the right answer, or the change of its logit
+difference to the answers that it competes with (`backend.core.metrics.Score`): negative when the
+path matters.
 
 | group | token | receivers |
 |---|---|---|
@@ -33,10 +35,11 @@ import torch
 from torch import Tensor, nn
 
 from backend.core.circuit import Group, Head
+from backend.core.metrics import Score
 from backend.core.progress import Progress, silent
 from backend.engine import checkpoints
 from backend.engine.activation_patching import clean_logits
-from backend.engine.answers import log_probability
+from backend.engine.answers import log_probability, logit_difference
 from backend.engine.architectures import Projection, dtype_of, logits_of, shape_of
 from backend.engine.memory import memory_errors_explained
 from backend.engine.path_patching.plain_patching import patched_plainly
@@ -55,6 +58,7 @@ def path_patching_scores(
     group: Group,
     receivers: Collection[Head] = (),
     progress: Progress = silent,
+    score: Score = Score.probability,
 ) -> Tensor:
     """The score of every head as a sender to the receivers: [n, n_layers, n_heads].
 
@@ -62,7 +66,8 @@ def path_patching_scores(
     below any receiver scores exactly zero. Under grouped-query attention a receiver of values is
     the key-value head that a query head shares with others: all of them receive.
     """
-    return scores_of(RunPairs(model, prompts, counterfactual), group, receivers, progress)
+    pairs = RunPairs(model, prompts, counterfactual)
+    return scores_of(pairs, group, receivers, progress, score=score)
 
 
 @torch.no_grad()
@@ -73,6 +78,7 @@ def scores_of(
     progress: Progress = silent,
     senders: Collection[Head] | None = None,
     kept_in: Path | None = None,
+    score: Score = Score.probability,
 ) -> Tensor:
     """`path_patching_scores`, when several stages or receivers share the same runs.
 
@@ -88,6 +94,7 @@ def scores_of(
         for layer in range(n_sending_layers)
         if senders is None or layer in {head.layer for head in senders}
     ]
+    folder = checkpoints.inside(kept_in, score.name)
     costs = pairs.scale.senders(group, {head.layer for head in receivers})
     if not layers:
         return torch.zeros(pairs.n_prompts, *shape[:2], dtype=dtype)
@@ -100,10 +107,10 @@ def scores_of(
             progress(batch.start + size * (first + done / size) / whole, pairs.n_prompts)
 
         def compute() -> Tensor:
-            return _of_pair(pairs.of(batch), group, layers, receivers, dtype, costs, told)
+            return _of_pair(pairs.of(batch), group, layers, receivers, dtype, costs, told, score)
 
         progress(batch.start, pairs.n_prompts)
-        return checkpoints.tensor(kept_in, batch, (size, *shape[:2]), dtype, compute)
+        return checkpoints.tensor(folder, batch, (size, *shape[:2]), dtype, compute)
 
     with memory_errors_explained(pairs.model, pairs.batches[0].stop):
         return torch.cat([of_batch(batch) for batch in pairs.batches])
@@ -117,19 +124,30 @@ def _of_pair(
     dtype: torch.dtype,
     costs: Mapping[int, float],
     told: Callable[[float], None],
+    score: Score,
 ) -> Tensor:
     """The scores of a batch's prompts: [n, n_layers, n_heads]; `told` the costs that are done."""
     scores = torch.zeros(len(pair.answers), *shape_of(pair.clean.model)[:2], dtype=dtype)
     done = 0.0
     for rows, patched in _patched_runs(pair, group, layers, receivers):
-        answers = pair.answers[rows]
-        before = log_probability(clean_logits(pair.clean)[rows, None], answers)
+        change = _change_from(clean_logits(pair.clean)[rows], pair, rows, score)
         for layer, logits in patched:
-            after = log_probability(logits, answers)
-            scores[rows.cpu(), layer] = torch.expm1(after - before).to(scores)
+            scores[rows.cpu(), layer] = change(logits).to(scores)
             done += len(rows) * costs[layer]
             told(done)
     return scores
+
+
+def _change_from(
+    clean: Tensor, pair: RunPair, rows: Tensor, score: Score
+) -> Callable[[Tensor], Tensor]:
+    """How patched logits [n, n_heads, vocab] score against `clean` [n, vocab]: [n, n_heads]."""
+    answers, choices = pair.answers[rows], pair.choices[rows]
+    if score is Score.logit_difference:
+        difference = logit_difference(clean[:, None], answers, choices)
+        return lambda logits: logit_difference(logits, answers, choices) - difference
+    before = log_probability(clean[:, None], answers)
+    return lambda logits: torch.expm1(log_probability(logits, answers) - before)
 
 
 def _patched_runs(
