@@ -220,10 +220,15 @@ def _with_gaps(own: _Own, run: FullRun) -> Iterator[_Pair]:
 def _from_a_token_on(own: _Own, run: FullRun) -> Iterator[_Pair]:
     """From the second layer on, as after a click and at receivers.
 
-    A token has other queries in one variant, and other values in the other.
+    A token has other queries in one variant, other keys in another, other values in the third.
     """
     model, first = own.model, min(1, shape_of(own.model).n_layers - 1)
-    factors: dict[Projection, tuple[int, int]] = {"q_proj": (-2, 1), "v_proj": (1, -2)}
+    factors: dict[Projection, tuple[int, ...]] = {
+        "q_proj": (-2, 1, 1),
+        "k_proj": (1, -2, 1),
+        "v_proj": (1, 1, -2),
+    }
+    n_variants = len(factors)
 
     def plainly(variant: int) -> tuple[Tensor, list[Tensor]]:
         def scaled(by: int) -> Edit:
@@ -236,35 +241,36 @@ def _from_a_token_on(own: _Own, run: FullRun) -> Iterator[_Pair]:
 
             return edit
 
-        edits = {name: scaled(both[variant]) for name, both in factors.items()}
+        edits = {name: scaled(by[variant]) for name, by in factors.items()}
         with recorded_head_outputs(model) as seen, _edited_projections(model, edits):
             logits = last_logits(model, own.ids)
         return logits, [heads[:, _START:] for heads in seen[first:]]
 
-    def scaled(both: tuple[int, int]) -> Edit:
+    def scaled(by: tuple[int, ...]) -> Edit:
         def edit(_: int, heads: Tensor) -> Tensor:
             heads = heads.clone()
-            heads.unflatten(1, (2, -1))[:, :, 0] *= torch.tensor(both).to(heads)[:, None, None]
+            first_rows = heads.unflatten(1, (n_variants, -1))[:, :, 0]
+            first_rows *= torch.tensor(by).to(heads)[:, None, None]
             return heads
 
         return edit
 
     tokens = torch.arange(_START, _N_TOKENS, device=own.ids.device)[None]
-    hidden = run.residuals[first][:, _START:].repeat(1, 2, 1)
-    edits = {name: scaled(both) for name, both in factors.items()}
+    hidden = run.residuals[first][:, _START:].repeat(1, n_variants, 1)
+    edits = {name: scaled(by) for name, by in factors.items()}
     with recorded_head_outputs(model) as seen, _edited_projections(model, edits):
-        final = replay(model, hidden, tokens, run.context.before(_START), first, variants=2)
-    computed = [heads.unflatten(1, (2, -1)) for heads in seen]
-    yield from _replayed(model, final, computed, [plainly(0), plainly(1)])
+        final = replay(model, hidden, tokens, run.context.before(_START), first, n_variants)
+    computed = [heads.unflatten(1, (n_variants, -1)) for heads in seen]
+    yield from _replayed(model, final, computed, [plainly(i) for i in range(n_variants)])
 
 
 def _replayed(
     model: nn.Module,
     final: Tensor,
     computed: list[Tensor],
-    to_json: list[tuple[Tensor, list[Tensor]]],
+    plain: list[tuple[Tensor, list[Tensor]]],
 ) -> Iterator[_Pair]:
-    """Two variants' head outputs, by layer, and logits; `to_json` has them of runs of the model."""
+    """The variants' head outputs, by layer, and logits; `plain` has them of runs of the model."""
     for layer, ours in enumerate(computed):
-        yield _by_token(ours, torch.stack([heads[layer] for _, heads in to_json], 1))
-    yield _by_row(logits_of(model, final), torch.stack([logits for logits, _ in to_json], 1))
+        yield _by_token(ours, torch.stack([heads[layer] for _, heads in plain], 1))
+    yield _by_row(logits_of(model, final), torch.stack([logits for logits, _ in plain], 1))

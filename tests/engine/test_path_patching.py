@@ -96,6 +96,41 @@ def test_receivers_receive_what_they_are_said_to(maker, projection):
     assert (plainly[0] - untouched[:, None]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("group", [Group.B, Group.C, Group.D])
+@pytest.mark.parametrize("maker", tiny.MAKERS)
+@torch.no_grad()
+def test_keys_are_received_as_in_two_plain_runs_per_sender(maker, group):
+    """At the last token, and at tokens that differ between prompts; projected, not yet normed."""
+    model, (clean, other) = float64_model(maker), plain_runs(maker)
+    pair = RunPairs(model, PROMPTS, COUNTERFACTUAL).of(slice(0, len(PROMPTS)))
+    found = {}
+    if pair.clean.run is None:
+        found = dict(patched_plainly(pair, group, range(3), RECEIVERS, "k_proj"))
+    else:
+        shape = len(PROMPTS), 4, clean[0].shape[-1]
+        for rows, scene in scenes(pair, pair.clean.run, group):
+            for layer, final in receivers_runs(scene, range(3), RECEIVERS, "k_proj"):
+                logits = found.setdefault(layer, torch.zeros(shape, dtype=torch.float64))
+                logits[rows] = logits_of(model, final)
+    moved = 0.0
+    for sender in (Head(0, 0), Head(0, 3), Head(1, 2), Head(2, 1)):
+        expected = oracles.path_patched_logits(
+            model,
+            PROMPTS,
+            COUNTERFACTUAL,
+            group.position,
+            "k_proj",
+            RECEIVERS,
+            sender,
+            clean,
+            other,
+        )
+        patched = found[sender.layer][:, sender.index]
+        torch.testing.assert_close(patched, expected, rtol=0, atol=1e-12)
+        moved = max(moved, float((expected - clean[0]).abs().max()))
+    assert moved > 1e-3
+
+
 @pytest.mark.parametrize("group", Group)
 def test_a_counterfactual_that_is_the_prompt_scores_zero(group):
     scores = path_patching_scores(float64_model("grouped"), PROMPTS, PROMPTS, group, RECEIVERS)

@@ -3,6 +3,8 @@
 A run starts at the first receiver above the sender and at the group's token, over cached keys and
 values of the tokens before it. In the first layer that receives values, attention is as it was: a
 head's output moves by its attention to the group's token times the change of the value there.
+Queries and keys change attention itself: they are replaced as they leave their projection, before
+they are normed and rotated, and the layer attends anew from the group's token on.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ discovery):
 
 1. the *sender run*: the sender's output at the group's token comes from the counterfactual prompt,
    every other head output is frozen to its clean value, MLPs are recomputed;
-2. the *receivers' run*: the receivers' queries or values at that token come from the sender run,
+2. the *receivers' run*: the receivers' queries, keys or values at that token are the sender run's,
    everything else is computed.
 
 The score is (p_patched - p_clean) / p_clean of the right answer, or the change of its logit
@@ -63,8 +63,8 @@ def path_patching_scores(
     """The score of every head as a sender to the receivers: [n, n_layers, n_heads].
 
     `receivers` are heads of the next group, and are not looked at in group A. A head that is not
-    below any receiver scores exactly zero. Under grouped-query attention a receiver of values is
-    the key-value head that a query head shares with others: all of them receive.
+    below any receiver scores exactly zero. Under grouped-query attention a receiver of keys or
+    values is the key-value head that a query head shares with others: all of them receive.
     """
     pairs = RunPairs(model, prompts, counterfactual)
     return scores_of(pairs, group, receivers, progress, score=score)
