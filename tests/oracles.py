@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from backend.core.circuit import Group, Head, Position, Site
-from backend.core.metrics import Score
+from backend.core.metrics import Ablation, Score
+from backend.engine.positions import VITAL
 from backend.tasks.entity_tracking import PromptSet
 
 NAMES = ("q_proj", "k_proj", "v_proj")
@@ -133,16 +134,46 @@ def replaced(
     return run(model, prompts, {layer: change_of(layer) for layer in range(n_layers)})[0]
 
 
+def off_values(
+    model: Any,
+    prompts: PromptSet,
+    reference: PromptSet,
+    counterfactual: PromptSet,
+    ablation: Ablation,
+) -> Tensor:
+    """What knocked-out heads give: [n_layers, n, seq, n_heads, d_head]."""
+    means = head_outputs(model, reference).mean(1, keepdim=True).repeat(1, len(prompts), 1, 1, 1)
+    if ablation is Ablation.mean:
+        return means
+    if ablation is Ablation.zero:
+        return torch.zeros_like(means)
+    others = head_outputs(model, counterfactual)
+    found = others.clone()
+    for position in VITAL:
+        for row in range(len(prompts)):
+            at, other_at = (
+                int(each.positions[position][row]) for each in (prompts, counterfactual)
+            )
+            found[:, row, at] = others[:, row, other_at]
+    return found
+
+
 def circuit_alone(
     model: Any, prompts: PromptSet, reference: PromptSet, sites: Collection[Site]
 ) -> Tensor:
     """Logits [n, vocab] when every head output is its mean, but at these sites."""
-    means, d_head = head_outputs(model, reference).mean(1), sizes(model)[3]
+    means = off_values(model, prompts, reference, prompts, Ablation.mean)
+    return circuit_among(model, prompts, means, sites)
+
+
+def circuit_among(model: Any, prompts: PromptSet, off: Tensor, sites: Collection[Site]) -> Tensor:
+    """Logits [n, vocab] when heads give `off` [n_layers, n, seq, ...], but at these sites."""
+    d_head = sizes(model)[3]
 
     def change_of(layer: int) -> Change:
         def change(flat: Tensor) -> None:
             free = flat.clone()
-            flat[:] = means[layer].flatten(-2)
+            flat[:] = off[layer].flatten(-2)
             for site in (site for site in sites if site.head.layer == layer):
                 at = _numbers(prompts, site, d_head)
                 flat[at] = free[at]
@@ -156,13 +187,19 @@ def model_without(
     model: Any, prompts: PromptSet, reference: PromptSet, sites: Collection[Site]
 ) -> Tensor:
     """Logits [n, vocab] when head outputs at these sites are their means."""
-    means, d_head = head_outputs(model, reference).mean(1), sizes(model)[3]
+    means = off_values(model, prompts, reference, prompts, Ablation.mean)
+    return model_giving(model, prompts, means, sites)
+
+
+def model_giving(model: Any, prompts: PromptSet, off: Tensor, sites: Collection[Site]) -> Tensor:
+    """Logits [n, vocab] when heads at these sites give `off` [n_layers, n, seq, ...]."""
+    d_head = sizes(model)[3]
 
     def change_of(layer: int) -> Change:
         def change(flat: Tensor) -> None:
             for site in (site for site in sites if site.head.layer == layer):
                 at = _numbers(prompts, site, d_head)
-                flat[at] = means[layer].flatten(-2).expand_as(flat)[at]
+                flat[at] = off[layer].flatten(-2)[at]
 
         return change
 

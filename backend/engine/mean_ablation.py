@@ -1,9 +1,10 @@
 """*Circuit only*: what the circuit does alone, with everything else knocked out.
 
 Every head outside the circuit is set to its mean at every token (Prakash et al., circuit
-evaluation). Circuits work at the three vital tokens, so the other tokens are the same for all
-circuits: their keys and values are computed once, as an ablated run, and each circuit costs a
-run over three tokens.
+evaluation), to zero, or to what it gives in the counterfactual (`backend.core.metrics.Ablation`).
+Circuits work at the three vital tokens, so the other tokens are the same for all circuits: their
+keys and values are computed once, as an ablated run, and each circuit costs a run over three
+tokens.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 
 from backend.core.circuit import Site
 from backend.engine.answers import right
-from backend.engine.architectures import last_logits, logits_of, shape_of
-from backend.engine.hooks import at_tokens, edited_head_outputs
+from backend.engine.architectures import decoder, last_logits, logits_of, shape_of
+from backend.engine.finite import check_finite
+from backend.engine.hooks import at_tokens, edited_head_outputs, recorded_head_outputs
 from backend.engine.positions import VITAL, input_ids, site_mask, vital_means, vital_tokens
 from backend.engine.replay import Context, full_run, replay
 from backend.engine.validation import can_take_apart
@@ -30,17 +32,17 @@ _CIRCUITS_AT_ONCE = 8
 class AblatedRun:
     """A model with every head knocked out, ready for circuits to be switched on.
 
-    input_ids [n, seq]; tokens [n, 3], the vital ones; means [n_layers, seq, n_heads, d_head], what
-    heads give at other tokens; off_values [n_layers, n, 3, n_heads, d_head], what a head gives at
-    vital ones when it is not on. Without a `run` to start from, everything is run whole.
+    input_ids [n, seq]; tokens [n, 3], the vital ones; off_values [n_layers, n, 3, n_heads, d_head],
+    what a head gives there when it is not on; rest, what heads give at other tokens: all that
+    comes of it, or, where everything is run whole, their outputs by layer, [seq, n_heads, d_head]
+    or, if prompts differ in them, [n, seq, n_heads, d_head].
     """
 
     model: nn.Module
     input_ids: Tensor
     tokens: Tensor
-    means: Tensor
     off_values: Tensor
-    run: _OtherTokens | None
+    rest: _OtherTokens | tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,20 +58,49 @@ class _OtherTokens:
 
 def prepare_ablated_run(model: nn.Module, prompts: PromptSet, means: Tensor) -> AblatedRun:
     """Run the prompts with every head at its mean; `means` [n_layers, seq, n_heads, d_head]."""
-    whole = _to_run_whole(model, prompts, means)
-    return replace(whole, run=_other_tokens(whole)) if can_take_apart(model) else whole
+    return _prepared(_to_run_whole(model, prompts, tuple(means), vital_means(means, prompts)))
 
 
-def _to_run_whole(model: nn.Module, prompts: PromptSet, means: Tensor) -> AblatedRun:
-    ids, tokens = input_ids(model, prompts), vital_tokens(model, prompts)
-    return AblatedRun(model, ids, tokens, means, vital_means(means, prompts), None)
+def prepare_resampled_run(
+    model: nn.Module, prompts: PromptSet, counterfactual: PromptSet
+) -> AblatedRun:
+    """Run the prompts with every head giving what it gives in each prompt's own counterfactual.
+
+    At the vital tokens it is that of the counterfactual's own, at others that of the same token.
+    Raises UserError where head outputs are not finite.
+    """
+    heads = _head_outputs(model, counterfactual)
+    tokens = vital_tokens(model, counterfactual)
+    off_values = torch.stack([at_tokens(each, tokens) for each in heads])
+    return _prepared(_to_run_whole(model, prompts, heads, off_values))
 
 
 @torch.no_grad()
-def _other_tokens(ablated_run: AblatedRun) -> _OtherTokens:
-    model, means = ablated_run.model, ablated_run.means
-    ids, tokens = ablated_run.input_ids, ablated_run.tokens
-    with edited_head_outputs(model, lambda layer, heads: means[layer].expand_as(heads)):
+def _head_outputs(model: nn.Module, prompts: PromptSet) -> tuple[Tensor, ...]:
+    """Of a plain run, by layer, not put together: there is room for them once."""
+    ids = input_ids(model, prompts)
+    with recorded_head_outputs(model) as heads:
+        decoder(model)(input_ids=ids, use_cache=False)
+    return tuple(check_finite(each) for each in heads)
+
+
+def _to_run_whole(
+    model: nn.Module, prompts: PromptSet, heads: tuple[Tensor, ...], off_values: Tensor
+) -> AblatedRun:
+    ids, tokens = input_ids(model, prompts), vital_tokens(model, prompts)
+    return AblatedRun(model, ids, tokens, off_values, heads)
+
+
+def _prepared(whole: AblatedRun) -> AblatedRun:
+    if isinstance(whole.rest, tuple) and can_take_apart(whole.model):
+        return replace(whole, rest=_other_tokens(whole, whole.rest))
+    return whole
+
+
+@torch.no_grad()
+def _other_tokens(ablated_run: AblatedRun, given: tuple[Tensor, ...]) -> _OtherTokens:
+    model, ids, tokens = ablated_run.model, ablated_run.input_ids, ablated_run.tokens
+    with edited_head_outputs(model, lambda layer, heads: given[layer].expand_as(heads)):
         run = full_run(model, ids)
     others = torch.ones_like(ids, dtype=torch.bool).scatter(1, tokens, False)
     other_tokens = others.nonzero()[:, 1].view(len(ids), -1)
@@ -94,9 +125,9 @@ def circuit_logits(ablated_run: AblatedRun, on: Collection[Site]) -> Tensor:
 @torch.no_grad()
 def circuits_logits(ablated_run: AblatedRun, circuits: Sequence[Collection[Site]]) -> Tensor:
     """`circuit_logits` of several circuits in one run: [n_circuits, n, vocab]."""
-    model, run = ablated_run.model, ablated_run.run
-    if run is None:
-        return torch.stack([_run_whole(ablated_run, sites) for sites in circuits])
+    model, rest = ablated_run.model, ablated_run.rest
+    if isinstance(rest, tuple):
+        return torch.stack([_run_whole(ablated_run, rest, sites) for sites in circuits])
     shape = shape_of(model)
     on = torch.stack([site_mask(shape, sites) for sites in circuits], 1).to(
         ablated_run.tokens.device
@@ -107,19 +138,19 @@ def circuits_logits(ablated_run: AblatedRun, circuits: Sequence[Collection[Site]
         off_values = ablated_run.off_values[layer][:, None]
         return torch.where(on[layer][..., None], by_circuit, off_values).flatten(1, 2)
 
-    rows = run.hidden.repeat(1, len(circuits), 1)
+    rows = rest.hidden.repeat(1, len(circuits), 1)
     with edited_head_outputs(model, switch_off):
-        final = replay(model, rows, ablated_run.tokens, run.context, variants=len(circuits))
+        final = replay(model, rows, ablated_run.tokens, rest.context, variants=len(circuits))
     return logits_of(model, final.transpose(0, 1))
 
 
-def _run_whole(ablated_run: AblatedRun, on: Collection[Site]) -> Tensor:
+def _run_whole(ablated_run: AblatedRun, rest: tuple[Tensor, ...], on: Collection[Site]) -> Tensor:
     """Logits [n, vocab] when only these sites compute freely, by one run of the whole prompts."""
     mask = site_mask(shape_of(ablated_run.model), on).to(ablated_run.tokens.device)
     prompts = torch.arange(len(ablated_run.tokens), device=ablated_run.tokens.device)
 
     def switch_off(layer: int, heads: Tensor) -> Tensor:
-        given = ablated_run.means[layer].expand_as(heads).clone()
+        given = rest[layer].expand_as(heads).clone()
         for position, at in enumerate(ablated_run.tokens.T):
             free, off = heads[prompts, at], ablated_run.off_values[layer][:, position]
             given[prompts, at] = torch.where(mask[layer, position][:, None], free, off)
@@ -142,4 +173,5 @@ def circuit_logits_plainly(
     model: nn.Module, prompts: PromptSet, means: Tensor, on: Collection[Site]
 ) -> Tensor:
     """`circuit_logits` by its definition, one hooked run of the whole prompts: [n, vocab]."""
-    return circuit_logits(_to_run_whole(model, prompts, means), on)
+    off_values = vital_means(means, prompts)
+    return circuit_logits(_to_run_whole(model, prompts, tuple(means), off_values), on)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from backend.core.devices import free_bytes
 from backend.core.errors import UserError, is_out_of_memory
+from backend.core.metrics import Ablation
 from backend.core.placement import CPU
 from backend.engine.architectures import device_of, dtype_of, shape_of, widths
 
@@ -47,12 +48,12 @@ class Chunks:
     n_waiting: int
 
 
-def chunks(model: nn.Module, n: int, length: int) -> Chunks:
+def chunks(model: nn.Module, n: int, length: int, ablation: Ablation = Ablation.mean) -> Chunks:
     """How `n` prompts of `length` tokens fit into the memory that is free now.
 
     The environment variable CIRCUIT_EXPLORER_CHUNK sets the size instead.
     """
-    device, (kept, passing) = device_of(model), bytes_of_prompt(model, length)
+    device, (kept, passing) = device_of(model), bytes_of_prompt(model, length, ablation)
     on_cpu = device.type == "cpu"
     budget = SHARE * free_bytes(str(device))
     numbers = (kept + passing) // dtype_of(model).itemsize
@@ -71,11 +72,18 @@ def prompt_batches(model: nn.Module, n: int, length: int) -> list[slice]:
     return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
-def bytes_of_prompt(model: nn.Module, length: int) -> tuple[int, int]:
-    """What a run of a prompt of `length` tokens keeps, and what it needs only while it passes."""
+def bytes_of_prompt(
+    model: nn.Module, length: int, ablation: Ablation = Ablation.mean
+) -> tuple[int, int]:
+    """What a run of a prompt of `length` tokens keeps, and what it needs only while it passes.
+
+    A resampled run needs its own head outputs of every prompt, while it is prepared.
+    """
     shape, (d_model, d_mlp) = shape_of(model), widths(model)
     kept = length * shape.n_layers * (2 * shape.n_kv_heads * shape.d_head + d_model)
     passing = length * (4 * d_mlp + 3 * shape.n_heads * length)
+    if ablation is Ablation.resample:
+        passing += length * shape.n_layers * shape.n_heads * shape.d_head
     itemsize = dtype_of(model).itemsize
     return itemsize * kept, itemsize * passing
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from backend.core.circuit import Head, ModelShape, Position, Site
 from backend.core.errors import UserError
 from backend.core.progress import Progress, silent
-from backend.engine.architectures import config_of, device_of, dtype_of
+from backend.engine.architectures import config_of, device_of, dtype_of, shape_of
 from backend.engine.finite import check_finite
 from backend.engine.hooks import record_head_outputs
 from backend.engine.memory import prompt_batches
@@ -93,6 +93,13 @@ def mean_head_outputs(
         total += outputs.sum(1, dtype=torch.promote_types(outputs.dtype, torch.float32))
     progress(1, 1)
     return torch.as_tensor(total / len(reference)).to(dtype_of(model))
+
+
+def zero_head_outputs(model: nn.Module, prompts: PromptSet) -> Tensor:
+    """Zeros in the place of `mean_head_outputs`: [n_layers, seq, n_heads, d_head]."""
+    shape, length = shape_of(model), prompts.input_ids.shape[1]
+    zero = torch.zeros((), dtype=dtype_of(model), device=device_of(model))
+    return zero.expand(shape.n_layers, length, shape.n_heads, shape.d_head)
 
 
 def vital_means(means: Tensor, prompts: PromptSet) -> Tensor:

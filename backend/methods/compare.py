@@ -24,6 +24,7 @@ import numpy as np
 
 from backend.core.circuit import Circuit, Group, Head, ModelShape, Site
 from backend.core.errors import UserError
+from backend.core.metrics import Ablation
 from backend.core.progress import Progress, between, silent
 from backend.core.statistics import (
     LEVEL,
@@ -210,9 +211,9 @@ def as_in_paper(evaluation: Evaluation, circuit: Circuit, whole: Right) -> AsInP
 
     In the layers in which heads are replaced, that code multiplies by `o_proj.weight` and so leaves
     out an adapter there. Around a circuit heads are replaced in every layer. Means, and the whole
-    model, come from plain runs, which have the adapter.
+    model, come from plain runs, which have the adapter. It knows no other ablation than means.
     """
-    if not has_output_adapter(evaluation.loaded):
+    if evaluation.ablation is not Ablation.mean or not has_output_adapter(evaluation.loaded):
         return None
     bare = evaluation.run_by(without_output_adapter(evaluation.loaded))
     (alone,) = bare.circuit_only([circuit.sites])

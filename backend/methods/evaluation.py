@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.circuit import Site
+from backend.core.metrics import Ablation
 from backend.core.progress import Progress, silent
 from backend.core.runtime import at_work
 from backend.engine import checkpoints
@@ -21,12 +22,22 @@ from backend.engine.activation_patching import CleanRun, clean_logits, patched_l
 from backend.engine.answers import read_answers, right
 from backend.engine.architectures import device_of
 from backend.engine.costs import Scale
-from backend.engine.mean_ablation import AblatedRun, circuits_right, prepare_ablated_run
+from backend.engine.mean_ablation import (
+    AblatedRun,
+    circuits_right,
+    prepare_ablated_run,
+    prepare_resampled_run,
+)
 from backend.engine.memory import chunks, memory_errors_explained, moved
-from backend.engine.positions import mean_head_outputs, vital_means
+from backend.engine.positions import (
+    mean_head_outputs,
+    vital_head_outputs,
+    vital_means,
+    zero_head_outputs,
+)
 from backend.models.loading import LoadedModel
 from backend.tasks.chance import ForcedChoice, forced_choice
-from backend.tasks.entity_tracking import PromptSet, select
+from backend.tasks.entity_tracking import PromptSet, counterfactual_prompts, select
 
 Right = NDArray[np.bool_]
 """Whether prompts are answered right: [n], or [k, n] for k interventions."""
@@ -37,30 +48,40 @@ Questions = Sequence[Collection[Site]]
 class Batch:
     """Some prompts of an evaluation, and what their interventions start from, made when needed."""
 
-    def __init__(self, evaluation: Evaluation, prompts: PromptSet) -> None:
-        self.prompts = prompts
-        self._subject = evaluation
+    def __init__(self, evaluation: Evaluation, chosen: NDArray[np.bool_]) -> None:
+        self.prompts = select(evaluation.prompts, chosen)
+        self._evaluation = evaluation
+        self._chosen = chosen
 
     @cached_property
     def clean(self) -> CleanRun:
         """The untouched run."""
-        return prepare_clean(self._subject.loaded.model, self.prompts)
+        return prepare_clean(self._evaluation.loaded.model, self.prompts)
 
     @cached_property
     def ablated_run(self) -> AblatedRun:
         """The run with every head knocked out."""
-        return prepare_ablated_run(self._subject.loaded.model, self.prompts, self._subject.means)
+        model = self._evaluation.loaded.model
+        if self._evaluation.ablation is Ablation.resample:
+            return prepare_resampled_run(model, self.prompts, self._counterfactual)
+        return prepare_ablated_run(model, self.prompts, self._evaluation.means)
 
     def move(self, device: torch.device) -> None:
         """Take what was made so far to a device."""
-        for name in ("clean", "ablated_run", "means"):
+        for name in ("clean", "ablated_run", "off_values"):
             if name in self.__dict__:
                 self.__dict__[name] = moved(self.__dict__[name], device)
 
     @cached_property
-    def means(self) -> Tensor:
+    def off_values(self) -> Tensor:
         """What knocked-out sites give: [n_layers, n, 3, n_heads, d_head]."""
-        return vital_means(self._subject.means, self.prompts)
+        if self._evaluation.ablation is Ablation.resample:
+            return vital_head_outputs(self._evaluation.loaded.model, self._counterfactual)
+        return vital_means(self._evaluation.means, self.prompts)
+
+    @property
+    def _counterfactual(self) -> PromptSet:
+        return select(self._evaluation.counterfactual, self._chosen)
 
     @cached_property
     def answer_ids(self) -> Tensor:
@@ -75,17 +96,25 @@ class Batch:
 class Evaluation:
     """A model and the prompts it is asked, in batches that fit into memory.
 
-    Knocked-out heads take their means over `reference`, prompts drawn independently. The latest
-    batches are kept, beside the model or, if that is full, in the CPU's memory: prompts that fit
-    into them run once for all questions.
+    Knocked-out heads take their means over `reference`, prompts drawn independently, or what else
+    the ablation says. The latest batches are kept, beside the model or, if that is full, in the
+    CPU's memory: prompts that fit into them run once for all questions.
     """
 
-    def __init__(self, loaded: LoadedModel, prompts: PromptSet, reference: PromptSet) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        prompts: PromptSet,
+        reference: PromptSet,
+        ablation: Ablation = Ablation.mean,
+    ) -> None:
         self.loaded = loaded
+        self.ablation = ablation
         self.prompts = prompts
         self.n_reference = len(reference)
         self._reference = reference
-        self._chunks = chunks(loaded.model, *prompts.input_ids.shape)
+        n, length = prompts.input_ids.shape
+        self._chunks = chunks(loaded.model, n, length, ablation)
         self._batches: OrderedDict[int, Batch] = OrderedDict()
 
     @property
@@ -101,21 +130,36 @@ class Evaluation:
 
     @cached_property
     def means(self) -> Tensor:
-        """Head outputs averaged over the reference: [n_layers, seq, n_heads, d_head]."""
+        """Head outputs averaged over the reference, or zeros: [n_layers, seq, n_heads, d_head]."""
         return self._averaged(silent)
 
     def average(self, progress: Progress) -> None:
-        """Make the means now, unless they are there; `progress` counts reference prompts."""
-        if "means" not in self.__dict__:
+        """Make the means now, unless they are there; `progress` counts reference prompts.
+
+        There is nothing to average where heads are resampled.
+        """
+        if self.ablation is not Ablation.resample and "means" not in self.__dict__:
             self.means = self._averaged(progress)
 
+    @cached_property
+    def counterfactual(self) -> PromptSet:
+        """What each prompt's heads are resampled from."""
+        return counterfactual_prompts(self.loaded.tokenizer, self.prompts)
+
     def _averaged(self, progress: Progress) -> Tensor:
+        if self.ablation is Ablation.zero:
+            return zero_head_outputs(self.loaded.model, self.prompts)
         with at_work(self.loaded.runtime):
             return mean_head_outputs(self.loaded.model, self._reference, progress)
 
     def run_by(self, loaded: LoadedModel) -> Evaluation:
-        """The same prompts in another model, whose knocked-out heads take the means of this one."""
-        other = Evaluation(loaded, self.prompts, self._reference)
+        """The same prompts in another model, whose knocked-out heads take the means of this one.
+
+        Raises ValueError where heads are resampled: there are no means.
+        """
+        if self.ablation is Ablation.resample:
+            raise ValueError("resampled heads have no means")
+        other = Evaluation(loaded, self.prompts, self._reference, self.ablation)
         other.means = self.means
         return other
 
@@ -159,7 +203,7 @@ class Evaluation:
             return circuits_right(batch.ablated_run, some, batch.answer_ids)
 
         cost = self.scale.circuits(1, len(circuits))
-        return self.answered(circuits, ask, cost, progress, checkpoints.inside(kept_in, "alone"))
+        return self.answered(circuits, ask, cost, progress, self._folder(kept_in, "alone"))
 
     def ablated(
         self, parts: Questions, progress: Progress = silent, kept_in: Path | None = None
@@ -168,10 +212,14 @@ class Evaluation:
 
         def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
             for sites in some:
-                yield batch.right(patched_logits(batch.clean, sites, batch.means))
+                yield batch.right(patched_logits(batch.clean, sites, batch.off_values))
 
         cost = self.scale.patches(1, parts)
-        return self.answered(parts, ask, cost, progress, checkpoints.inside(kept_in, "without"))
+        return self.answered(parts, ask, cost, progress, self._folder(kept_in, "without"))
+
+    def _folder(self, kept_in: Path | None, questions: str) -> Path | None:
+        """What was answered with heads knocked out in one way is never taken for another."""
+        return checkpoints.inside(kept_in, f"{questions}-{self.ablation.name}")
 
     def answered(
         self,
@@ -210,7 +258,7 @@ class Evaluation:
         """The batch that begins with this prompt, beside the model; the oldest make room for it."""
         places = np.arange(len(self.prompts))
         chosen = (start <= places) & (places < start + self._chunks.size)
-        batch = self._batches.setdefault(start, Batch(self, select(self.prompts, chosen)))
+        batch = self._batches.setdefault(start, Batch(self, chosen))
         self._batches.move_to_end(start)
         waiting = list(self._batches)[: -self._chunks.n_kept]
         for old in waiting[: len(waiting) - self._chunks.n_waiting]:

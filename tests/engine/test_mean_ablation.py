@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from backend.core.circuit import Head, Position, Site
+from backend.core.metrics import Ablation
 from backend.engine.architectures import shape_of
 from backend.engine.mean_ablation import (
     circuit_logits,
     circuit_logits_plainly,
     circuits_logits,
     prepare_ablated_run,
+    prepare_resampled_run,
     with_values,
 )
 from backend.engine.memory import prompt_batches
@@ -23,6 +25,7 @@ from backend.engine.positions import (
     mean_head_outputs,
     site_mask,
     vital_head_outputs,
+    zero_head_outputs,
 )
 from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
 from tests import oracles, tiny
@@ -77,6 +80,24 @@ def test_circuit_alone_equals_the_oracle(model):
         circuit_logits_plainly(model, PROMPTS, means, on),
     ):
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("ablation", [Ablation.zero, Ablation.resample])
+def test_circuit_alone_among_zeros_or_resampled_heads_equals_the_oracle(model, ablation):
+    off = oracles.off_values(model, PROMPTS, REFERENCE, COUNTERFACTUAL, ablation)
+    if ablation is Ablation.zero:
+        ablated_run = prepare_ablated_run(model, PROMPTS, zero_head_outputs(model, PROMPTS))
+    else:
+        ablated_run = prepare_resampled_run(model, PROMPTS, COUNTERFACTUAL)
+    for on in ([], some_sites(model)):
+        expected = oracles.circuit_among(model, PROMPTS, off, on)
+        logits = circuit_logits(ablated_run, on)
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+
+
+def test_nothing_on_among_resampled_heads_of_the_same_prompts_changes_nothing(model):
+    logits = circuit_logits(prepare_resampled_run(model, PROMPTS, PROMPTS), [])
+    torch.testing.assert_close(logits, oracles.run(model, PROMPTS)[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("maker", tiny.MAKERS)
