@@ -12,7 +12,7 @@ SciPy is imported where it is needed: first paint must not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan, sqrt
 from statistics import NormalDist
@@ -86,7 +86,7 @@ def mean_share(shares: Floats, n_answers: float = inf) -> Estimate:
     return Estimate(value, *_wilson(value, effective, _t(n)), n)
 
 
-def mean_estimate(values: PerPrompt) -> Estimate:
+def mean_estimate(values: PerPrompt, level: float = LEVEL) -> Estimate:
     """A mean of values without bounds, [n], with Student's interval and p; undefined of none.
 
     Skewed values need more prompts: at a skewness of 2 (scores of a head have about 1.5) it holds
@@ -95,16 +95,17 @@ def mean_estimate(values: PerPrompt) -> Estimate:
     n, values = len(values), np.asarray(values, float)
     if n == 0:
         return _undefined(n)
-    return student(float(values.mean()), float(values.std(ddof=1)) / sqrt(n) if n > 1 else nan, n)
+    error = float(values.std(ddof=1)) / sqrt(n) if n > 1 else nan
+    return student(float(values.mean()), error, n, level)
 
 
-def student(mean: float, standard_error: float, n: int) -> Estimate:
+def student(mean: float, standard_error: float, n: int, level: float = LEVEL) -> Estimate:
     """A mean with Student's interval and p, from its standard error (Student 1908)."""
     from scipy.special import stdtr
 
     if n < 2:
         return Estimate(mean, -inf, inf, n, 1.0)
-    margin = _t(n) * standard_error
+    margin = _t(n, level) * standard_error
     p = 2 * float(stdtr(n - 1, -abs(mean) / standard_error)) if standard_error else float(mean == 0)
     return Estimate(mean, mean - margin, mean + margin, n, p)
 
@@ -176,7 +177,45 @@ def ratio_difference(after: Pair, before: Pair, level: float = LEVEL) -> Estimat
     Zou and Donner 2008), which is taken as if z² more prompts had shown none: without them models
     that hardly ever differ would differ clearly. Undefined where either ratio is.
     """
-    later, earlier = ratio(*after, level), ratio(*before, level)
+    return _difference_of_ratios(ratio, after, before, level)
+
+
+def mean_ratio(above: PerPrompt, below: PerPrompt, level: float = LEVEL) -> Estimate:
+    """Mean of one over mean of the other, of values without bounds, both [n] on the same prompts.
+
+    Fieller's interval (1954), with Student's quantile. Undefined where the mean below is not
+    clearly more than nothing.
+    """
+    pair = np.stack([np.asarray(above, float), np.asarray(below, float)])
+    n = pair.shape[1]
+    if n < 2:
+        return _undefined(n)
+    top, bottom = map(float, pair.mean(1))
+    reach = _t(n, level) ** 2 / n * np.cov(pair)
+    # θ with (top − θ bottom)² ≤ t² var(top − θ bottom): a parabola in θ.
+    a, b, c = (
+        float(each)
+        for each in (
+            bottom**2 - reach[1, 1],
+            top * bottom - reach[0, 1],
+            top**2 - reach[0, 0],
+        )
+    )
+    if bottom <= 0 or a <= 0:
+        return _undefined(n)
+    half = sqrt(max(b**2 - a * c, 0.0))
+    return Estimate(top / bottom, (b - half) / a, (b + half) / a, n)
+
+
+def mean_ratio_difference(after: Pair, before: Pair, level: float = LEVEL) -> Estimate:
+    """`mean_ratio(*after)` − `mean_ratio(*before)`, all four [n], as in `ratio_difference`."""
+    return _difference_of_ratios(mean_ratio, after, before, level)
+
+
+def _difference_of_ratios(
+    of: Callable[[PerPrompt, PerPrompt, float], Estimate], after: Pair, before: Pair, level: float
+) -> Estimate:
+    later, earlier = of(*after, level), of(*before, level)
     value = later.value - earlier.value
     if isnan(value):
         return _undefined(later.n)
@@ -276,10 +315,10 @@ def _z(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def _t(n: int) -> float:
+def _t(n: int, level: float = LEVEL) -> float:
     from scipy.special import stdtrit
 
-    return float(stdtrit(n - 1, (1 + LEVEL) / 2))
+    return float(stdtrit(n - 1, (1 + level) / 2))
 
 
 def _wilson(share: float, n: float, quantile: float) -> tuple[float, float]:

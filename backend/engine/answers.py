@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from backend.core.metrics import Metric
 from backend.engine.finite import check_finite
 from backend.tasks.entity_tracking import PromptSet
 
@@ -71,6 +72,20 @@ def right(logits: Tensor, answer_ids: Tensor) -> Tensor:
     Raises UserError where they are not finite.
     """
     return answered(logits) == answer_ids.to(logits.device)
+
+
+@torch.no_grad()
+def measured(logits: Tensor, answer_ids: Tensor, choice_ids: Tensor, metric: Metric) -> Tensor:
+    """A metric of logits [k, n, vocab], with right answers [n] and `choice_ids` [n, m]: [k, n].
+
+    Bools for accuracy, else float64. Raises UserError where logits are not finite.
+    """
+    if metric is Metric.accuracy:
+        return right(logits, answer_ids)
+    by_prompt, answer_ids = logits.transpose(0, 1), answer_ids.to(logits.device)
+    if metric is Metric.probability:
+        return log_probability(by_prompt, answer_ids).exp().T
+    return logit_difference(by_prompt, answer_ids, choice_ids.to(logits.device)).T
 
 
 def log_probability(logits: Tensor, answer_ids: Tensor) -> Tensor:

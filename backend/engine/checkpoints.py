@@ -51,16 +51,17 @@ def rows(
     n_rows: int,
     more: Callable[[int], Iterator[Tensor]],
     told: Callable[[int], None],
+    dtype: torch.dtype = torch.bool,
 ) -> Tensor:
-    """Rows of bools about a batch, those in the folder and then the rest: [n_rows, n of the batch].
+    """Finite rows about a batch, those in the folder and then the rest: [n_rows, n of the batch].
 
     `more(k)` yields what comes after the first k rows, some [j, n] at a time. It is kept every few
     seconds, at the end, and when anything is raised; `told` how many rows are there, and may raise.
     """
-    there = torch.zeros((0, batch.stop - batch.start), dtype=torch.bool)
+    there = torch.zeros((0, batch.stop - batch.start), dtype=dtype)
     found = _read(kept_in, batch)
-    if found is not None and (found.shape[1:], found.dtype) == (there.shape[1:], there.dtype):
-        there = found if len(found) <= n_rows else there
+    if found is not None and (found.shape[1:], found.dtype) == (there.shape[1:], dtype):
+        there = found if len(found) <= n_rows and found.isfinite().all() else there
     n_kept, kept_at = len(there), monotonic()
     if n_kept:
         told(n_kept)

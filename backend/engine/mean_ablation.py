@@ -9,7 +9,7 @@ tokens.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -164,9 +164,18 @@ def circuits_right(
     ablated_run: AblatedRun, circuits: Sequence[Collection[Site]], answer_ids: Tensor
 ) -> Iterator[Tensor]:
     """Whether each circuit alone gives the answers `answer_ids` [n]: some rows [k, n] at a time."""
+    return circuits_measured(ablated_run, circuits, lambda logits: right(logits, answer_ids))
+
+
+def circuits_measured(
+    ablated_run: AblatedRun,
+    circuits: Sequence[Collection[Site]],
+    measure: Callable[[Tensor], Tensor],
+) -> Iterator[Tensor]:
+    """What `measure` makes of logits [k, n, vocab] of each circuit alone: some rows at a time."""
     for start in range(0, len(circuits), _CIRCUITS_AT_ONCE):
         some = circuits[start : start + _CIRCUITS_AT_ONCE]
-        yield right(circuits_logits(ablated_run, some), answer_ids).cpu()
+        yield measure(circuits_logits(ablated_run, some)).cpu()
 
 
 def circuit_logits_plainly(

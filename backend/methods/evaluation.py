@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.circuit import Site
-from backend.core.metrics import Ablation
+from backend.core.metrics import Ablation, Metric
 from backend.core.progress import Progress, silent
 from backend.core.runtime import at_work
 from backend.engine import checkpoints
 from backend.engine.activation_patching import CleanRun, clean_logits, patched_logits, prepare_clean
-from backend.engine.answers import read_answers, right
+from backend.engine.answers import measured, read_answers
 from backend.engine.architectures import device_of
 from backend.engine.costs import Scale
 from backend.engine.mean_ablation import (
     AblatedRun,
-    circuits_right,
+    circuits_measured,
     prepare_ablated_run,
     prepare_resampled_run,
 )
@@ -41,6 +42,8 @@ from backend.tasks.entity_tracking import PromptSet, counterfactual_prompts, sel
 
 Right = NDArray[np.bool_]
 """Whether prompts are answered right: [n], or [k, n] for k interventions."""
+Rows = NDArray[Any]
+"""A metric of the answers, [n] or [k, n]: bools for accuracy, else float64."""
 Questions = Sequence[Collection[Site]]
 """Interventions, each by its sites."""
 
@@ -83,14 +86,18 @@ class Batch:
     def _counterfactual(self) -> PromptSet:
         return select(self._evaluation.counterfactual, self._chosen)
 
-    @cached_property
-    def answer_ids(self) -> Tensor:
-        """The right answers' token ids: [n]."""
-        return torch.tensor(self.prompts.answer_ids)
-
     def right(self, logits: Tensor) -> Tensor:
         """Whether logits [n, vocab] answer right, as one row: [1, n]."""
-        return right(logits, self.answer_ids).cpu()[None]
+        return self.measured(logits[None], Metric.accuracy)
+
+    def measured(self, logits: Tensor, metric: Metric) -> Tensor:
+        """A metric of logits [k, n, vocab]: [k, n]."""
+        return measured(logits, *self._asked, metric).cpu()
+
+    @cached_property
+    def _asked(self) -> tuple[Tensor, Tensor]:
+        """Token ids of the right answers [n] and of the choices [n, k]."""
+        return torch.tensor(self.prompts.answer_ids), torch.tensor(self.prompts.object_ids)
 
 
 class Evaluation:
@@ -116,6 +123,7 @@ class Evaluation:
         n, length = prompts.input_ids.shape
         self._chunks = chunks(loaded.model, n, length, ablation)
         self._batches: OrderedDict[int, Batch] = OrderedDict()
+        self._whole: dict[Metric, Rows] = {}
 
     @property
     def scale(self) -> Scale:
@@ -163,21 +171,24 @@ class Evaluation:
         other.means = self.means
         return other
 
-    @cached_property
+    @property
     def whole(self) -> Right:
         """What the untouched model answers right: [n]."""
-        return self._answered_whole(silent)
+        return self.whole_by(Metric.accuracy)
+
+    def whole_by(self, metric: Metric, progress: Progress = silent) -> Rows:
+        """A metric of what the untouched model answers: [n]; made once."""
+
+        def ask(batch: Batch, _: Questions) -> Iterator[Tensor]:
+            yield batch.measured(clean_logits(batch.clean)[None], metric)
+
+        if metric not in self._whole:
+            self._whole[metric] = self.answered([()], ask, 0.0, progress, metric=metric)[0]
+        return self._whole[metric]
 
     def answer(self, progress: Progress) -> None:
         """Make `whole` now, if it is not there."""
-        if "whole" not in self.__dict__:
-            self.whole = self._answered_whole(progress)
-
-    def _answered_whole(self, progress: Progress) -> Right:
-        def ask(batch: Batch, _: Questions) -> Iterator[Tensor]:
-            yield batch.right(clean_logits(batch.clean))
-
-        return self.answered([()], ask, 0.0, progress)[0]
+        self.whole_by(Metric.accuracy, progress)
 
     @cached_property
     def forced(self) -> Right:
@@ -195,31 +206,43 @@ class Evaluation:
         return forced_choice(self.forced, self.prompts.n_boxes)
 
     def circuit_only(
-        self, circuits: Questions, progress: Progress = silent, kept_in: Path | None = None
-    ) -> Right:
-        """What each circuit answers right with all other heads knocked out: [n_circuits, n]."""
+        self,
+        circuits: Questions,
+        progress: Progress = silent,
+        kept_in: Path | None = None,
+        metric: Metric = Metric.accuracy,
+    ) -> Rows:
+        """What each circuit answers with all other heads knocked out: [n_circuits, n]."""
 
         def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
-            return circuits_right(batch.ablated_run, some, batch.answer_ids)
+            measure = partial(batch.measured, metric=metric)
+            return circuits_measured(batch.ablated_run, some, measure)
 
         cost = self.scale.circuits(1, len(circuits))
-        return self.answered(circuits, ask, cost, progress, self._folder(kept_in, "alone"))
+        folder = self._folder(kept_in, "alone", metric)
+        return self.answered(circuits, ask, cost, progress, folder, metric)
 
     def ablated(
-        self, parts: Questions, progress: Progress = silent, kept_in: Path | None = None
-    ) -> Right:
-        """What the whole model answers right with each of these parts knocked out: [n_parts, n]."""
+        self,
+        parts: Questions,
+        progress: Progress = silent,
+        kept_in: Path | None = None,
+        metric: Metric = Metric.accuracy,
+    ) -> Rows:
+        """What the whole model answers with each of these parts knocked out: [n_parts, n]."""
 
         def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
             for sites in some:
-                yield batch.right(patched_logits(batch.clean, sites, batch.off_values))
+                logits = patched_logits(batch.clean, sites, batch.off_values)
+                yield batch.measured(logits[None], metric)
 
         cost = self.scale.patches(1, parts)
-        return self.answered(parts, ask, cost, progress, self._folder(kept_in, "without"))
+        folder = self._folder(kept_in, "without", metric)
+        return self.answered(parts, ask, cost, progress, folder, metric)
 
-    def _folder(self, kept_in: Path | None, questions: str) -> Path | None:
-        """What was answered with heads knocked out in one way is never taken for another."""
-        return checkpoints.inside(kept_in, f"{questions}-{self.ablation.name}")
+    def _folder(self, kept_in: Path | None, questions: str, metric: Metric) -> Path | None:
+        """What was answered in one way is never taken for another."""
+        return checkpoints.inside(kept_in, f"{questions}-{self.ablation.name}-{metric.name}")
 
     def answered(
         self,
@@ -228,8 +251,9 @@ class Evaluation:
         cost: float,
         progress: Progress = silent,
         kept_in: Path | None = None,
-    ) -> Right:
-        """Rows of right answers [k, n of the batch] that `ask` gives, put together: [questions, n].
+        metric: Metric = Metric.accuracy,
+    ) -> Rows:
+        """Rows of a metric [k, n of the batch] that `ask` gives, put together: [questions, n].
 
         `progress` counts what they `cost` on a prompt, and the run of it that they start from; it
         may raise to cancel. What is finished is kept in a folder, if there is one, and only what is
@@ -239,6 +263,7 @@ class Evaluation:
         size, n = self._chunks.size, len(self.prompts)
         batches = [slice(start, min(n, start + size)) for start in range(0, n, size)]
         folder = checkpoints.inside(kept_in, _name_of(questions))
+        dtype = torch.bool if metric is Metric.accuracy else torch.float64
 
         def column(number: int, batch: slice) -> Tensor:
             def told(done: int) -> None:
@@ -249,7 +274,7 @@ class Evaluation:
                 return ask(self._batch(batch.start), questions[done:])
 
             with memory_errors_explained(self.loaded.model, size):
-                return checkpoints.rows(folder, batch, len(questions), rest, told)
+                return checkpoints.rows(folder, batch, len(questions), rest, told, dtype)
 
         with at_work(self.loaded.runtime):
             return torch.cat([column(*each) for each in enumerate(batches)], 1).numpy()

@@ -19,6 +19,8 @@ from backend.core.statistics import (
     false_discovery,
     mcnemar,
     mean_estimate,
+    mean_ratio,
+    mean_ratio_difference,
     mean_share,
     median_estimate,
     ratio,
@@ -228,6 +230,36 @@ def test_a_mean_is_students() -> None:
     assert mean_estimate(values[:1]) == Estimate(values[0], -inf, inf, 1, 1.0)
     assert isnan(mean_estimate(values[:0]).value)
     assert student(0.0, 0.0, 9).p == 1
+
+
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_limits_of_a_ratio_of_means_are_where_students_test_refuses(level: float) -> None:
+    rng = np.random.default_rng(2)
+    below = rng.normal(2, 1, 30)
+    above = 0.7 * below + rng.normal(0, 0.5, 30)
+    found = mean_ratio(above, below, level)
+    assert found.value == pytest.approx(above.mean() / below.mean())
+    assert found.low < found.value < found.high
+    for limit in (found.low, found.high):
+        p = stats.ttest_1samp(above - limit * below, 0).pvalue
+        assert p == pytest.approx(1 - level)
+
+
+def test_a_ratio_to_a_mean_that_is_not_clearly_positive_is_undefined() -> None:
+    rng = np.random.default_rng(5)
+    above, around_nothing = rng.normal(2, 1, 30), rng.normal(0, 1, 30)
+    for below in (around_nothing, -above, np.zeros(30)):
+        assert isnan(mean_ratio(above, below).value)
+        assert isnan(mean_ratio_difference((above, below), (above, above)).value)
+    assert isnan(mean_ratio(above[:1], above[:1]).value)
+    assert mean_ratio(above, above).value == pytest.approx(1)
+
+
+def test_the_mean_of_many_has_a_wider_interval_at_a_higher_level() -> None:
+    values = np.random.default_rng(3).normal(0.3, 1, 40)
+    ours, theirs = mean_estimate(values, 0.99), stats.ttest_1samp(values, 0)
+    interval = theirs.confidence_interval(0.99)
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high))
 
 
 def test_a_mean_of_right_and_wrong_is_nearly_wilsons() -> None:

@@ -106,6 +106,19 @@ def test_rows_that_do_not_fit_are_computed_again(tmp_path: Path, wrong: Any) -> 
     assert asked.starts == [0]
 
 
+def test_rows_of_numbers_keep_every_digit_and_are_never_taken_for_answers(tmp_path: Path) -> None:
+    numbers = torch.rand((N_ROWS, 6), dtype=torch.float64)
+
+    def found(dtype: torch.dtype, more: Any) -> Tensor:
+        return checkpoints.rows(tmp_path, BATCH, N_ROWS, more, lambda _: None, dtype)
+
+    assert torch.equal(found(torch.float64, lambda done: iter([numbers[done:]])), numbers)
+    assert torch.equal(found(torch.float64, Asked()), numbers), "from the file, bit by bit"
+    assert torch.equal(found(torch.bool, Asked()), ROWS)
+    save_file({"kept": numbers / 0}, tmp_path / FILE)
+    assert torch.equal(found(torch.float64, lambda done: iter([numbers[done:]])), numbers)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [SCORES[:5], SCORES[..., :2], SCORES.double(), SCORES / 0],

@@ -18,6 +18,8 @@ from backend.core.statistics import (
     Estimate,
     mcnemar,
     mean_estimate,
+    mean_ratio,
+    mean_ratio_difference,
     mean_share,
     median_estimate,
     ratio_difference,
@@ -214,6 +216,39 @@ def test_a_mean_over_draws_and_prompts(n: int, mean: float, alike: float, most: 
     ease = rng.beta(mean * alike, (1 - mean) * alike, (3000, n))
     shares = rng.binomial(10, ease) / 10
     check(held_by(lambda study: mean_share(study, 10 * n), shares, mean), 3000, most)
+
+
+def logit_differences(
+    n: int, n_studies: int, kept: float, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Of the model, and of a circuit that keeps so much of it, skewed as those of answers are."""
+    whole = rng.gamma(3.0, 1.0, (n_studies, n))
+    return kept * whole + rng.normal(0, 0.7, (n_studies, n)), whole
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.95])
+def test_a_ratio_of_means(n: int, kept: float) -> None:
+    circuit, whole = logit_differences(n, 3000, kept, np.random.default_rng(n))
+    studies = list(zip(circuit, whole, strict=True))
+    check(held_by(lambda study: mean_ratio(*study), studies, kept), 3000)
+
+
+# Models that share nothing, and a circuit twice in one model.
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("is_shared", "most"), [(False, 0.99), (True, 1.0)])
+def test_a_difference_of_ratios_of_means(n: int, is_shared: bool, most: float) -> None:
+    rng, n_studies = np.random.default_rng(n), 1000
+    one = logit_differences(n, n_studies, 0.9, rng)
+    two = logit_differences(n, n_studies, 0.6, rng)
+    if is_shared:
+        two = one[0] - 0.3 * one[1] + rng.normal(0, 0.2, (n_studies, n)), one[1]
+    found = [
+        mean_ratio_difference((two[0][i], two[1][i]), (one[0][i], one[1][i]))
+        for i in range(n_studies)
+    ]
+    low, high = (np.array([getattr(e, side) for e in found]) for side in ("low", "high"))
+    check(held(low, high, np.full(n_studies, -0.3)), n_studies, most)
 
 
 @pytest.mark.parametrize("n", SIZES)

@@ -16,6 +16,7 @@ import pytest
 
 from backend.core.circuit import Circuit, Head
 from backend.core.components import Component
+from backend.core.metrics import Metric
 from backend.core.progress import Cancelled, silent
 from backend.core.serialize import to_json
 from backend.engine.path_patching import scores
@@ -69,17 +70,20 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
     def counting_answered(
         self: Evaluation,
         questions: Any,
-        ask: Any,
+        plain: Any,
         cost: Any,
         progress: Any = silent,
         kept_in: Any = None,
+        metric: Metric = Metric.accuracy,
     ) -> Any:
         def counting(batch: Any, some: Any) -> Iterator[Any]:
-            for rows in ask(batch, some):
+            for rows in plain(batch, some):
                 counted.n += rows.numel()
                 yield rows
 
-        return answered(self, questions, counting if kept_in else ask, cost, progress, kept_in)
+        return answered(
+            self, questions, counting if kept_in else plain, cost, progress, kept_in, metric
+        )
 
     def counting_of_pair(*arguments: Any) -> Any:
         scores = of_pair(*arguments)
