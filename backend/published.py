@@ -18,10 +18,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from backend.core.circuit import Circuit, Group, Head, ModelShape
 from backend.core.errors import UserError
+from backend.core.heads import Head, ModelShape
 from backend.core.serialize import from_json
 from backend.core.statistics import Estimate, wilson
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 
 FOLDER = Path(__file__).parent.parent / "cache" / "published"
 CITATION = (
@@ -168,8 +170,9 @@ def circuit(model: str) -> Circuit:
     """The published circuit of a model, with its path-patching scores in the provenance."""
     file = "circuits.json"
     groups = _part(_read(file, Mapping[str, Mapping[str, tuple[Head, ...]]]), model, file)
-    heads = {group: tuple(sorted(_part(groups, group.name, f"{file}, {model}"))) for group in Group}
-    found = Circuit(
+    heads = {key: _part(groups, key, f"{file}, {model}") for key in ENTITY_TRACKING.keys}
+    found = Circuit.of(
+        ENTITY_TRACKING,
         heads,
         LABELS[model],
         {
@@ -203,7 +206,7 @@ def faithfulness() -> Mapping[str, Faithfulness]:
 def cmap() -> Mapping[str, Mapping[str, float]]:
     """Accuracies of CMAP into Llama-7B by source model: source, target, full circuit, A to D."""
     found = _table("cmap_output_into_llama-7b", Mapping[str, Mapping[str, float]])
-    names = ("source", "target", "full circuit", *Group.__members__)
+    names = ("source", "target", "full circuit", *ENTITY_TRACKING.keys)
     where = "tables.json, CMAP"
     return {
         source: {name: _part(_part(found, source, where), name, where) for name in names}
@@ -303,7 +306,7 @@ def _revived(file: str, kind: Any, data: Any) -> Any:
 
 
 def _by_group(groups: Mapping[str, Part], file: str) -> Mapping[str, Part]:
-    return {name: _part(groups, name, file) for name in Group.__members__}
+    return {name: _part(groups, name, file) for name in ENTITY_TRACKING.keys}
 
 
 def _part(whole: Mapping[str, Part], name: str, where: str) -> Part:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 import torch
 
-from backend.core.circuit import Circuit, Group, Head, ModelShape
+from backend.core.heads import Head, ModelShape
 from backend.engine.architectures import shape_of
 from backend.models import catalogue
 from backend.models.loading import LoadedModel, load_model
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from tests import tiny, trained
 
 TWELVE_LAYERS: dict[str, Any] = {
@@ -45,10 +47,10 @@ _SMOLLM2: dict[str, Any] = {
     "head_dim": 64,
     "initializer_range": 0.04,
 }
-_PAPERS_SIZES = {Group.A: 40, Group.B: 7, Group.C: 20, Group.D: 5}
+_PAPERS_SIZES = {"A": 40, "B": 7, "C": 20, "D": 5}
 """Heads in the published circuit of Llama-7B."""
-_SIZES = {Group.A: 8, Group.B: 6, Group.C: 4, Group.D: 4}
-_DEPTHS = {Group.A: (0.6, 1.0), Group.B: (0.5, 0.8), Group.C: (0.3, 0.6), Group.D: (0.1, 0.4)}
+_SIZES = {"A": 8, "B": 6, "C": 4, "D": 4}
+_DEPTHS = {"A": (0.6, 1.0), "B": (0.5, 0.8), "C": (0.3, 0.6), "D": (0.1, 0.4)}
 """Where in a model the heads of a random circuit are, as shares of its layers."""
 SEVEN_B_NEEDS_GB = 80
 
@@ -74,11 +76,10 @@ class Case:
         return next(self.loaded.model.parameters()).device
 
     @property
-    def receivers(self) -> dict[Group, tuple[Head, ...]]:
-        """Whom the senders of each stage feed: the next group of the circuit."""
-        groups = list(Group)
-        fed = {group: self.circuit.heads(after) for after, group in pairwise(groups)}
-        return {Group.A: (), **fed}
+    def receivers(self) -> dict[str, tuple[Head, ...]]:
+        """Whom the senders of each stage feed, by the group's key."""
+        groups = self.circuit.task.groups
+        return {g.key: tuple(h for key in g.into for h in self.circuit.heads(key)) for g in groups}
 
 
 def bundled(device: torch.device) -> Case:
@@ -116,7 +117,7 @@ CASES = {"bundled": bundled, "small": small, "smollm2": smollm2, "7b": seven_b}
 def _random(
     name: str,
     size: Mapping[str, Any],
-    heads: Mapping[Group, int],
+    heads: Mapping[str, int],
     device: torch.device,
     counts: tuple[int, int, int, int],
 ) -> Case:
@@ -128,7 +129,7 @@ def _random(
     return Case(name, loaded, random_circuit(shape, heads), *counts)
 
 
-def random_circuit(shape: ModelShape, sizes: Mapping[Group, int]) -> Circuit:
+def random_circuit(shape: ModelShape, sizes: Mapping[str, int]) -> Circuit:
     """As many heads as there are, up to `sizes`, at the depths where the paper finds each group."""
     rng = random.Random(0)
     groups = {}
@@ -136,4 +137,4 @@ def random_circuit(shape: ModelShape, sizes: Mapping[Group, int]) -> Circuit:
         layers = range(int(top * shape.n_layers), max(1, int(bottom * shape.n_layers)))
         heads = [Head(*place) for place in product(layers, range(shape.n_heads))]
         groups[group] = tuple(sorted(rng.sample(heads, min(sizes[group], len(heads)))))
-    return Circuit(groups, "random")
+    return Circuit.of(ENTITY_TRACKING, groups, "random")

@@ -22,29 +22,24 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from backend.core.circuit import Group, Head, Position, Site
+from backend.core.heads import Head, Site
 from backend.core.runtime import Runtime, at_work
 from backend.engine.activation_patching import patched_logits, patched_logits_plainly, prepare_clean
 from backend.engine.mean_ablation import circuit_logits, circuit_logits_plainly, prepare_ablated_run
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.positions import (
-    VITAL,
     input_ids,
     mean_head_outputs,
-    vital_head_outputs,
+    position_head_outputs,
 )
 from backend.engine.validation import can_take_apart
-from backend.methods.cmap import GROUP_SETS, cmap, group_sets, head_map
+from backend.methods.cmap import cmap, group_sets, head_map
 from backend.methods.discovery import summarised
 from backend.methods.evaluation import Evaluation
 from backend.methods.minimality import minimality
 from backend.methods.plans import circuits_of_minimality
-from backend.tasks.entity_tracking import (
-    PromptSet,
-    counterfactual_prompts,
-    reference_prompts,
-    sample_prompts,
-)
+from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from backend.tasks.prompts import PromptSet
 from benchmarks.cases import CASES, SEVEN_B_NEEDS_GB, Case, rehearsal
 from benchmarks.measuring import forget_peak, peak_memory, timed, typical_seconds
 from benchmarks.path_patching import MeasuredStage, compare_path_patching, measure_stages
@@ -112,7 +107,7 @@ def compare_stages(case: Case, with_tf32: bool = False) -> None:
         _compare_tf32(case, RunPairs(case.loaded.model, prompts, counterfactual), measured)
 
 
-def _compare_tf32(case: Case, pairs: RunPairs, without: Mapping[Group, MeasuredStage]) -> None:
+def _compare_tf32(case: Case, pairs: RunPairs, without: Mapping[str, MeasuredStage]) -> None:
     print("With TF32       s   without   heads shared by the top 20   of these in the same place")
     with at_work(Runtime(tf32=True, n_threads=torch.get_num_threads())):
         for group, stage in measure_stages(pairs, case.device, case.receivers):
@@ -120,7 +115,7 @@ def _compare_tf32(case: Case, pairs: RunPairs, without: Mapping[Group, MeasuredS
             shared = set(heads) & set(expected)
             same = sum(a == b for a, b in zip(heads, expected, strict=False))
             print(
-                f"{group.name:6} {stage.seconds:10.2f} {without[group].seconds:9.2f} "
+                f"{group:6} {stage.seconds:10.2f} {without[group].seconds:9.2f} "
                 f"{f'{len(shared)} of {len(expected)}':>28} {same:26}",
                 flush=True,
             )
@@ -128,7 +123,7 @@ def _compare_tf32(case: Case, pairs: RunPairs, without: Mapping[Group, MeasuredS
 
 def top_heads(scores: Tensor) -> tuple[Head, ...]:
     """The most negative heads of a stage, the first ones first; scores [n, n_layers, n_heads]."""
-    return summarised(scores, ()).strongest(_TOP)
+    return summarised("", scores, ()).strongest(_TOP)
 
 
 def compare_circuits(case: Case) -> None:
@@ -139,32 +134,30 @@ def compare_circuits(case: Case) -> None:
     ids = input_ids(model, prompts)
     with torch.no_grad():
         plainly = partial(model, input_ids=ids, use_cache=False, logits_to_keep=1)
-        to_json = typical_seconds(case.device, plainly)
+        plain = typical_seconds(case.device, plainly)
     _heading(f"A circuit on {len(prompts)} prompts", "a plain run")
-    _row("plain run", to_json, to_json)
+    _row("plain run", plain, plain)
     obvious = partial(circuit_logits_plainly, model, prompts, means, sites)
-    _row("hooked run of the whole prompts", typical_seconds(case.device, obvious), to_json)
+    _row("hooked run of the whole prompts", typical_seconds(case.device, obvious), plain)
     taken, ablated_run = timed(case.device, prepare_ablated_run, model, prompts, means)
-    _row("what all circuits share, once", taken, to_json)
+    _row("what all circuits share, once", taken, plain)
     ours = partial(circuit_logits, ablated_run, sites)
-    _row(
-        "over the cached positions", typical_seconds(case.device, ours), to_json, ours() - obvious()
-    )
+    _row("over the cached positions", typical_seconds(case.device, ours), plain, ours() - obvious())
 
 
 def compare_clicks(case: Case) -> None:
     """A click on a head in the middle of the model, at each vital token."""
     model, layer = case.loaded.model, case.loaded.shape.n_layers // 2
     prompts = sample_prompts(case.loaded.tokenizer, case.n_clicked)
-    values = vital_head_outputs(model, counterfactual_prompts(case.loaded.tokenizer, prompts))
+    values = position_head_outputs(model, counterfactual_prompts(case.loaded.tokenizer, prompts))
     clean = prepare_clean(model, prompts)
     _heading(f"A click at layer {layer} on {len(prompts)} prompts", "the obvious way")
-    for position in reversed(VITAL):
+    for position in reversed(case.circuit.task.position_names):
         patch = [Site(Head(layer, 1), position)]
         obvious = partial(patched_logits_plainly, model, prompts, patch, values)
         ours = partial(patched_logits, clean, patch, values)
         seconds, against = (typical_seconds(case.device, way) for way in (ours, obvious))
-        _row(f"at the token {position.name}", seconds, against, ours() - obvious())
+        _row(f"at the token {position}", seconds, against, ours() - obvious())
 
 
 def compare_minimality(case: Case) -> None:
@@ -182,11 +175,11 @@ def compare_minimality(case: Case) -> None:
 def compare_cmap(case: Case) -> None:
     """CMAP of the usual sets and of every head; the source is the model itself, no cheaper."""
     source, target = _subject(case), _subject(case)
-    sets = group_sets(case.circuit, GROUP_SETS)
+    sets = group_sets(case.circuit)
     taken, _ = timed(case.device, cmap, source, target, sets)
-    mapped, _ = timed(case.device, head_map, source, target, [Position.last])
+    mapped, _ = timed(case.device, head_map, source, target, ["last"])
     model, prompts = case.loaded.model, target.prompts
-    values = vital_head_outputs(model, prompts)
+    values = position_head_outputs(model, prompts)
     patched = partial(patched_logits_plainly, model, prompts, values=values)
     once = typical_seconds(case.device, lambda: patched(case.circuit.sites), most=3)
     n_heads = case.loaded.shape.n_layers * case.loaded.shape.n_heads

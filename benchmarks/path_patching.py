@@ -19,20 +19,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.core.circuit import Group, Head
+from backend.core.heads import Head
 from backend.engine.architectures import shape_of
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
-from backend.tasks.entity_tracking import PromptSet, counterfactual_prompts, sample_prompts, select
+from backend.tasks.entity_tracking import counterfactual_prompts, sample_prompts
+from backend.tasks.prompts import PromptSet, select
 from benchmarks.cases import TWELVE_LAYERS
 from benchmarks.measuring import timed
 from tests import oracles, tiny
 
 RECEIVERS = {
-    Group.A: [],
-    Group.B: [Head(layer, index) for layer in (8, 9, 10, 11) for index in (0, 3, 5, 8, 11)],
-    Group.C: [Head(7, 1), Head(8, 2), Head(8, 7), Head(9, 4), Head(10, 9)],
-    Group.D: [Head(layer, index) for layer in (5, 6, 7, 8) for index in (2, 10)],
+    "A": [],
+    "B": [Head(layer, index) for layer in (8, 9, 10, 11) for index in (0, 3, 5, 8, 11)],
+    "C": [Head(7, 1), Head(8, 2), Head(8, 7), Head(9, 4), Head(10, 9)],
+    "D": [Head(layer, index) for layer in (5, 6, 7, 8) for index in (2, 10)],
 }
 
 
@@ -45,8 +46,8 @@ class MeasuredStage:
 
 
 def measure_stages(
-    pairs: RunPairs, device: torch.device, receivers: Mapping[Group, Collection[Head]]
-) -> Iterable[tuple[Group, MeasuredStage]]:
+    pairs: RunPairs, device: torch.device, receivers: Mapping[str, Collection[Head]]
+) -> Iterable[tuple[str, MeasuredStage]]:
     """Each stage, timed; the first one also runs the prompts, and what they are patched with."""
     for group, heads in receivers.items():
         seconds, scores = timed(device, scores_of, pairs, group, heads)
@@ -57,10 +58,10 @@ def compare_path_patching(
     model: Any,
     prompts: PromptSet,
     counterfactual: PromptSet,
-    receivers: Mapping[Group, Collection[Head]],
+    receivers: Mapping[str, Collection[Head]],
     n_senders: int,
     n_obvious: int,
-) -> dict[Group, MeasuredStage]:
+) -> dict[str, MeasuredStage]:
     """Print seconds, ratio and greatest score difference of each stage and overall.
 
     The obvious way is timed on `n_senders` heads and the first `n_obvious` prompts.
@@ -111,7 +112,7 @@ def compare_path_patching(
             for layers in (shape.n_layers, n_layers)
         ]
         totals = [a + b for a, b in zip(totals, [stage.seconds, *obvious], strict=True)]
-        row(group.name, [stage.seconds, *obvious], f" {difference:16.1e} {largest:10.3f}")
+        row(group, [stage.seconds, *obvious], f" {difference:16.1e} {largest:10.3f}")
     row("all", totals, "\n")
     return measured
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from math import isfinite
 from typing import TypeAlias
 
 import networkx as nx
 
-from backend.core.circuit import READING_ORDER, Circuit, Group, Head, ModelShape
+from backend.core.heads import Head, ModelShape, Site
+from backend.tasks.circuit import Circuit, Node
+from backend.tasks.task import Task
 
-NodeKey: TypeAlias = tuple[Group, Head]
+NodeKey: TypeAlias = Node
 LOGITS = "logits"
 
 
@@ -50,14 +51,17 @@ def circuit_graph(
     Returns
     -------
     networkx.DiGraph
-        Nodes ``(group, head)`` and ``"logits"``. Edges lead from each group to the next, and only
-        to higher layers: a head cannot influence its own layer or those below.
+        Nodes ``(group, head)`` and ``"logits"``. Edges lead from each group to those that it writes
+        into, and only to higher layers: a head cannot influence its own layer or those below. The
+        task is ``graph.graph["task"]``.
 
     Examples
     --------
-    >>> circuit = Circuit({Group.B: (Head(0, 1),), Group.A: (Head(1, 0), Head(0, 0))})
+    >>> from backend.tasks.entity_tracking import ENTITY_TRACKING
+    >>> heads = {"B": (Head(0, 1),), "A": (Head(1, 0), Head(0, 0))}
+    >>> circuit = Circuit.of(ENTITY_TRACKING, heads)
     >>> graph = circuit_graph(circuit, ModelShape(2, 2, 2, 8))
-    >>> [str(target) for _, target in graph.successors((Group.B, Head(0, 1)))]
+    >>> [str(target) for _, target in graph.successors(("B", Head(0, 1)))]
     ['L1.0']
     """
     circuit.check(shape, "the model")
@@ -65,7 +69,7 @@ def circuit_graph(
     evidence, targets = evidence or {}, attention_targets or {}
     members = dict.fromkeys(circuit.members)
     outside = dict.fromkeys(key for key in extra if key not in members)
-    graph: nx.DiGraph = nx.DiGraph()
+    graph: nx.DiGraph = nx.DiGraph(task=circuit.task)
     for key in (*members, *outside):
         group, head = key
         graph.add_node(
@@ -74,26 +78,27 @@ def circuit_graph(
             head=head,
             score=_finite(scores.get(key)),
             evidence=evidence.get(key),
-            position=group.position,
+            position=circuit.task.group(group).position,
             in_circuit=key in members,
             attends_to=targets.get(key),
         )
     graph.add_node(LOGITS)
     active = [*members, *(key for key in dict.fromkeys(added) if key in outside)]
-    for source, target, kind in _compositions(active):
+    for source, target, kind in _compositions(circuit.task, active):
         graph.add_edge(source, target, kind=kind, weight=weights.get((source, target)))
     return graph
 
 
 def outside_heads(circuit: Circuit, shape: ModelShape) -> tuple[NodeKey, ...]:
-    """Every head that is not in the circuit at its token; those at the last token as group A."""
+    """Every head that is not in the circuit at its token, in the first group that works there."""
     sites = circuit.sites
+    at = {group.position: group.key for group in circuit.task.reading_order}
     return tuple(
-        (group, Head(layer, index))
-        for group in (Group.D, Group.C, Group.A)
+        (key, Head(layer, index))
+        for position, key in at.items()
         for layer in range(shape.n_layers)
         for index in range(shape.n_heads)
-        if (Head(layer, index), group.position) not in sites
+        if Site(Head(layer, index), position) not in sites
     )
 
 
@@ -101,12 +106,13 @@ def _finite(score: float | None) -> float | None:
     return score if score is not None and isfinite(score) else None
 
 
-def _compositions(active: list[NodeKey]) -> Iterable[tuple[NodeKey, NodeKey | str, str]]:
-    by_group = {group: [key for key in active if key[0] is group] for group in READING_ORDER}
-    for group, following in pairwise(READING_ORDER):
-        for source in by_group[group]:
-            for target in by_group[following]:
+def _compositions(
+    task: Task, active: list[NodeKey]
+) -> Iterable[tuple[NodeKey, NodeKey | str, str]]:
+    for group in task.reading_order:
+        for source in (key for key in active if key[0] == group.key):
+            if group.component == "logits":
+                yield source, LOGITS, group.component
+            for target in (key for key in active if key[0] in group.into):
                 if source[1].layer < target[1].layer:
-                    yield source, target, group.composition
-    for source in by_group[Group.A]:
-        yield source, LOGITS, Group.A.composition
+                    yield source, target, group.component

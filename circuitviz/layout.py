@@ -9,7 +9,7 @@ from math import ceil
 
 import networkx as nx
 
-from backend.core.circuit import READING_ORDER, Group, ModelShape
+from backend.core.heads import ModelShape
 from circuitviz.graph import LOGITS, NodeKey
 
 EMPTY_ROW = 0.35
@@ -27,14 +27,14 @@ WIDEST_SPACING = 1.6
 LINE_TO_SLOT = 1.35
 """Height of a head with its name below, over the width of a head with its name."""
 
-Cells = Mapping[tuple[Group, int], tuple[NodeKey, ...]]
+Cells = Mapping[tuple[str, int], tuple[NodeKey, ...]]
 
 
 @dataclass(frozen=True)
 class Column:
     """The room of one group, in slots from the left."""
 
-    group: Group
+    group: str
     left: float
     right: float
 
@@ -79,27 +79,30 @@ def circuit_layout(
     Returns
     -------
     Layout
-        Any two heads are at least one slot or one row apart. Layers go upward, groups D, C, B, A
-        to the right, and the logits stand right of A on top.
+        Any two heads are at least one slot or one row apart. Layers go upward, groups to the
+        right as information flows, and the logits stand right of the last on top.
 
     Examples
     --------
-    >>> from backend.core.circuit import Circuit, Head
+    >>> from backend.core.heads import Head
+    >>> from backend.tasks.circuit import Circuit
+    >>> from backend.tasks.entity_tracking import ENTITY_TRACKING
     >>> from circuitviz.graph import circuit_graph
     >>> shape = ModelShape(2, 4, 4, 8)
-    >>> circuit = Circuit({Group.D: (Head(0, 1),), Group.C: (Head(1, 0), Head(1, 3))})
+    >>> heads = {"D": (Head(0, 1),), "C": (Head(1, 0), Head(1, 3))}
+    >>> circuit = Circuit.of(ENTITY_TRACKING, heads)
     >>> layout = circuit_layout(circuit_graph(circuit, shape), shape)
-    >>> layout.positions[Group.D, Head(0, 1)] < layout.positions[Group.C, Head(1, 3)]
+    >>> layout.positions["D", Head(0, 1)] < layout.positions["C", Head(1, 3)]
     True
     >>> [row.layer for row in layout.rows]
     [0, 1]
     """
-    cells = _cells(graph)
+    cells, groups = _cells(graph), [group.key for group in graph.graph["task"].reading_order]
     outside = {key[0] for key in _heads(graph) if not graph.nodes[key]["in_circuit"]}
     grids = outside if grid else set()
-    wrap = _best_wrap(cells, grids, shape, aspect)
+    wrap = _best_wrap(cells, groups, grids, shape, aspect)
     rows = _rows(cells, grids, shape, wrap)
-    columns = _columns(cells, grids, shape, wrap)
+    columns = _columns(cells, groups, grids, shape, wrap)
     positions: dict[NodeKey | str, tuple[float, float]] = {}
     for column in columns:
         spacing = _spacing(column, cells, wrap)
@@ -110,7 +113,7 @@ def circuit_layout(
             else:
                 positions.update(_place_in_lines(heads, column, row, wrap, spacing))
     right, height = columns[-1].right, rows[-1].top
-    width = right + columns[-1].left - columns[-2].right
+    width = right + (columns[-1].left - columns[-2].right if len(columns) > 1 else GUTTER)
     positions[LOGITS] = (width, height)
     return Layout(positions, columns, rows, width, height)
 
@@ -126,28 +129,30 @@ def _cells(graph: nx.DiGraph) -> Cells:
     return {cell: tuple(sorted(keys, key=lambda key: key[1])) for cell, keys in cells.items()}
 
 
-def _best_wrap(cells: Cells, grids: set[Group], shape: ModelShape, aspect: float) -> int:
+def _best_wrap(
+    cells: Cells, groups: list[str], grids: set[str], shape: ModelShape, aspect: float
+) -> int:
     """The number of heads per line that leaves each head most room."""
     longest = max((len(keys) for keys in cells.values()), default=1)
     if grids:
         return longest
 
     def room(wrap: int) -> float:
-        width = _columns(cells, grids, shape, wrap)[-1].right
+        width = _columns(cells, groups, grids, shape, wrap)[-1].right
         height = _rows(cells, grids, shape, wrap)[-1].top
         return min(aspect / width, 1 / (height * LINE_TO_SLOT))
 
     return max(range(longest, 0, -1), key=room)
 
 
-def _rows(cells: Cells, grids: set[Group], shape: ModelShape, wrap: int) -> tuple[Row, ...]:
+def _rows(cells: Cells, grids: set[str], shape: ModelShape, wrap: int) -> tuple[Row, ...]:
     rows: list[Row] = []
     bottom = 0.0
     for layer in range(shape.n_layers):
         lines = [
             1 if group in grids else ceil(len(cells[group, layer]) / wrap)
-            for group in Group
-            if (group, layer) in cells
+            for group, of in cells
+            if of == layer
         ]
         top = bottom + max(lines, default=EMPTY_ROW)
         rows.append(Row(layer, bottom, top, empty=not lines))
@@ -155,24 +160,26 @@ def _rows(cells: Cells, grids: set[Group], shape: ModelShape, wrap: int) -> tupl
     return tuple(rows)
 
 
-def _columns(cells: Cells, grids: set[Group], shape: ModelShape, wrap: int) -> tuple[Column, ...]:
+def _columns(
+    cells: Cells, groups: list[str], grids: set[str], shape: ModelShape, wrap: int
+) -> tuple[Column, ...]:
     slots = {
         group: shape.n_heads if group in grids else _longest_line(group, cells, wrap)
-        for group in READING_ORDER
+        for group in groups
     }
     gutter = GUTTER * sum(slots.values())
     narrowest = NARROWEST_COLUMN * sum(slots.values())
     columns: list[Column] = []
     left = 0.0
-    for group in READING_ORDER:
+    for group in groups:
         right = left + max(slots[group], narrowest)
         columns.append(Column(group, left, right))
         left = right + gutter
     return tuple(columns)
 
 
-def _longest_line(group: Group, cells: Cells, wrap: int) -> int:
-    lengths = [min(wrap, len(keys)) for (owner, _), keys in cells.items() if owner is group]
+def _longest_line(group: str, cells: Cells, wrap: int) -> int:
+    lengths = [min(wrap, len(keys)) for (owner, _), keys in cells.items() if owner == group]
     return max(lengths, default=1)
 
 

@@ -12,11 +12,12 @@ from math import isnan
 import altair as alt
 import pandas as pd
 
-from backend.core.circuit import READING_ORDER, Group, Head
+from backend.core.heads import Head
 from backend.core.statistics import Estimate
 from backend.methods.results import ModelFigures, Transplanted
+from backend.tasks.task import Group, Task
 from circuitviz.bare import bare
-from circuitviz.palette import COLOURS, INK
+from circuitviz.palette import INK, colours
 
 WHOLE, CIRCUIT, RANDOM = "#9AA3B2", "#56B4E9", "#E69F00"
 """Grey and two of Okabe and Ito's colours that no group has."""
@@ -43,22 +44,25 @@ def accuracy_chart(models: Sequence[ModelFigures], label: Label) -> alt.LayerCha
     return grouped_bars(figures, ACCURACY_LOOKS | {"random circuits": RANDOM})
 
 
-def knockout_chart(models: Sequence[ModelFigures], label: Label, in_model: bool) -> alt.LayerChart:
+def knockout_chart(
+    models: Sequence[ModelFigures], task: Task, label: Label, in_model: bool
+) -> alt.LayerChart:
     """For each model what is left without any group and without each: in it or in its circuit."""
 
     def left(row: ModelFigures, group: Group) -> Estimate:
-        found = row.groups[group.name]
+        found = row.groups[group.key]
         return found.model if in_model else found.circuit
 
     figures = {
         label(row.name): {
             "intact": row.model if in_model else row.circuit,
-            **{f"without {group.name}": left(row, group) for group in READING_ORDER},
+            **{f"without {group.key}": left(row, group) for group in task.reading_order},
         }
         for row in models
     }
-    looks = {"intact": WHOLE} | {f"without {group.name}": COLOURS[group] for group in READING_ORDER}
-    letters = {"intact": "all"} | {f"without {group.name}": group.name for group in READING_ORDER}
+    order = task.reading_order
+    looks = {"intact": WHOLE} | {f"without {group.key}": group.colour for group in order}
+    letters = {"intact": "all"} | {f"without {group.key}": group.key for group in order}
     return grouped_bars(figures, looks, letters)
 
 
@@ -192,13 +196,14 @@ YOURS = "#E69F00"
 def transplant_chart(
     sets: Mapping[str, Transplanted],
     lines: Mapping[str, Estimate],
+    task: Task,
 ) -> alt.LayerChart:
     """A bar for each set of heads that is transplanted, and lines at both models' accuracies.
 
     `lines` has the two models' accuracies by what to call them; the set called “your set” stands
     out. Above each bar is the share of the gap that it recovers.
     """
-    looks = {group.name: COLOURS[group] for group in Group} | {"none": WHOLE, "your set": YOURS}
+    looks = colours(task) | {"none": WHOLE, "your set": YOURS}
     frame = pd.DataFrame(
         [
             {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from backend.core.circuit import Circuit, ModelShape
+from backend.core.heads import ModelShape
+from backend.tasks.circuit import Circuit
 from circuitviz.bare import bare
 from circuitviz.graph import LOGITS, circuit_graph
 from circuitviz.layout import circuit_layout
@@ -18,7 +19,7 @@ ROW_HEIGHT = 62
 
 def overlap_picture(first: Circuit, second: Circuit, names: tuple[str, str]) -> alt.LayerChart:
     """The heads of both circuits where they stand: groups from left to right, layers upward."""
-    both = Circuit({}, "both").keep({*first.members, *second.members})
+    both = Circuit(first.task, first.nodes | second.nodes, "both")
     shape = _smallest_shape(both)
     graph = circuit_graph(both, shape)
     layout = circuit_layout(graph, shape, aspect=1.8)
@@ -33,7 +34,7 @@ def overlap_picture(first: Circuit, second: Circuit, names: tuple[str, str]) -> 
                 "x": layout.positions[key][0],
                 "y": layout.positions[key][1],
                 "head": str(key[1]),
-                "group": f"{key[0].name}, {key[0].value}",
+                "group": f"{key[0]}, {first.task.group(key[0]).name}",
                 "whose": whose[key in first.members, key in second.members],
             }
             for key in graph
@@ -54,7 +55,7 @@ def overlap_picture(first: Circuit, second: Circuit, names: tuple[str, str]) -> 
             {
                 "x": (column.left + column.right) / 2,
                 "y": layout.height + 0.3,
-                "text": f"{column.group.name}\n{column.group.value}",
+                "text": f"{column.group}\n{first.task.group(column.group).name}",
             }
             for column in layout.columns
         ]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import altair as alt
 import pandas as pd
 
-from backend.core.circuit import READING_ORDER, Group
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.bare import bare
 from circuitviz.model_charts import (
     ACCURACY_LOOKS,
@@ -20,15 +20,15 @@ from circuitviz.model_charts import (
     Figures,
     grouped_bars,
 )
-from circuitviz.palette import COLOURS
+from circuitviz.palette import colours
 
 _SETS = {
     "none": WHOLE,
-    **{group.name: COLOURS[group] for group in READING_ORDER},
+    **{group.key: group.colour for group in ENTITY_TRACKING.reading_order},
     "all": CIRCUIT,
 }
 _DESIDERATA = {"object": RANDOM, "position": CIRCUIT, "label": WHOLE}
-_EDGE_COLOURS = (*(COLOURS[group] for group in (Group.A, Group.B, Group.C)), WHOLE, WHOLE)
+_EDGE_COLOURS = (*(colours(ENTITY_TRACKING)[key] for key in ("A", "B", "C")), WHOLE, WHOLE)
 _EDGE_DASHES = ([1, 0], [8, 4], [2, 3], [1, 0], [8, 4])
 _LINE_HEIGHT = 380
 _N_LAYERS = 32

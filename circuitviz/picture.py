@@ -9,10 +9,11 @@ from typing import Any
 
 import networkx as nx
 
-from backend.core.circuit import READING_ORDER, Group, Head
+from backend.core.heads import Head
+from backend.tasks.task import Group
 from circuitviz.graph import LOGITS, NodeKey
 from circuitviz.layout import Layout
-from circuitviz.palette import COLOURS, INKS, SHAPES
+from circuitviz.palette import SHAPES, ink_on, middle_of
 
 MINUS = "\N{MINUS SIGN}"
 UNSCORED_SIZE = 0.5
@@ -30,7 +31,7 @@ class Picture:
 def circuit_picture(
     graph: nx.DiGraph,
     layout: Layout,
-    words: Mapping[Group, str] | None = None,
+    words: Mapping[str, str] | None = None,
     *,
     off_word: str = "knocked out",
     outside_on: bool = False,
@@ -44,7 +45,7 @@ def circuit_picture(
     edges that are weaker than ``least_weight`` are left out. If heads are not ``switchable``,
     they can only be looked at.
     """
-    words = words or {}
+    words, task = words or {}, graph.graph["task"]
     keys = [node for node in graph if node != LOGITS]
     places = {key: place for place, key in enumerate(keys)} | {LOGITS: len(keys)}
     strongest = _strongest_score(graph, keys)
@@ -59,17 +60,18 @@ def circuit_picture(
         "measured": _measured(graph, places, least_weight),
         "columns": [
             {
-                "group": column.group.name,
-                "name": column.group.value,
-                "word": words.get(column.group, ""),
-                "composition": column.group.composition,
+                "group": group.key,
+                "name": group.name,
+                "word": words.get(group.key, ""),
+                "composition": group.component,
                 "left": round(column.left, 3),
                 "right": round(column.right, 3),
-                "colour": COLOURS[column.group],
-                "ink": INKS[column.group],
-                "shape": SHAPES[column.group],
+                "colour": group.colour,
+                "ink": ink_on(group.colour),
+                "shape": SHAPES[group.shape],
+                "middle": middle_of(group.shape),
             }
-            for column in layout.columns
+            for column, group in zip(layout.columns, task.reading_order, strict=True)
         ],
         "rows": [
             {"bottom": round(row.bottom, 3), "top": round(row.top, 3), "empty": row.empty}
@@ -85,7 +87,7 @@ def circuit_picture(
 def node_id(key: NodeKey) -> str:
     """The name of a node in messages to and from the browser, like ``C L2.3``."""
     group, head = key
-    return f"{group.name} {head}"
+    return f"{group} {head}"
 
 
 def score_text(score: float | None) -> str:
@@ -109,14 +111,14 @@ def _node(
     score = attributes["score"]
     return {
         "id": node_id(key),
-        "group": group.name,
+        "group": group,
         "layer": head.layer,
         "name": str(head),
         "x": round(x, 3),
         "y": round(y, 3),
         "size": _size(score, strongest),
         "inCircuit": attributes["in_circuit"],
-        "spoken": _spoken(group, head, score, attributes["in_circuit"]),
+        "spoken": _spoken(graph.graph["task"].group(group), head, score, attributes["in_circuit"]),
         "score": score_text(score),
         "evidence": attributes["evidence"],
         "attendsTo": attributes["attends_to"],
@@ -139,8 +141,8 @@ def _strongest_score(graph: nx.DiGraph, keys: list[NodeKey]) -> float:
 
 def _spoken(group: Group, head: Head, score: float | None, in_circuit: bool) -> str:
     if in_circuit:
-        return f"{head}, {group.value}, group {group.name}, score {score_text(score)}"
-    where = group.position.value.replace("_", " ")
+        return f"{head}, {group.name}, group {group.key}, score {score_text(score)}"
+    where = group.position.replace("_", " ")
     return f"{head}, outside the circuit, {where} token, score {score_text(score)}"
 
 
@@ -170,8 +172,8 @@ def _measured(
 def _sentence(graph: nx.DiGraph, keys: list[NodeKey], switchable: bool) -> str:
     inside = [key for key in keys if graph.nodes[key]["in_circuit"]]
     counts = ", ".join(
-        f"{sum(key[0] is group for key in inside)} {group.value} ({group.name})"
-        for group in READING_ORDER
+        f"{sum(key[0] == group.key for key in inside)} {group.name} ({group.key})"
+        for group in graph.graph["task"].reading_order
     )
     switches = "Each head is a switch. " if switchable else ""
     return (

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import altair as alt
 import pandas as pd
 
-from backend.core.circuit import Head
+from backend.core.heads import Head
 from circuitviz.bare import bare
 from circuitviz.palette import INK
 

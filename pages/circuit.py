@@ -8,10 +8,10 @@ import shell
 
 shell.enter()
 
-from backend.core.circuit import Circuit
 from backend.core.errors import UserError
 from backend.core.priority import urgent
 from backend.models import catalogue
+from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode, intervention
 from shell.circuit import picture
 from shell.circuit.example import chosen_prompt, show_example
@@ -36,7 +36,7 @@ def explore(circuit: Circuit) -> None:
     asked = (circuit, view.reading, view.mode)
     everything_on = intervention(*asked, source=view.source)
     now = intervention(*asked, view.off, view.switched, view.source)
-    show_readings()
+    show_readings(view.task)
     if view.mode is Mode.other:
         waiting.wait_for_source(session, view.source)
     with waiting.memory_permitting():
@@ -50,15 +50,14 @@ def explore(circuit: Circuit) -> None:
         # Only now: the browser draws the picture meanwhile.
         with waiting.memory_permitting():
             after = answers(session, now)
-        show_numbers(view.reading, session.whole, before, after)
+        show_numbers(view.reading, view.task.words, session.whole, before, after)
         show_chance(session.whole)
         show_example(session, before, after, prompt)
         st.caption(
             f"{unmarked(catalogue.label(view.model))} · circuit “{unmarked(view.circuit)}” · "
-            f"{view.n} prompts, seed "
-            f"{view.seed}, {view.boxes} boxes · means over {session.n_reference} reference prompts"
+            f"{view.prompts} · means over {session.n_reference} reference prompts"
         )
-        show_notes([view.model])
+        show_notes([view.model], view.task)
         announce(view.reading, session.whole, after)
     state.write_address()
 
@@ -66,6 +65,7 @@ def explore(circuit: Circuit) -> None:
 try:
     view = state.current()
     circuit = catalogue.circuit(view.circuit)
+    circuit.check_task(view.task)
     shape = waiting.bench_for(view.setting).loaded.shape
     circuit.check(shape, catalogue.label(view.model))
     state.keep_only(circuit, shape)

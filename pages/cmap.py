@@ -39,11 +39,11 @@ def choose() -> CmapRequest:
         st.button("⇄", on_click=transplant.swap, help="Swap source and target")
         transplant.choose_model("Target", "target", names, "Receives them and answers.")
         transplant.choose_part()
-        heads = choices.choose_heads("transplanted_heads")
+        circuit = choices.choose_heads("transplanted_heads")
         request = CmapRequest(
             now["source"],
             now["target"],
-            heads,
+            circuit,
             now["part"],
             choices.chosen_prompts(),
         )
@@ -73,7 +73,7 @@ try:
         if study.job.parts:
             warn_of_chance((study.request.source, study.request.target), study.job.parts)
             transplant.show(study)
-            show_notes([study.request.source, study.request.target])
+            show_notes([study.request.source, study.request.target], study.request.prompts.task)
     else:
         transplant.invite(request)
 except UserError as error:

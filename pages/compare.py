@@ -50,9 +50,9 @@ def choose() -> ComparisonRequest:
             help="Known models are on the Models page. You can also type a Hugging Face model: its "
             "folder on this computer, or a hub name such as `owner/name`.",
         )
-        heads = choices.choose_heads("compared_heads")
-        request = ComparisonRequest(tuple(models), heads, choices.chosen_prompts())
-        reason = fitting.circuit_misfit(heads.circuit, models)
+        circuit = choices.choose_heads("compared_heads")
+        request = ComparisonRequest(tuple(models), circuit, choices.chosen_prompts())
+        reason = fitting.circuit_misfit(circuit, models)
         st.button(
             "Run",
             type="primary",
@@ -72,7 +72,7 @@ def show(request: ComparisonRequest, result: Comparison) -> None:
     with left:
         show_accuracies(result)
     with right:
-        show_knockouts(result)
+        show_knockouts(request, result)
     show_differences(result)
     show_downloads(request, result)
 
@@ -89,15 +89,15 @@ try:
             warn_of_chance(study.request.models, study.job.parts)
             show(study.request, joined(study.request, study.job.parts))
             show_chance(study.request.models, study.job.parts)
-            show_notes(study.request.models)
+            show_notes(study.request.models, study.request.prompts.task)
     else:
         st.info(
-            f"Press Run to measure the circuit “{unmarked(request.heads.name)}” "
-            f"({choices.sizes(request.heads.circuit)}) in each of these models, on "
+            f"Press Run to measure the circuit “{unmarked(request.circuit.name)}” "
+            f"({choices.sizes(request.circuit)}) in each of these models, on "
             f"{request.prompts}: the whole model, the circuit alone, random circuits of the same "
             "size, and what is left without each group."
         )
-    show_overlap(request.heads)
+    show_overlap(request.circuit)
 except UserError as error:
     st.error(unmarked(error))
 state.write_address()

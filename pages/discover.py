@@ -8,7 +8,7 @@ import shell
 
 shell.enter()
 
-from backend.core.circuit import Group
+
 from backend.core.errors import UserError
 from backend.studies.stages import expected_costs
 from shell.discover import discovery
@@ -23,7 +23,7 @@ from shell.frame.chance import warn_of_chance
 from shell.frame.notes import show_noise, show_notes
 from shell.frame.words import unmarked
 
-discovery.set_defaults()
+discovery.set_defaults(st.session_state["task"])
 with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     st.markdown("#### Find a circuit by path patching", help=SCORE, width="stretch")
     show_controls()
@@ -31,17 +31,18 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     show_run_all(now)
 if not now.is_complete and not now.is_running:
     setting = now.plan.setting
-    left = expected_costs(setting, [*Group][now.valid :])
+    groups = now.task.groups
+    left = expected_costs(setting, groups[now.task.keys.index(now.following or "") :])
     studies.say_cost(sum(left), "stage", {setting.model})
 if now.job:
     waiting.follow(now.job)
 if now.date:
-    last = list(Group)[now.valid - 1].name
+    last = now.stages[now.valid - 1].group
     st.caption(f"Stages up to {last}: from {studies.local_time(now.date)}.")
 warn_of_chance([now.plan.setting.model], now.stages[: now.valid])
 show_stages(now)
-show_notes([now.plan.setting.model])
-show_noise(now.plan.setting.model)
+show_notes([now.plan.setting.model], now.task)
+show_noise(now.plan.setting.model, now.task)
 try:
     show_found(now)
 except UserError as error:

@@ -7,20 +7,22 @@ from typing import Any
 
 import torch
 
-from backend.core.circuit import Circuit, Group, Head
+from backend.core.heads import Head
 from backend.engine.architectures import shape_of
 from backend.methods.evaluation import Evaluation
 from backend.models.loading import LoadedModel
-from backend.tasks.entity_tracking import reference_prompts, sample_prompts
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING, reference_prompts, sample_prompts
 from tests import oracles, tiny
 
 TOKENIZER = tiny.word_tokenizer()
-CIRCUIT = Circuit(
+CIRCUIT = Circuit.of(
+    ENTITY_TRACKING,
     {
-        Group.A: (Head(2, 1), Head(3, 0), Head(3, 2), Head(3, 3)),
-        Group.B: (Head(1, 0), Head(2, 1), Head(2, 3)),
-        Group.C: (Head(0, 3), Head(1, 1), Head(1, 2)),
-        Group.D: (Head(0, 0), Head(0, 2)),
+        "A": (Head(2, 1), Head(3, 0), Head(3, 2), Head(3, 3)),
+        "B": (Head(1, 0), Head(2, 1), Head(2, 3)),
+        "C": (Head(0, 3), Head(1, 1), Head(1, 2)),
+        "D": (Head(0, 0), Head(0, 2)),
     },
     "random",
 )

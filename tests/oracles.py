@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backend.core.circuit import Group, Head, Position, Site
+from backend.core.heads import Head, Site
 from backend.core.metrics import Ablation, Score
-from backend.engine.positions import VITAL
-from backend.tasks.entity_tracking import PromptSet
+from backend.tasks.prompts import PromptSet
 
 NAMES = ("q_proj", "k_proj", "v_proj")
 
@@ -149,7 +148,7 @@ def off_values(
         return torch.zeros_like(means)
     others = head_outputs(model, counterfactual)
     found = others.clone()
-    for position in VITAL:
+    for position in prompts.task.position_names:
         for row in range(len(prompts)):
             at, other_at = (
                 int(each.positions[position][row]) for each in (prompts, counterfactual)
@@ -222,7 +221,7 @@ def answer_probabilities(logits: Tensor, prompts: PromptSet) -> Tensor:
 def logit_differences(logits: Tensor, prompts: PromptSet) -> Tensor:
     """The right answer's logit less the mean of the others it competes with: [n]."""
     found = []
-    for row, answer, choices in zip(logits, prompts.answer_ids, prompts.object_ids, strict=True):
+    for row, answer, choices in zip(logits, prompts.answer_ids, prompts.choice_ids, strict=True):
         others = [float(row[token]) for token in choices if token != answer]
         found.append(float(row[answer]) - sum(others) / len(others))
     return torch.tensor(found, dtype=torch.float64)
@@ -232,7 +231,7 @@ def path_patching_score(
     model: Any,
     prompts: PromptSet,
     counterfactual: PromptSet,
-    group: Group,
+    group: str,
     receivers: Collection[Head],
     sender: Head,
     clean: Any = None,
@@ -243,11 +242,12 @@ def path_patching_score(
 
     `clean` and `other` are the runs on both prompt sets.
     """
-    projection = {Group.B: "q_proj", Group.C: "v_proj", Group.D: "v_proj"}.get(group)
+    of = prompts.task.group(group)
+    projection = {"q": "q_proj", "k": "k_proj", "v": "v_proj"}.get(of.component)
     clean = clean or run(model, prompts)
     other = other or run(model, counterfactual)
     logits = path_patched_logits(
-        model, prompts, counterfactual, group.position, projection, receivers, sender, clean, other
+        model, prompts, counterfactual, of.position, projection, receivers, sender, clean, other
     )
     if score is Score.logit_difference:
         return logit_differences(logits, prompts) - logit_differences(clean[0], prompts)
@@ -259,7 +259,7 @@ def path_patched_logits(
     model: Any,
     prompts: PromptSet,
     counterfactual: PromptSet,
-    position: Position,
+    position: str,
     projection: str | None,
     receivers: Collection[Head],
     sender: Head,

@@ -23,16 +23,16 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from backend.core.circuit import Group, Head
+from backend.core.heads import Head
 from tests import tiny
 
 LABELS = "ABCDEFGH"
 OBJECTS = ("apple", "bell", "book", "brain", "card", "coat", "cup", "drum")
 CIRCUIT = {
-    Group.A: (Head(3, 1), Head(3, 3)),
-    Group.B: (Head(2, 0),),
-    Group.C: (Head(1, 2),),
-    Group.D: (Head(0, 1),),
+    "A": (Head(3, 1), Head(3, 3)),
+    "B": (Head(2, 0),),
+    "C": (Head(1, 2),),
+    "D": (Head(0, 1),),
 }
 
 N_HEADS, D_HEAD = 4, 16
@@ -91,7 +91,7 @@ def model(
         _plant_stop(planted)
         _plant_detector(planted)
         _plant_transmitter(planted)
-        for head in CIRCUIT[Group.A]:
+        for head in CIRCUIT["A"]:
             _plant_fetcher(planted, head)
     return planted
 
@@ -185,7 +185,7 @@ def guessing(seed: int = 0) -> LlamaForCausalLM:
     """The planted model without its fetchers: its answer is the object that noise prefers."""
     blind = model(seed)
     with torch.no_grad():
-        for head in CIRCUIT[Group.A]:
+        for head in CIRCUIT["A"]:
             dims = slice(head.index * D_HEAD, (head.index + 1) * D_HEAD)
             blind.model.layers[head.layer].self_attn.o_proj.weight[:, dims] = 0
     return blind

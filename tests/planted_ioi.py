@@ -26,7 +26,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from backend.core.circuit import Head
+from backend.core.heads import Head
 from backend.tasks.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
 from tests.planting import TURNED, UNROTATED, Terms, idle_llama, plant
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from backend.core.circuit import Head
+from backend.core.heads import Head
 
 N_HEADS, D_HEAD = 4, 16
 TURNED = (0, 8)

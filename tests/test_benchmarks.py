@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from backend.core.circuit import Circuit, Group, Head
+from backend.core.heads import Head
 from backend.methods.minimality import minimality
 from backend.methods.plans import circuits_of_minimality
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from benchmarks import engine
 from benchmarks.cases import rehearsal
 
@@ -28,13 +30,13 @@ def test_what_runs_on_llama_7b_runs_in_small_on_any_device(
 ) -> None:
     said = measured(capsys, "--model", "7b", "--dry", "--tf32")
     differences = [float(each) for each in re.findall(r"\d\.\de-\d\d", said)]
-    assert len(differences) == len(["circuit", *"clicks"[:3], *Group])
+    assert len(differences) == len(["circuit", *"clicks"[:3], *ENTITY_TRACKING.keys])
     assert max(differences) < 1e-4
     assert "6 prompts of 54 tokens" in said
     assert "runs it whole" not in said
     assert said.count("peak memory: ") == len(engine.PARTS)
     stages = re.findall(r"^([A-D]) .* (\d+) of (\d+) +(\d+)$", said, re.MULTILINE)
-    assert [stage for stage, *_ in stages] == [group.name for group in Group]
+    assert [stage for stage, *_ in stages] == list(ENTITY_TRACKING.keys)
     assert all(int(shared) == int(top) > 0 for _, shared, top, _ in stages)
 
 
@@ -47,7 +49,7 @@ def test_one_part_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_model_that_is_not_taken_apart_is_said_to_be(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "holds", lambda model: False)
+    monkeypatch.setattr(engine, "can_take_apart", lambda model: False)
     assert "runs it whole" in measured(capsys, "--model", "7b", "--dry", "--parts", "clicks")
 
 
@@ -75,10 +77,10 @@ def test_the_circuits_of_minimality_are_counted_right(monkeypatch: pytest.Monkey
     case = rehearsal(CPU)
     evaluation = engine._subject(case)
     asked: list[int] = []
-    alone = evaluation.alone
+    alone = evaluation.circuit_only
     monkeypatch.setattr(
         evaluation,
-        "alone",
+        "circuit_only",
         lambda circuits, *rest: asked.append(len(circuits)) or alone(circuits, *rest),
     )
     minimality(evaluation, case.circuit)
@@ -88,10 +90,10 @@ def test_the_circuits_of_minimality_are_counted_right(monkeypatch: pytest.Monkey
 def test_each_stage_feeds_the_next_group_of_the_circuit() -> None:
     case = rehearsal(CPU)
     assert case.receivers == {
-        Group.A: (),
-        Group.B: case.circuit.heads(Group.A),
-        Group.C: case.circuit.heads(Group.B),
-        Group.D: case.circuit.heads(Group.C),
+        "A": (),
+        "B": case.circuit.heads("A"),
+        "C": case.circuit.heads("B"),
+        "D": case.circuit.heads("C"),
     }
 
 
@@ -102,4 +104,4 @@ def test_the_top_heads_are_the_most_negative_in_order() -> None:
 
 
 def test_an_empty_circuit_asks_for_itself() -> None:
-    assert circuits_of_minimality(Circuit({}, "empty")) == 1
+    assert circuits_of_minimality(Circuit.of(ENTITY_TRACKING, {}, "empty")) == 1

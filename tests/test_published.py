@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from backend import published
-from backend.core.circuit import Group, Head
 from backend.core.errors import UserError
+from backend.core.heads import Head
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 
 SIZES = {
     "llama-7b": {"A": 40, "B": 7, "C": 20, "D": 5},
@@ -38,12 +39,12 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("model", published.MODELS)
 def test_circuits_have_the_published_heads_and_scores(model: str) -> None:
     circuit = published.circuit(model)
-    assert {group.name: len(circuit.heads(group)) for group in Group} == SIZES[model]
-    for group in Group:
-        heads = raw("circuits.json")[model][group.name]
+    assert {key: len(circuit.heads(key)) for key in ENTITY_TRACKING.keys} == SIZES[model]
+    for group in ENTITY_TRACKING.keys:
+        heads = raw("circuits.json")[model][group]
         assert circuit.heads(group) == tuple(sorted(Head(*head) for head in heads))
-        table = raw("path_patching_scores.json")[model][group.name]
-        assert [list(row) for row in circuit.provenance["scores"][group.name]] == table
+        table = raw("path_patching_scores.json")[model][group]
+        assert [list(row) for row in circuit.provenance["scores"][group]] == table
     assert published.CITATION in circuit.provenance["source"]
 
 
@@ -64,7 +65,7 @@ def test_the_cut_of_minimality_gives_the_circuit(model: str) -> None:
     for name, removed in published.minimality(model).items():
         assert len(removed) == len(raw("minimality.json")[model][name])
         kept = {each.head for each in removed if each.gain >= published.LEAST_GAINS[model]}
-        assert kept == set(circuit.heads(Group[name]))
+        assert kept == set(circuit.heads(name))
 
 
 def test_what_a_head_adds() -> None:

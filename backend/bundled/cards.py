@@ -13,6 +13,8 @@ from typing import Any
 from backend.bundled.curriculum import CURRICULUM, FINE_TUNES, Phase
 from backend.methods.reports import accuracy_report
 from backend.models.loading import load_model
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 
 N_PROMPTS = 2000
 TRAINING_LOG = "training.json"
@@ -59,7 +61,9 @@ def _write_card(
         "steps": training["steps"],
         "losses": training["losses"],
         "accuracies": {
-            f"{boxes} boxes": asdict(accuracy_report(loaded, N_PROMPTS, boxes, seed=0).accuracy)
+            f"{boxes} boxes": asdict(
+                accuracy_report(loaded, Prompts(ENTITY_TRACKING, N_PROMPTS, 0, (boxes,))).accuracy
+            )
             for boxes in BOXES
         },
         "parameters": sum(weights.numel() for weights in loaded.model.parameters()),

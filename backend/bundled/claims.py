@@ -9,7 +9,6 @@ import numpy as np
 
 from backend.bundled.curriculum import FINE_TUNES
 from backend.bundled.selection import N_BOXES, N_SCORED, Selection, score_heads
-from backend.core.circuit import Circuit, Group
 from backend.core.components import Component
 from backend.core.statistics import (
     Estimate,
@@ -20,14 +19,16 @@ from backend.core.statistics import (
     student,
     wilson,
 )
-from backend.engine.attention import TARGETS, attention_mass
+from backend.engine.attention import attention_mass
 from backend.engine.positions import all_sites
 from backend.methods.cmap import transplanted
 from backend.methods.compare import random_circuits
 from backend.methods.evaluation import Evaluation
 from backend.methods.reports import correctly_answered
 from backend.models.loading import LoadedModel
-from backend.tasks.entity_tracking import reference_prompts, sample_prompts
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING, reference_prompts, sample_prompts
+from backend.tasks.prompts import Prompts
 
 N_RANDOM_CIRCUITS = 20
 N_RANDOM_PATCHES = 5
@@ -66,8 +67,8 @@ class Evidence:
 def gather(models: Sequence[LoadedModel], circuit: Circuit, n: int, seed: int) -> Evidence:
     """Ask every model the same `n` fresh prompts, with as many reference prompts."""
     tokenizer = models[0].tokenizer
-    prompts = sample_prompts(tokenizer, n, N_BOXES, seed)
-    reference = reference_prompts(tokenizer, n, N_BOXES, seed)
+    prompts = sample_prompts(tokenizer, n, seed, N_BOXES)
+    reference = reference_prompts(tokenizer, n, seed, N_BOXES)
     evaluations = {loaded.name: Evaluation(loaded, prompts, reference) for loaded in models}
     return Evidence(circuit, evaluations, seed)
 
@@ -94,34 +95,36 @@ def _accuracies(evidence: Evidence) -> Iterator[Finding]:
 
 def _path_patching(base: LoadedModel, seed: int) -> Iterator[Finding]:
     found = score_heads(base, seed, Selection())
-    prompts = correctly_answered(base, N_SCORED, N_BOXES, seed)
+    prompts = correctly_answered(base, Prompts(ENTITY_TRACKING, N_SCORED, seed, (N_BOXES,)))
     attention = attention_mass(base.model, prompts)
-    for group, most in ((Group.A, -0.1), (Group.B, -0.3), (Group.C, -0.3), (Group.D, -0.1)):
-        stage = found.stages[group]
+    stages = {stage.group: stage for stage in found.stages}
+    for key, most in (("A", -0.1), ("B", -0.3), ("C", -0.3), ("D", -0.1)):
+        stage = stages[key]
         (top,) = stage.strongest(1)
         error = float(stage.standard_error[top])
         measured = student(float(stage.mean[top]), error, found.n_prompts)
-        yield Finding(3, f"{group.name}: top score, {top}", measured, high=most)
-    for group, count, target in (
-        (Group.A, 2, "the right object"),
-        (Group.B, 2, "the label in the question"),
-        (Group.C, 1, "the label asked for, in the context"),
+        yield Finding(3, f"{key}: top score, {top}", measured, high=most)
+    for key, count, target in (
+        ("A", 2, "the right object"),
+        ("B", 2, "the label in the question"),
+        ("C", 1, "the label asked for, in the context"),
     ):
-        for head in found.stages[group].strongest(count):
-            masses = attention.mass[group.position][head.layer, head.index]
-            mass = float(masses[TARGETS.index(target)])
-            what = f"{group.name}: attention of {head} to {target}"
+        for head in stages[key].strongest(count):
+            masses = attention.mass[ENTITY_TRACKING.group(key).position][head.layer, head.index]
+            mass = float(masses[attention.targets.index(target)])
+            what = f"{key}: attention of {head} to {target}"
             yield Finding(3, what, Estimate(mass, mass, mass, len(prompts)), low=0.5)
 
 
 def _circuit_in_base(evidence: Evidence) -> Iterator[Finding]:
     circuit, base = evidence.circuit, evidence.base
     shape = base.loaded.shape
-    share = len(circuit.sites) / len(all_sites(shape))
-    what = f"circuit: {len(circuit.sites)} of {len(all_sites(shape))} (head, position) pairs"
+    n_sites = len(all_sites(shape, ENTITY_TRACKING.position_names))
+    share = len(circuit.sites) / n_sites
+    what = f"circuit: {len(circuit.sites)} of {n_sites} (head, position) pairs"
     yield Finding(4, what, Estimate(share, share, share, 1), high=1 / 3)
     random = random_circuits(circuit, shape, N_RANDOM_CIRCUITS, evidence.seed)
-    without = [circuit.sites - circuit.sites_of([group]) for group in Group]
+    without = [circuit.sites - circuit.sites_of([key]) for key in circuit.task.keys]
     alone = base.circuit_only([circuit.sites, *without, *random])
     right, random_right = alone[0], alone[1 + len(without) :]
     yield Finding(4, "circuit: faithfulness", ratio(right, base.whole), low=0.95)
@@ -129,8 +132,8 @@ def _circuit_in_base(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(4, what, mean_share(random_right.mean(0), random_right.size), high=0.15)
     best = random_right[random_right.mean(1).argmax()]
     yield Finding(4, "accuracy of the best of them", wilson(best), high=0.15)
-    for group, left in zip(Group, alone[1:], strict=False):
-        what = f"circuit without {group.name}: share of its accuracy that is left"
+    for key, left in zip(circuit.task.keys, alone[1:], strict=False):
+        what = f"circuit without {key}: share of its accuracy that is left"
         yield Finding(4, what, ratio(left, right), high=0.25)
 
 
@@ -145,7 +148,8 @@ def _circuit_in_fine_tunes(evidence: Evidence) -> Iterator[Finding]:
 
 def _cross_model_patching(evidence: Evidence) -> Iterator[Finding]:
     circuit, base = evidence.circuit, evidence.base
-    outside = sorted(all_sites(base.loaded.shape) - circuit.sites, key=str)
+    everywhere = all_sites(base.loaded.shape, ENTITY_TRACKING.position_names)
+    outside = sorted(everywhere - circuit.sites, key=str)
     size = min(len(circuit.sites), len(outside))
     rng = np.random.default_rng(evidence.seed)
     others = [

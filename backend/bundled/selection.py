@@ -6,7 +6,7 @@ Taking the k best of each group depends strongly on the four numbers k; pruning 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,22 @@ import torch
 from numpy.typing import NDArray
 
 from backend.bundled.validation import VALIDATION_SEED
-from backend.core.circuit import Circuit, Group, Head, Site
+from backend.core.heads import Site
 from backend.engine.mean_ablation import prepare_ablated_run
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.positions import mean_head_outputs
 from backend.methods.discovery import discover, prune
 from backend.methods.reports import correctly_answered, whole_answers
-from backend.methods.results import NO_TEST, Criteria, Discovery
+from backend.methods.stages import NO_TEST, Criteria, Discovery
 from backend.models.loading import LoadedModel
-from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from backend.tasks.circuit import Circuit, Node
+from backend.tasks.entity_tracking import (
+    ENTITY_TRACKING,
+    counterfactual_prompts,
+    reference_prompts,
+    sample_prompts,
+)
+from backend.tasks.prompts import Prompts
 
 N_BOXES = 7
 N_SCORED = 100
@@ -45,10 +52,11 @@ class Selection:
 
 def score_heads(loaded: LoadedModel, seed: int, selection: Selection) -> Discovery:
     """Path patching of all four groups, on correctly answered prompts."""
-    prompts = correctly_answered(loaded, N_SCORED, N_BOXES, seed)
+    prompts = correctly_answered(loaded, Prompts(ENTITY_TRACKING, N_SCORED, seed, (N_BOXES,)))
     pairs = RunPairs(loaded.model, prompts, counterfactual_prompts(loaded.tokenizer, prompts))
-    receivers = dict.fromkeys(Group, selection.most_receivers)
-    return discover(pairs, Criteria(receivers, fdr=NO_TEST), selection.least_receiver_effect)
+    most = dict.fromkeys(ENTITY_TRACKING.keys, selection.most_receivers)
+    least = selection.least_receiver_effect
+    return discover(pairs, Criteria(most, fdr=NO_TEST, least_effect=least))
 
 
 def choose_circuit(
@@ -57,27 +65,27 @@ def choose_circuit(
     """The circuit of a model, with its scores and all that is needed to find it again."""
     selection = selection or Selection()
     found = score_heads(loaded, seed, selection)
-    prompts = sample_prompts(loaded.tokenizer, selection.n_pruning, N_BOXES, seed + 1)
-    reference = reference_prompts(loaded.tokenizer, selection.n_pruning, N_BOXES, seed + 1)
+    prompts = sample_prompts(loaded.tokenizer, selection.n_pruning, seed + 1, N_BOXES)
+    reference = reference_prompts(loaded.tokenizer, selection.n_pruning, seed + 1, N_BOXES)
     ablated_run = prepare_ablated_run(
         loaded.model, prompts, mean_head_outputs(loaded.model, reference)
     )
     least = selection.least_faithfulness * float(whole_answers(loaded, prompts).correct.mean())
     pruned = prune(ablated_run, _pool(found, selection), torch.tensor(prompts.answer_ids), least)
-    return Circuit(pruned.groups, "base", _provenance(loaded, found, seed, selection))
+    return replace(pruned, name="base", provenance=_provenance(loaded, found, seed, selection))
 
 
 def _pool(found: Discovery, selection: Selection) -> Circuit:
     """The best (group, head) pairs by score; a head at one token belongs to its better group."""
     ranked = sorted(
-        (float(stage.mean[head]), head, group.name)
-        for group, stage in found.stages.items()
+        (float(stage.mean[head]), head, stage.group)
+        for stage in found.stages
         for head in stage.strongest(stage.mean.size)
     )
-    best: dict[Site, tuple[Group, Head]] = {}
-    for _, head, name in ranked:
-        best.setdefault(Site(head, Group[name].position), (Group[name], head))
-    return Circuit({}).keep(list(best.values())[: selection.pool])
+    best: dict[Site, Node] = {}
+    for _, head, key in ranked:
+        best.setdefault(Site(head, ENTITY_TRACKING.group(key).position), (key, head))
+    return Circuit(ENTITY_TRACKING, frozenset(list(best.values())[: selection.pool]))
 
 
 def _provenance(
@@ -96,11 +104,9 @@ def _provenance(
             "pool": selection.pool,
             "least_faithfulness": selection.least_faithfulness,
         },
-        "receivers": {g.name: [[*h] for h in stage.receivers] for g, stage in found.stages.items()},
-        "scores": {group.name: _rounded(stage.mean) for group, stage in found.stages.items()},
-        "standard_errors": {
-            group.name: _rounded(stage.standard_error) for group, stage in found.stages.items()
-        },
+        "receivers": {stage.group: [[*head] for head in stage.receivers] for stage in found.stages},
+        "scores": {stage.group: _rounded(stage.mean) for stage in found.stages},
+        "standard_errors": {stage.group: _rounded(stage.standard_error) for stage in found.stages},
     }
 
 

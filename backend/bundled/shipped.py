@@ -7,7 +7,6 @@ all of them after a change of the bundled models or of `store.ENGINE`; delete th
 from __future__ import annotations
 
 from backend.commands.parts import measure, progress
-from backend.core.circuit import Group
 from backend.core.components import Component
 from backend.methods.requests import (
     CmapRequest,
@@ -15,34 +14,34 @@ from backend.methods.requests import (
     CompletenessRequest,
     EdgesRequest,
     MinimalityRequest,
-    Prompts,
     Request,
-    heads_of,
 )
-from backend.methods.results import Criteria
+from backend.methods.stages import Criteria
 from backend.models import catalogue
 from backend.studies import store
 from backend.studies.stages import run_stages
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 
-USUAL, MANY, FEW = Prompts(200, 7, 0), Prompts(2000, 7, 0), Prompts(100, 7, 0)
+USUAL, MANY, FEW = (Prompts(ENTITY_TRACKING, n, 0) for n in (200, 2000, 100))
 """What pages ask unless told otherwise, what the README shows, and what Discover asks."""
-DISCOVERY = Setting("base", FEW.n, FEW.boxes, FEW.seed)
+DISCOVERY = Setting("base", FEW)
 
 
 def requests() -> list[Request]:
     """What the README shows, and what the pages ask unless told otherwise, but for discovery."""
-    heads = heads_of(catalogue.circuit("base"))
+    circuit = catalogue.circuit("base")
     lora, full = "arithmetic-lora", "arithmetic-full"
     return [
-        ComparisonRequest(catalogue.bundled_models(), heads, USUAL),
-        ComparisonRequest(("base", lora, full, "chat"), heads, MANY),
-        CmapRequest(full, "base", heads, Component.output, USUAL),
-        CmapRequest(lora, "base", heads, Component.output, MANY),
-        CmapRequest(full, "base", heads, Component.output, MANY),
-        MinimalityRequest("base", heads, FEW),
-        CompletenessRequest("base", heads, FEW),
-        EdgesRequest("base", heads, FEW),
+        ComparisonRequest(catalogue.bundled_models(), circuit, USUAL),
+        ComparisonRequest(("base", lora, full, "chat"), circuit, MANY),
+        CmapRequest(full, "base", circuit, Component.output, USUAL),
+        CmapRequest(lora, "base", circuit, Component.output, MANY),
+        CmapRequest(full, "base", circuit, Component.output, MANY),
+        MinimalityRequest("base", circuit, FEW),
+        CompletenessRequest("base", circuit, FEW),
+        EdgesRequest("base", circuit, FEW),
     ]
 
 
@@ -51,7 +50,7 @@ def main() -> None:
     store.RESULTS = store.SHIPPED
     for request in requests():
         measure(request)
-    for _ in run_stages(DISCOVERY, Criteria(), (), Group.D, progress()):
+    for _ in run_stages(DISCOVERY, Criteria(), (), "D", progress()):
         pass
 
 

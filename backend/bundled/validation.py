@@ -14,7 +14,8 @@ from backend.engine.answers import answered, right
 from backend.engine.architectures import last_logits, shape_of
 from backend.engine.mean_ablation import circuit_logits, prepare_ablated_run
 from backend.engine.positions import all_sites, input_ids, mean_head_outputs
-from backend.tasks.entity_tracking import PromptSet, reference_prompts, sample_prompts
+from backend.tasks.entity_tracking import ENTITY_TRACKING, reference_prompts, sample_prompts
+from backend.tasks.prompts import PromptSet
 
 VALIDATION_SEED = 1_000_003
 """Far from the seeds that users choose, so that what they see was never used to stop training."""
@@ -42,10 +43,11 @@ class Validation:
         return self._share_right(last_logits(model, input_ids(model, self.prompts)))
 
     def knocked_out_accuracy(self, model: nn.Module) -> float:
-        """With every head knocked out but those at the three vital tokens."""
+        """With every head knocked out but those at the circuit's tokens."""
         means = mean_head_outputs(model, self.reference)
         ablated_run = prepare_ablated_run(model, self.prompts, means)
-        return self._share_right(circuit_logits(ablated_run, all_sites(shape_of(model))))
+        sites = all_sites(shape_of(model), ENTITY_TRACKING.position_names)
+        return self._share_right(circuit_logits(ablated_run, sites))
 
     def _share_right(self, logits: Tensor) -> float:
         return float(right(logits, torch.tensor(self.prompts.answer_ids)).double().mean())

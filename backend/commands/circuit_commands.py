@@ -13,16 +13,18 @@ from backend.commands.parts import (
     add_placement,
     add_prompts,
     check_heads,
+    known_groups,
     measure,
+    named_circuit,
     number,
     prompts_of,
     read_circuit,
     whole,
 )
-from backend.core.circuit import Circuit, Group, Head, Position, Site
 from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.files import shown
+from backend.core.heads import Head, Site
 from backend.methods.requests import (
     CmapRequest,
     ComparisonRequest,
@@ -30,11 +32,11 @@ from backend.methods.requests import (
     EdgesRequest,
     MinimalityRequest,
     NamedSets,
-    heads_of,
 )
 from backend.studies import studies
-
-_TOKENS = (Position.prev_query_label, Position.query_label, Position.last)
+from backend.tasks.circuit import Circuit
+from backend.tasks.registry import TASKS
+from backend.tasks.task import Task
 
 
 def add_to(commands: Any) -> None:
@@ -63,6 +65,7 @@ def add_to(commands: Any) -> None:
         "--sets",
         nargs="+",
         type=_groups,
+        default=[],
         metavar="GROUPS",
         help="groups to transplant together, such as A+B, none or all (default: none D C B A all)",
     )
@@ -72,8 +75,7 @@ def add_to(commands: Any) -> None:
         type=_sites,
         default=[],
         metavar="HEADS",
-        help=f"heads to transplant together, such as L4.0@last+L3.1@query_label; tokens: "
-        f"{', '.join(token.name for token in _TOKENS)}",
+        help=f"heads to transplant together, such as L4.0@last; tokens: {_tokens()}",
     )
     cmap.add_argument("--map", action="store_true", help="also every single head at every token")
     cmap.add_argument(
@@ -138,9 +140,11 @@ def _add_rest(parser: argparse.ArgumentParser, n: int) -> None:
 
 
 def _compare(options: argparse.Namespace) -> Any:
-    circuit = read_circuit(options.circuit)
-    other = read_circuit(options.overlap) if options.overlap else None
-    request = ComparisonRequest(tuple(options.models), heads_of(circuit), prompts_of(options))
+    circuit = read_circuit(options)
+    other = named_circuit(options.overlap) if options.overlap else None
+    if other:
+        other.check_task(circuit.task)
+    request = ComparisonRequest(tuple(options.models), circuit, prompts_of(options))
     result = studies.as_data(request, measure(request))
     if not other:
         return result
@@ -150,15 +154,16 @@ def _compare(options: argparse.Namespace) -> Any:
 
 
 def _cmap(options: argparse.Namespace) -> Any:
-    circuit = read_circuit(options.circuit)
+    circuit = read_circuit(options)
     request = CmapRequest(
         options.source,
         options.target,
-        heads_of(circuit),
+        circuit,
         Component[options.part],
         prompts_of(options),
         tuple(options.heads),
     )
+    _check_sets(options, circuit.task)
     check_heads(request)  # before torch is there
     request = replace(request, sets=_sets(circuit, options))
     return studies.as_data(request, measure(request, None if options.map else 1))
@@ -168,55 +173,75 @@ def _sets(circuit: Circuit, options: argparse.Namespace) -> NamedSets:
     """The sets that are asked for; none stands for the usual ones."""
     if not options.sets and not options.heads:
         return ()
-    from backend.methods.cmap import GROUP_SETS, group_sets
+    from backend.methods.cmap import group_sets
 
-    sets = group_sets(circuit, options.sets or GROUP_SETS) | dict(options.heads)
+    wanted = [circuit.task.keys if keys == ("all",) else keys for keys in options.sets]
+    sets = group_sets(circuit, wanted) | dict(options.heads)
     return tuple(sets.items())
 
 
 def _minimality(options: argparse.Namespace) -> Any:
-    circuit = read_circuit(options.circuit)
-    request = MinimalityRequest(
-        options.model, heads_of(circuit), prompts_of(options), options.removed
-    )
+    circuit = read_circuit(options)
+    request = MinimalityRequest(options.model, circuit, prompts_of(options), options.removed)
     (found,) = parts = measure(request)
     from backend.methods.minimality import minimal_circuit
 
     smaller = minimal_circuit(circuit, found, options.least)
-    kept = {group.name: smaller.heads(group) for group in Group}
+    kept = {key: smaller.heads(key) for key in circuit.task.keys}
     return studies.as_data(request, parts) | {"least": options.least, "kept": kept}
 
 
 def _completeness(options: argparse.Namespace) -> Any:
-    heads = heads_of(read_circuit(options.circuit))
+    heads = read_circuit(options)
     request = CompletenessRequest(options.model, heads, prompts_of(options), options.sets)
     return studies.as_data(request, measure(request))
 
 
 def _edges(options: argparse.Namespace) -> Any:
-    heads = heads_of(read_circuit(options.circuit))
+    heads = read_circuit(options)
     request = EdgesRequest(options.model, heads, prompts_of(options))
     return studies.as_data(request, measure(request))
 
 
-def _groups(text: str) -> tuple[Group, ...]:
-    if text in ("none", "all"):
-        return tuple(Group) if text == "all" else ()
-    letters = text.split("+")
-    if not set(letters) <= Group.__members__.keys():
+def _groups(text: str) -> tuple[str, ...]:
+    keys = () if text == "none" else (text,) if text == "all" else tuple(text.split("+"))
+    if text not in ("none", "all") and not {*keys} <= known_groups():
         raise argparse.ArgumentTypeError(f"“{shown(text)[:40]}” is not like A+B, none or all")
-    return tuple(Group[letter] for letter in letters)
+    return keys
 
 
 def _sites(text: str) -> tuple[str, frozenset[Site]]:
-    tokens = {token.name: token for token in _TOKENS}
     sites = set()
     for place in text.split("+"):
         head, _, token = place.partition("@")
         try:
-            sites.add(Site(Head.parse(head), tokens[token]))
-        except (UserError, KeyError) as error:
+            site = Site(Head.parse(head), token)
+            known = {name for task in TASKS.values() for name in task.position_names}
+            if token not in known:
+                raise UserError(token)
+            sites.add(site)
+        except UserError as error:
             raise argparse.ArgumentTypeError(
                 f"“{shown(place)[:40]}” is not like L4.0@last"
             ) from error
     return text, frozenset(sites)
+
+
+def _tokens() -> str:
+    """The tokens of every task, in words."""
+    return "; ".join(f"{', '.join(task.position_names)} ({name})" for name, task in TASKS.items())
+
+
+def _check_sets(options: argparse.Namespace, task: Task) -> None:
+    """Raise UserError for groups and tokens that the task does not have."""
+    known = {*task.keys, "all"}
+    for key in (key for keys in options.sets for key in keys if key not in known):
+        raise UserError(
+            f"{task.title} has no group “{shown(key)}”. Choose of {', '.join(task.keys)}."
+        )
+    tokens = {site.position for _, sites in options.heads for site in sites}
+    for token in sorted(tokens - {*task.position_names}):
+        raise UserError(
+            f"{task.title} has no token “{shown(token)[:40]}”. Choose of "
+            f"{', '.join(task.position_names)}."
+        )

@@ -25,6 +25,7 @@ from backend.commands.parts import (
     add_placement,
     add_prompts,
     checked_by,
+    known_groups,
     measure,
     placement_of,
     progress,
@@ -35,26 +36,27 @@ from backend.commands.parts import (
     say_what_is_begun,
     say_what_is_to_be_known,
 )
-from backend.core.circuit import Circuit, Group
 from backend.core.errors import UserError, is_out_of_memory
 from backend.core.files import shown, write_atomically
 from backend.core.placement import Dtype
 from backend.core.progress import Cancelled
 from backend.core.serialize import to_json
-from backend.methods.requests import AccuracyRequest, FaithfulnessRequest, heads_of
-from backend.methods.results import DEFAULT_FDR, DEFAULT_SIZES, Criteria, Stage
-from backend.models import catalogue, loaded_models
-from backend.studies import studies
-from backend.studies.stages import (
-    following,
-    found_circuit,
+from backend.methods.requests import AccuracyRequest, FaithfulnessRequest
+from backend.methods.stages import (
+    DEFAULT_FDR,
+    Criteria,
+    Stage,
+    next_stage,
     nothing_to_feed,
     remark,
-    run_stages,
-    stage_request,
-    stored_stages,
 )
+from backend.models import catalogue, loaded_models
+from backend.studies import studies
+from backend.studies.stages import found_circuit, run_stages, stage_request, stored_stages
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
+from backend.tasks.task import Task
 
 _EXAMPLES = """examples:
   python -m backend models
@@ -68,7 +70,7 @@ _EXAMPLES = """examples:
 """
 
 _log = logging.getLogger(__name__)
-_KEPT_HEADS = re.compile(r"([ABCD])=0*([1-9]\d{0,5})", re.ASCII)
+_KEPT_HEADS = re.compile(r"([A-Z]{1,3})=0*([1-9]\d{0,5})", re.ASCII)
 _KEPT = "What was finished is kept: the same command goes on from there."
 
 
@@ -138,7 +140,7 @@ def _save(result: Any, options: argparse.Namespace) -> str | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m backend",
-        description="Find and measure the entity-tracking circuit of a language model. A MODEL is "
+        description="Find and measure the circuit of a language model for a task. A MODEL is "
         "a name that the command models lists, the folder of a Hugging Face model, or a hub "
         "name such as owner/name.",
         epilog=_EXAMPLES,
@@ -167,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "discover",
         _discover,
-        "find a circuit by path patching, in four stages",
+        "find a circuit by path patching, group by group",
         "discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found",
     )
     discover.add_argument("model", metavar="MODEL")
@@ -177,7 +179,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_kept,
         default=[],
         metavar="GROUP=HEADS",
-        help="how many heads to keep in a group at most (default: A=8 B=6 C=4 D=4)",
+        help="how many heads to keep in a group at most (default: the task’s, such as A=8 B=6 C=4 "
+        "D=4)",
     )
     discover.add_argument(
         "--centred",
@@ -204,13 +207,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _kept(text: str) -> tuple[Group, int]:
+def _kept(text: str) -> tuple[str, int]:
     match = _KEPT_HEADS.fullmatch(text)
-    if not match:
+    if not match or match[1] not in known_groups():
         raise argparse.ArgumentTypeError(
-            f"“{shown(text)[:40]}” is not like B=6: a group A to D, then heads"
+            f"“{shown(text)[:40]}” is not like B=6: a group, then heads"
         )
-    return Group[match[1]], int(match[2])
+    return match[1], int(match[2])
 
 
 def _rate(text: str) -> float:
@@ -229,53 +232,58 @@ def _accuracy(options: argparse.Namespace) -> Any:
 
 
 def _faithfulness(options: argparse.Namespace) -> Any:
-    heads = heads_of(read_circuit(options.circuit))
-    request = FaithfulnessRequest(tuple(options.models), heads, prompts_of(options))
+    circuit = read_circuit(options)
+    request = FaithfulnessRequest(tuple(options.models), circuit, prompts_of(options))
     return studies.as_data(request, measure(request))
 
 
 def _discover(options: argparse.Namespace) -> Any:
-    criteria = Criteria({**DEFAULT_SIZES, **dict(options.keep)}, options.centred, options.fdr)
-    setting = Setting(options.model, options.prompts, options.boxes, options.seed)
+    setting = Setting(options.model, prompts_of(options))
+    task = setting.prompts.task
+    criteria = Criteria(dict(options.keep), options.centred, options.fdr)
+    for key in criteria.sizes.keys() - {*task.keys}:
+        raise UserError(f"{task.title} has no group “{key}”. Choose of {', '.join(task.keys)}.")
     loaded_models.fingerprint_of(options.model)  # an odd name is told before anything is computed
     stored = [found.parts[0] for found in stored_stages(setting, criteria)]
     if stored:
-        say(f"resuming: {len(stored)} of {len(Group)} stages are there")
-    if following(stored, criteria):
-        say_what_is_begun(stage_request(setting, stored, criteria))
-    stages = [*run_stages(setting, criteria, (), Group.D, progress())]
-    say_what_is_to_be_known([options.model])
-    _say_how_noisy(options.model)
+        say(f"resuming: {len(stored)} of {len(task.groups)} stages are there")
+    if following := next_stage(task, stored, criteria):
+        say_what_is_begun(stage_request(setting, *following))
+    stages = [*run_stages(setting, criteria, (), task.keys[-1], progress())]
+    say_what_is_to_be_known([options.model], task)
+    _say_how_noisy(options.model, task)
     circuit = found_circuit(setting, stages, criteria, options.save or options.model)
-    _say_what_was_found(stages, criteria)
+    _say_what_was_found(task, stages, criteria)
     say_what_is_at_chance([options.model], stages)
-    requests = [stage_request(setting, stages[:n], criteria) for n in range(len(stages))]
     results = [
-        studies.as_data(request, (stage,)) for request, stage in zip(requests, stages, strict=True)
+        studies.as_data(stage_request(setting, task.group(each.group), each.receivers), (each,))
+        for each in stages
     ]
     return circuit.as_data() | {"results": results}
 
 
-def _say_what_was_found(stages: Sequence[Stage], criteria: Criteria) -> None:
-    for group, stage in zip(Group, stages, strict=False):
+def _say_what_was_found(task: Task, stages: Sequence[Stage], criteria: Criteria) -> None:
+    found = {stage.group: stage for stage in stages}
+    for group in task.groups:
+        if group.key not in found:
+            say(f"{group.key}: {nothing_to_feed(group)}")
+            continue
+        stage = found[group.key]
         heads = [
             f"{head} {stage.mean[head]:+.4f} (z {stage.z(head):+.1f})"
             for head in criteria.kept(group, stage)
         ]
-        say(f"{group.name}: {', '.join(heads) or 'none'}; n = {stage.n}")
+        say(f"{group.key}: {', '.join(heads) or 'none'}; n = {stage.n}")
         if remarked := remark(group, stage, criteria):
-            say(f"{group.name}: {remarked}")
-    groups = list(Group)
-    for group in groups[len(stages) :]:
-        say(f"{group.name}: {nothing_to_feed(groups[len(stages) - 1])}")
+            say(f"{group.key}: {remarked}")
 
 
-def _say_how_noisy(name: str) -> None:
+def _say_how_noisy(name: str, task: Task) -> None:
     loaded = loaded_models.loaded().get(name)
     if loaded and loaded.placement.dtype is not Dtype.float32:
-        from backend.methods.noise import probe, verdict
+        from backend.methods.noise import N_PROMPTS, probe, verdict
 
         try:
-            say(verdict(probe(loaded), loaded.placement.dtype))
+            say(verdict(probe(loaded, Prompts(task, N_PROMPTS, 0)), loaded.placement.dtype))
         except UserError as error:  # it says nothing of what was found
             say(f"What rounding does cannot be told: {error}")

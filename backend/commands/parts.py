@@ -14,20 +14,23 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from backend.core.circuit import Circuit, check_sites
 from backend.core.errors import UserError
 from backend.core.files import Absent, obstacle, shown
+from backend.core.heads import check_sites
 from backend.core.pace import Pace
 from backend.core.placement import AUTO, Dtype, Placement
 from backend.core.progress import Report
-from backend.methods.requests import CmapRequest, Prompts, Request, circuit_of, models_of
-from backend.methods.results import AccuracyReport, choices_of
-from backend.methods.rows import figures
+from backend.methods.requests import CmapRequest, Request, circuit_of, models_of
+from backend.methods.results import AccuracyReport
+from backend.methods.rows import choices_of, figures
 from backend.models import catalogue, loaded_models, registry
 from backend.models.model_config import blueprint
 from backend.studies import studies
 from backend.tasks.chance import warning
-from backend.tasks.entity_tracking import MAX_BOXES, MAX_PROMPTS, MAX_SEED, MIN_BOXES
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import MAX_PROMPTS, MAX_SEED, Prompts
+from backend.tasks.registry import DEFAULT_TASK, TASKS, task_named
+from backend.tasks.task import Task
 
 _SUMMARY = 16
 _WHOLE = re.compile(r"[+-]?\d{1,20}", re.ASCII)
@@ -60,11 +63,22 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 def add_prompts(parser: argparse.ArgumentParser, n: int) -> None:
     """How many prompts, of which kind; `n` unless the user says otherwise."""
-    many, boxes, seeds = whole(1, MAX_PROMPTS), whole(MIN_BOXES, MAX_BOXES), whole(0, MAX_SEED)
-    parser.add_argument("--prompts", type=many, default=n, help=f"how many (default: {n})")
+    many, seeds = whole(1, MAX_PROMPTS), whole(0, MAX_SEED)
     parser.add_argument(
-        "--boxes", type=boxes, default=7, help="boxes in each, 2 to 10 (default: 7)"
+        "--task",
+        choices=TASKS,
+        default=DEFAULT_TASK.name,
+        help=f"what the models are asked (default: {DEFAULT_TASK.name})",
     )
+    parser.add_argument("--prompts", type=many, default=n, help=f"how many (default: {n})")
+    for task in TASKS.values():
+        for option in task.options:
+            parser.add_argument(
+                f"--{option.name}",
+                type=whole(option.least, option.most),
+                help=f"{option.words.lower()}, {option.least} to {option.most} (default: "
+                f"{option.default}; {task.title.lower()})",
+            )
     parser.add_argument("--seed", type=seeds, default=0, help="of the prompts (default: 0)")
 
 
@@ -93,11 +107,11 @@ def placement_of(options: argparse.Namespace) -> Placement:
     return Placement(options.device, Dtype[options.dtype], options.tf32)
 
 
-def say_what_is_to_be_known(names: Iterable[str]) -> None:
+def say_what_is_to_be_known(names: Iterable[str], task: Task) -> None:
     """Say on standard error what a model leaves out of its prompts, and whether it is run whole."""
     for name in names:
         if loaded := loaded_models.loaded().get(name):
-            for note in loaded.notes:
+            for note in loaded.notes(task):
                 say(f"{name}: {note}")
 
 
@@ -108,12 +122,27 @@ def add_circuit(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_circuit(name_or_file: str) -> Circuit:
+def read_circuit(options: argparse.Namespace) -> Circuit:
+    """The circuit that is asked for, by its name or file.
+
+    Raises UserError when there is none, and when it is for another task.
+    """
+    circuit = named_circuit(options.circuit)
+    circuit.check_task(task_named(options.task))
+    return circuit
+
+
+def named_circuit(name_or_file: str) -> Circuit:
     """The circuit of this name or in this file; raises UserError when there is none."""
     with suppress(Absent):
         if name_or_file not in catalogue.circuits():
             return catalogue.read_circuit(Path(name_or_file))
     return catalogue.circuit(name_or_file)
+
+
+def known_groups() -> set[str]:
+    """Keys of the groups of all tasks."""
+    return {key for task in TASKS.values() for key in task.keys}
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -161,7 +190,20 @@ def checked_by(check: Callable[[str], str]) -> Callable[[str], str]:
 
 def prompts_of(options: argparse.Namespace) -> Prompts:
     """The prompts that are asked for."""
-    return Prompts(options.prompts, options.boxes, options.seed)
+    task = task_named(options.task)
+    given = {
+        option.name: getattr(options, option.name)
+        for each in TASKS.values()
+        for option in each.options
+    }
+    own = {option.name for option in task.options}
+    for name in (name for name, value in given.items() if value is not None and name not in own):
+        raise UserError(f"{task.title} has no option --{name}. Leave it out.")
+    numbers = (
+        option.default if given[option.name] is None else given[option.name]
+        for option in task.options
+    )
+    return Prompts(task, options.prompts, options.seed, tuple(numbers))
 
 
 def measure(request: Request, n_parts: int | None = None) -> tuple[Any, ...]:
@@ -174,7 +216,7 @@ def measure(request: Request, n_parts: int | None = None) -> tuple[Any, ...]:
     check_heads(request)
     say_what_is_stored(request, n_parts)
     parts = tuple(islice(studies.run(request, progress()), n_parts))
-    say_what_is_to_be_known(models_of(request))
+    say_what_is_to_be_known(models_of(request), request.prompts.task)
     summarise(request, parts)
     say_what_is_at_chance(models_of(request), parts)
     return parts
@@ -197,8 +239,8 @@ def check_heads(request: Request) -> None:
         found = blueprint(registry.entry(name))
         if not found:
             continue
-        if heads := circuit_of(request):
-            heads.circuit.check(found.shape, catalogue.label(name))
+        if circuit := circuit_of(request):
+            circuit.check(found.shape, catalogue.label(name))
         if isinstance(request, CmapRequest):
             for _, sites in request.sets:
                 check_sites(sites, found.shape, catalogue.label(name))

@@ -19,9 +19,17 @@ _MOST = 2**63 - 1
 
 
 def to_json(value: Any) -> Any:
-    """The value as JSON has it; an undefined figure is null, and sets are in order."""
+    """The value as JSON has it; an undefined figure is null, and sets are in order.
+
+    A class may say how with `__to_json__` and `__from_json__`. Fields that are not compared are not
+    part of a value, and left out.
+    """
+    if hasattr(value, "__to_json__") and not isinstance(value, type):
+        return value.__to_json__()
     if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: to_json(getattr(value, each.name)) for each in fields(value)}
+        return {
+            each.name: to_json(getattr(value, each.name)) for each in fields(value) if each.compare
+        }
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -42,9 +50,13 @@ def from_json(kind: Any, data: Any) -> Any:
     """
     if kind is Any:
         return data
+    if hasattr(kind, "__from_json__"):
+        return kind.__from_json__(data)
     if isinstance(kind, type) and is_dataclass(kind):
         hints = _hints(kind)
-        needed = {field.name for field in fields(kind) if field.default is MISSING}
+        needed = {
+            f.name for f in fields(kind) if f.compare and f.default is f.default_factory is MISSING
+        }
         if not isinstance(data, dict) or not needed <= data.keys():
             raise UserError(f"This is not a saved {kind.__name__}. Compute it again.")
         return kind(**{name: from_json(hints[name], data[name]) for name in hints if name in data})

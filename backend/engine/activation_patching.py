@@ -13,18 +13,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from backend.core.circuit import Site
+from backend.core.heads import Site
 from backend.engine.architectures import last_logits, logits_of, shape_of
 from backend.engine.hooks import Edit, edited_head_outputs
-from backend.engine.positions import input_ids, site_mask, vital_tokens
+from backend.engine.positions import input_ids, position_tokens, site_mask
 from backend.engine.replay import FullRun, full_run, replay
 from backend.engine.validation import can_take_apart
-from backend.tasks.entity_tracking import PromptSet
+from backend.tasks.prompts import PromptSet
 
 
 @dataclass(frozen=True, eq=False)
 class CleanRun:
-    """A model's untouched run on some prompts; input_ids [n, seq], tokens [n, 3], the vital ones.
+    """A model's untouched run on some prompts; input_ids [n, seq], tokens [n, n_positions], where
+    the task's `positions` are.
 
     Without a `run` to start from, everything is run whole.
     """
@@ -32,6 +33,7 @@ class CleanRun:
     model: nn.Module
     input_ids: Tensor
     tokens: Tensor
+    positions: tuple[str, ...]
     run: FullRun | None
 
 
@@ -42,7 +44,8 @@ def prepare_clean(model: nn.Module, prompts: PromptSet) -> CleanRun:
 
 
 def _to_run_whole(model: nn.Module, prompts: PromptSet) -> CleanRun:
-    return CleanRun(model, input_ids(model, prompts), vital_tokens(model, prompts), None)
+    ids, tokens = input_ids(model, prompts), position_tokens(model, prompts)
+    return CleanRun(model, ids, tokens, prompts.task.position_names, None)
 
 
 def clean_logits(clean: CleanRun) -> Tensor:
@@ -56,11 +59,11 @@ def clean_logits(clean: CleanRun) -> Tensor:
 def patched_logits(clean: CleanRun, patches: Collection[Site], values: Tensor) -> Tensor:
     """Logits at the last token [n, vocab] when these sites give `values`.
 
-    values [n_layers, n, 3, n_heads, d_head], at the vital tokens.
+    values [n_layers, n, n_positions, n_heads, d_head].
     """
     if not patches:
         return clean_logits(clean)
-    mask, run = site_mask(shape_of(clean.model), patches), clean.run
+    mask, run = site_mask(shape_of(clean.model), patches, clean.positions), clean.run
     if run is None:
         with edited_head_outputs(clean.model, giving(clean.tokens, mask, values)):
             return last_logits(clean.model, clean.input_ids)
@@ -81,8 +84,8 @@ def rerun_logits(
 ) -> Tensor:
     """Logits at the last token [n, vocab] after running again only what the sites can change.
 
-    mask [n_layers, 3, n_heads] has the sites; `rerun` is given prompts whose first site is
-    at the same token, that token, and the first layer, and gives the residuals [n, d_model]
+    mask [n_layers, n_positions, n_heads] has the sites; `rerun` is given prompts whose first site
+    is at the same token, that token, and the first layer, and gives the residuals [n, d_model]
     that leave the last layer at the last token.
     """
     first_layer = int(mask.any(-1).any(-1).nonzero()[0])
@@ -105,7 +108,8 @@ def patched_logits_plainly(
 
 
 def giving(rows: Tensor, mask: Tensor, values: Tensor) -> Edit:
-    """Give the sites of `mask` [n_layers, 3, n_heads] their values; `rows` [n, 3] holds them."""
+    """Give the sites of `mask` [n_layers, 3, n_heads] their values; `rows` [n, n_positions] holds
+    the tokens."""
 
     def edit(layer: int, heads: Tensor) -> Tensor | None:
         return given(heads, rows, mask[layer], values[layer]) if mask[layer].any() else None
@@ -116,7 +120,8 @@ def giving(rows: Tensor, mask: Tensor, values: Tensor) -> Edit:
 def given(heads: Tensor, rows: Tensor, mask: Tensor, values: Tensor) -> Tensor:
     """One layer's head outputs [n, seq, n_heads, d_head] with new values at some sites.
 
-    rows [n, 3] holds the vital tokens; mask [3, n_heads]; values [n, 3, n_heads, d_head].
+    rows [n, n_positions] holds the tokens; mask [n_positions, n_heads]; values [n, n_positions,
+    n_heads, d_head].
     """
     prompts = torch.arange(len(rows), device=rows.device)
     heads = heads.clone()

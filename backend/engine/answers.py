@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from backend.core.metrics import Metric
 from backend.engine.finite import check_finite
-from backend.tasks.entity_tracking import PromptSet
+from backend.tasks.prompts import PromptSet
 
 N_TOP = 16
 _BLOCK = 128
@@ -34,11 +34,11 @@ Ints = NDArray[np.int64]
 class Answers:
     """What a run answered on each of n prompts.
 
-    correct [n]: the right object is the answer, among all tokens; forced [n]: it is ahead of the
-    other boxes' objects, which is what can be guessed; probability [n] and rank [n] (1 = first) of
-    the right object; logit_difference [n], its logit less the mean logit of the others. Of some
-    tokens the probability is kept: top_ids, top [n, k], best first, and object_ids, objects
-    [n, n_boxes].
+    correct [n]: the right answer is first among all tokens; forced [n]: it is ahead of those it
+    competes with, which is what can be guessed; probability [n] and rank [n] (1 = first) of
+    the right answer; logit_difference [n], its logit less the mean logit of the others. Of some
+    tokens the probability is kept: top_ids, top [n, k], best first, and choice_ids,
+    choices [n, k].
     """
 
     correct: NDArray[np.bool_]
@@ -48,13 +48,13 @@ class Answers:
     logit_difference: Floats
     top_ids: Ints
     top: Floats
-    object_ids: Ints
-    objects: Floats
+    choice_ids: Ints
+    choices: Floats
 
     def probability_of(self, prompt: int, token: int) -> float:
         """NaN if it is not kept: then it is at most that of the last of `top`."""
-        ids = np.concatenate([self.top_ids[prompt], self.object_ids[prompt]])
-        known = np.concatenate([self.top[prompt], self.objects[prompt]])[ids == token]
+        ids = np.concatenate([self.top_ids[prompt], self.choice_ids[prompt]])
+        known = np.concatenate([self.top[prompt], self.choices[prompt]])[ids == token]
         return float(known[0]) if len(known) else float("nan")
 
 
@@ -128,28 +128,28 @@ def read_answers(logits: Iterable[Tensor], prompts: PromptSet) -> Answers:
     for block in logits:
         for some in check_finite(block).split(max(1, _NUMBERS_AT_ONCE // block.shape[-1])):
             rows = slice(start, start + len(some))
-            asked = (prompts.answer_ids[rows], prompts.object_ids[rows])
+            asked = (prompts.answer_ids[rows], prompts.choice_ids[rows])
             read.append(_read(_exact(some), *(torch.tensor(ids).to(some.device) for ids in asked)))
             start = rows.stop
     return Answers(*(torch.cat(each).cpu().numpy() for each in zip(*read, strict=True)))
 
 
-def _read(logits: Tensor, answer_ids: Tensor, object_ids: Tensor) -> tuple[Tensor, ...]:
-    """The fields of `Answers`, of logits [n, vocab], the right ids [n] and the objects' [n, k]."""
+def _read(logits: Tensor, answer_ids: Tensor, choice_ids: Tensor) -> tuple[Tensor, ...]:
+    """The fields of `Answers`, of logits [n, vocab], the right ids [n] and the choices' [n, k]."""
     normaliser = _log_normaliser(logits)[:, None]
     asked = answer_ids[:, None]
-    answer, objects = logits.gather(-1, asked), logits.gather(-1, object_ids)
+    answer, choices = logits.gather(-1, asked), logits.gather(-1, choice_ids)
     top, top_ids, rank = _ranked(logits, answer, asked)
     return (
         top_ids[:, 0] == answer_ids,
-        ~_is_ahead(objects, object_ids, answer, asked).any(-1),
+        ~_is_ahead(choices, choice_ids, answer, asked).any(-1),
         (answer.double() - normaliser).exp()[:, 0],
         rank,
-        _ahead_of_others(answer[:, 0], objects),
+        _ahead_of_others(answer[:, 0], choices),
         top_ids,
         (top.double() - normaliser).exp(),
-        object_ids,
-        (objects.double() - normaliser).exp(),
+        choice_ids,
+        (choices.double() - normaliser).exp(),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from backend.core.circuit import ModelShape
+from backend.core.heads import ModelShape
 
 Projection = Literal["q_proj", "k_proj", "v_proj"]
 _ORDER: tuple[Projection, ...] = ("q_proj", "k_proj", "v_proj")

@@ -11,36 +11,29 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from backend.core.circuit import Group, Head, Position
+from backend.core.heads import Head
 from backend.engine.architectures import decoder
 from backend.engine.finite import check_finite
 from backend.engine.positions import input_ids
-from backend.tasks.entity_tracking import PromptSet, Role
+from backend.tasks.prompts import PromptSet
+from backend.tasks.task import FIRST_TOKEN, OTHER_WORDS
 
 _BATCH = 32
-TARGETS = (
-    "the right object",
-    "other objects",
-    "the label asked for, in the context",
-    "other labels",
-    "the label in the question",
-    "the first token",
-    "other words",
-)
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionMass:
-    """Mean attention of each head, by position: [n_layers, n_heads, len(TARGETS)], sums to 1."""
+    """Mean attention of each head, by position: [n_layers, n_heads, n_targets], sums to 1."""
 
-    mass: Mapping[Position, NDArray[np.float64]]
+    targets: tuple[str, ...]
+    mass: Mapping[str, NDArray[np.float64]]
     n: int
 
-    def strongest(self, group: Group, head: Head) -> tuple[str, float]:
-        """What a head attends to most at its group's token, and how much of its attention."""
-        masses = self.mass[group.position][head.layer, head.index]
+    def strongest(self, position: str, head: Head) -> tuple[str, float]:
+        """What a head attends to most at a token, and how much of its attention."""
+        masses = self.mass[position][head.layer, head.index]
         best = int(masses.argmax())
-        return TARGETS[best], float(masses[best])
+        return self.targets[best], float(masses[best])
 
 
 @torch.no_grad()
@@ -51,7 +44,7 @@ def attention_mass(model: nn.Module, prompts: PromptSet) -> AttentionMass:
     """
     n, ids = len(prompts), input_ids(model, prompts)
     home = ids.device
-    sums: dict[Position, Any] = dict.fromkeys({group.position for group in Group}, 0)
+    sums: dict[str, Any] = dict.fromkeys(prompts.task.position_names, 0)
     for start in range(0, n, _BATCH):
         rows = slice(start, start + _BATCH)
         output = decoder(model)(input_ids=ids[rows], use_cache=False, output_attentions=True)
@@ -62,19 +55,18 @@ def attention_mass(model: nn.Module, prompts: PromptSet) -> AttentionMass:
             looks = torch.stack([layer.to(home)[here, :, tokens] for layer in output.attentions])
             check_finite(looks, prompts=1)
             sums[position] += torch.einsum("lnhs,nst->lht", looks.double(), targets)
-    return AttentionMass({p: (total / n).cpu().numpy() for p, total in sums.items()}, n)
+    mass = {position: (total / n).cpu().numpy() for position, total in sums.items()}
+    return AttentionMass(prompts.task.targets, mass, n)
 
 
 def _target_indicators(prompts: PromptSet, rows: slice) -> NDArray[np.float64]:
-    """Which target each token belongs to, one-hot: [n, seq, len(TARGETS)]."""
-    kind = {
-        Role.correct_object: 0,
-        Role.object: 1,
-        Role.prev_query_label: 2,
-        Role.label: 3,
-        Role.query_label: 4,
-    }
+    """Which target each token belongs to, one-hot: [n, seq, n_targets]."""
+    targets = prompts.task.targets
+    of_role = {role.name: targets.index(role.target or OTHER_WORDS) for role in prompts.task.roles}
+    others = targets.index(OTHER_WORDS)
     prompt_numbers = range(*rows.indices(len(prompts)))
-    kinds = np.array([[kind.get(role, 6) for role in prompts.roles(i)] for i in prompt_numbers])
-    kinds[:, 0] = 5
-    return np.eye(len(TARGETS))[kinds]
+    kinds = np.array(
+        [[of_role.get(role or "", others) for role in prompts.roles_of(i)] for i in prompt_numbers]
+    )
+    kinds[:, 0] = targets.index(FIRST_TOKEN)
+    return np.eye(len(targets))[kinds]

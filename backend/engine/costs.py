@@ -9,33 +9,32 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from backend.core.circuit import Group, Position, Site
-
-_TOKENS = {Position.last: 1, Position.query_label: 3}
-"""From a position to the end; a previous label may be anywhere."""
+from backend.core.heads import Site
+from backend.tasks.task import Group, Position
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What the cost of a model's runs depends on; length: tokens in a prompt."""
+    """What the cost of a model's runs depends on: its size, tokens in a prompt, and where."""
 
     n_layers: int
     n_heads: int
     length: int
+    positions: tuple[Position, ...]
 
     def runs(self, n: int) -> float:
         """`n` prompts run whole."""
         return n * self.length * self.n_layers
 
     def circuits(self, n: int, k: int) -> float:
-        """`k` circuits on `n` prompts, over cached positions: three tokens each."""
-        return k * n * self._rerun(3, 0)
+        """`k` circuits on `n` prompts, over cached positions: the task's tokens each."""
+        return k * n * self._rerun(len(self.positions), 0)
 
     def patches(self, n: int, sets: Iterable[Collection[Site]]) -> float:
         """Each set of sites patched on `n` prompts: layers and tokens from its first site on."""
         return n * sum(map(self._patch, sets))
 
-    def every_head(self, n: int, position: Position) -> float:
+    def every_head(self, n: int, position: str) -> float:
         """Every single head patched on `n` prompts at one token."""
         rows = self._tokens(position)
         by_layer = (self._rerun(rows, layer) for layer in range(self.n_layers))
@@ -44,9 +43,9 @@ class Scale:
     def senders(self, group: Group, receiving: Collection[int]) -> dict[int, float]:
         """All heads of a layer as senders to receivers in these layers: by layer, on one prompt.
 
-        Group A sends to the logits. Layers below no receiver send nothing, and are left out.
+        Layers below no receiver send nothing, and are left out.
         """
-        if group is Group.A:
+        if group.component == "logits":
             return {layer: self.n_heads * (self.n_layers - layer) for layer in range(self.n_layers)}
         top, rows = max(receiving, default=0), self._tokens(group.position)
 
@@ -67,5 +66,7 @@ class Scale:
         """Some rows of a prompt from a layer on; of the last layer, the last token is enough."""
         return rows * (self.n_layers - 1 - first_layer) + 1
 
-    def _tokens(self, position: Position) -> float:
-        return _TOKENS.get(position, self.length / 2)
+    def _tokens(self, position: str) -> float:
+        """From a position to the end; one without a tail may be anywhere."""
+        tails = {each.name: each.tail for each in self.positions}
+        return tails[position] or self.length / 2

@@ -2,9 +2,8 @@
 
 Every head outside the circuit is set to its mean at every token (Prakash et al., circuit
 evaluation), to zero, or to what it gives in the counterfactual (`backend.core.metrics.Ablation`).
-Circuits work at the three vital tokens, so the other tokens are the same for all circuits: their
-keys and values are computed once, as an ablated run, and each circuit costs a run over three
-tokens.
+Circuits work at a few tokens, so the other tokens are the same for all circuits: their keys and
+values are computed once, as an ablated run, and each circuit costs a run over those few.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from backend.core.circuit import Site
+from backend.core.heads import Site
 from backend.engine.answers import right
 from backend.engine.architectures import decoder, last_logits, logits_of, shape_of
 from backend.engine.finite import check_finite
 from backend.engine.hooks import at_tokens, edited_head_outputs, recorded_head_outputs
-from backend.engine.positions import VITAL, input_ids, site_mask, vital_means, vital_tokens
+from backend.engine.positions import input_ids, position_means, position_tokens, site_mask
 from backend.engine.replay import Context, full_run, replay
 from backend.engine.validation import can_take_apart
-from backend.tasks.entity_tracking import PromptSet
+from backend.tasks.prompts import PromptSet
 
 _CIRCUITS_AT_ONCE = 8
 
@@ -32,15 +31,17 @@ _CIRCUITS_AT_ONCE = 8
 class AblatedRun:
     """A model with every head knocked out, ready for circuits to be switched on.
 
-    input_ids [n, seq]; tokens [n, 3], the vital ones; off_values [n_layers, n, 3, n_heads, d_head],
-    what a head gives there when it is not on; rest, what heads give at other tokens: all that
-    comes of it, or, where everything is run whole, their outputs by layer, [seq, n_heads, d_head]
-    or, if prompts differ in them, [n, seq, n_heads, d_head].
+    input_ids [n, seq]; tokens [n, n_positions], where the task's `positions` are; off_values
+    [n_layers, n, n_positions, n_heads, d_head], what a head gives there when it is not on; rest,
+    what heads give at other tokens: all that comes of it, or, where everything is run whole, their
+    outputs by layer, [seq, n_heads, d_head] or, if prompts differ in them, [n, seq, n_heads,
+    d_head].
     """
 
     model: nn.Module
     input_ids: Tensor
     tokens: Tensor
+    positions: tuple[str, ...]
     off_values: Tensor
     rest: _OtherTokens | tuple[Tensor, ...]
 
@@ -49,7 +50,7 @@ class AblatedRun:
 class _OtherTokens:
     """What circuits do not change: keys and values of other tokens, and what enters the model.
 
-    hidden [n, 3, d_model]: embeddings of the vital tokens.
+    hidden [n, n_positions, d_model]: embeddings of the task's tokens.
     """
 
     context: Context
@@ -58,7 +59,7 @@ class _OtherTokens:
 
 def prepare_ablated_run(model: nn.Module, prompts: PromptSet, means: Tensor) -> AblatedRun:
     """Run the prompts with every head at its mean; `means` [n_layers, seq, n_heads, d_head]."""
-    return _prepared(_to_run_whole(model, prompts, tuple(means), vital_means(means, prompts)))
+    return _prepared(_to_run_whole(model, prompts, tuple(means), position_means(means, prompts)))
 
 
 def prepare_resampled_run(
@@ -66,11 +67,11 @@ def prepare_resampled_run(
 ) -> AblatedRun:
     """Run the prompts with every head giving what it gives in each prompt's own counterfactual.
 
-    At the vital tokens it is that of the counterfactual's own, at others that of the same token.
+    At the task's tokens it is that of the counterfactual's own, at others that of the same token.
     Raises UserError where head outputs are not finite.
     """
     heads = _head_outputs(model, counterfactual)
-    tokens = vital_tokens(model, counterfactual)
+    tokens = position_tokens(model, counterfactual)
     off_values = torch.stack([at_tokens(each, tokens) for each in heads])
     return _prepared(_to_run_whole(model, prompts, heads, off_values))
 
@@ -87,8 +88,8 @@ def _head_outputs(model: nn.Module, prompts: PromptSet) -> tuple[Tensor, ...]:
 def _to_run_whole(
     model: nn.Module, prompts: PromptSet, heads: tuple[Tensor, ...], off_values: Tensor
 ) -> AblatedRun:
-    ids, tokens = input_ids(model, prompts), vital_tokens(model, prompts)
-    return AblatedRun(model, ids, tokens, off_values, heads)
+    ids, tokens = input_ids(model, prompts), position_tokens(model, prompts)
+    return AblatedRun(model, ids, tokens, prompts.task.position_names, off_values, heads)
 
 
 def _prepared(whole: AblatedRun) -> AblatedRun:
@@ -110,9 +111,9 @@ def _other_tokens(ablated_run: AblatedRun, given: tuple[Tensor, ...]) -> _OtherT
 def with_values(ablated_run: AblatedRun, sites: Collection[Site], values: Tensor) -> AblatedRun:
     """The ablated run in which these sites, while off, take `values` instead of the mean.
 
-    values [n_layers, n, 3, n_heads, d_head], of a counterfactual or another model.
+    values [n_layers, n, n_positions, n_heads, d_head], of a counterfactual or another model.
     """
-    chosen = site_mask(shape_of(ablated_run.model), sites).to(values.device)
+    chosen = site_mask(shape_of(ablated_run.model), sites, ablated_run.positions).to(values.device)
     off_values = torch.where(chosen[:, None, ..., None], values, ablated_run.off_values)
     return replace(ablated_run, off_values=off_values)
 
@@ -129,12 +130,12 @@ def circuits_logits(ablated_run: AblatedRun, circuits: Sequence[Collection[Site]
     if isinstance(rest, tuple):
         return torch.stack([_run_whole(ablated_run, rest, sites) for sites in circuits])
     shape = shape_of(model)
-    on = torch.stack([site_mask(shape, sites) for sites in circuits], 1).to(
+    on = torch.stack([site_mask(shape, sites, ablated_run.positions) for sites in circuits], 1).to(
         ablated_run.tokens.device
     )
 
     def switch_off(layer: int, heads: Tensor) -> Tensor:
-        by_circuit = heads.unflatten(1, (len(circuits), len(VITAL)))
+        by_circuit = heads.unflatten(1, (len(circuits), len(ablated_run.positions)))
         off_values = ablated_run.off_values[layer][:, None]
         return torch.where(on[layer][..., None], by_circuit, off_values).flatten(1, 2)
 
@@ -146,7 +147,9 @@ def circuits_logits(ablated_run: AblatedRun, circuits: Sequence[Collection[Site]
 
 def _run_whole(ablated_run: AblatedRun, rest: tuple[Tensor, ...], on: Collection[Site]) -> Tensor:
     """Logits [n, vocab] when only these sites compute freely, by one run of the whole prompts."""
-    mask = site_mask(shape_of(ablated_run.model), on).to(ablated_run.tokens.device)
+    mask = site_mask(shape_of(ablated_run.model), on, ablated_run.positions).to(
+        ablated_run.tokens.device
+    )
     prompts = torch.arange(len(ablated_run.tokens), device=ablated_run.tokens.device)
 
     def switch_off(layer: int, heads: Tensor) -> Tensor:
@@ -182,5 +185,5 @@ def circuit_logits_plainly(
     model: nn.Module, prompts: PromptSet, means: Tensor, on: Collection[Site]
 ) -> Tensor:
     """`circuit_logits` by its definition, one hooked run of the whole prompts: [n, vocab]."""
-    off_values = vital_means(means, prompts)
+    off_values = position_means(means, prompts)
     return circuit_logits(_to_run_whole(model, prompts, tuple(means), off_values), on)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from backend.core.circuit import Site
+from backend.core.heads import Site
 from backend.engine.activation_patching import CleanRun, clean_logits, given, rerun_logits
 from backend.engine.architectures import Projection, decoder, last_logits, layers, shape_of
 from backend.engine.hooks import (
@@ -38,7 +38,7 @@ from backend.engine.hooks import (
 )
 from backend.engine.positions import input_ids, site_mask
 from backend.engine.replay import Context, Recorder, layer_inputs
-from backend.tasks.entity_tracking import PromptSet
+from backend.tasks.prompts import PromptSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def transplanted_logits(clean: CleanRun, sites: Collection[Site], source: Foreig
     if not sites:
         return clean_logits(clean)
     model, run, foreign_context = clean.model, clean.run, source.context
-    mask = site_mask(shape_of(model), sites)
+    mask = site_mask(shape_of(model), sites, clean.positions)
     if run is None or foreign_context is None:
         return _transplanted_plainly(clean, mask, source)
 

@@ -20,21 +20,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from backend.core.circuit import READING_ORDER, Circuit, Group, Head, Position, Site, check_sites
 from backend.core.components import Component
 from backend.core.errors import UserError
+from backend.core.heads import Head, Site, check_sites
 from backend.core.progress import Progress, between, silent
 from backend.core.statistics import recovery, share_difference, wilson
 from backend.engine.activation_patching import patched_logits
 from backend.engine.architectures import Projection
-from backend.engine.positions import VITAL, vital_head_outputs
+from backend.engine.positions import position_head_outputs
 from backend.engine.transplants import foreign, transplanted_logits
 from backend.methods.compare import same_prompts
 from backend.methods.evaluation import Batch, Evaluation, Questions, Right
 from backend.methods.results import Cmap, HeadMap, Transplanted
 from backend.models.loading import LoadedModel
 from backend.models.model_config import shape_misfit
-from backend.tasks.entity_tracking import PromptSet
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import PromptSet
 from backend.tasks.vocabulary import tokenized
 
 _PROJECTIONS: dict[Component, Projection] = {
@@ -42,13 +43,6 @@ _PROJECTIONS: dict[Component, Projection] = {
     Component.k: "k_proj",
     Component.v: "v_proj",
 }
-
-GROUP_SETS: tuple[tuple[Group, ...], ...] = (
-    (),
-    *((group,) for group in READING_ORDER),
-    READING_ORDER,
-)
-"""None, D, C, B, A and all."""
 
 
 def compatible(
@@ -79,16 +73,21 @@ def _where(loaded: LoadedModel) -> str:
 
 
 def group_sets(
-    circuit: Circuit, sets: Iterable[Collection[Group]] = GROUP_SETS
+    circuit: Circuit, sets: Iterable[Collection[str]] | None = None
 ) -> dict[str, frozenset[Site]]:
-    """The sites of sets of groups, by name: “none”, “D”, “D + B”, “all”, in reading order."""
-    return {_set_name(groups): circuit.sites_of(groups) for groups in sets}
+    """The sites of sets of groups, by name: “none”, “D”, “D + B”, “all”, in reading order.
+
+    Unless they are given: none, each group and all of them.
+    """
+    keys = [group.key for group in circuit.task.reading_order]
+    usual: list[Collection[str]] = [(), *((key,) for key in keys), keys]
+    return {_set_name(chosen, keys): circuit.sites_of(chosen) for chosen in sets or usual}
 
 
-def _set_name(groups: Collection[Group]) -> str:
-    if set(groups) == set(Group):
+def _set_name(chosen: Collection[str], keys: Collection[str]) -> str:
+    if set(chosen) == set(keys):
         return "all"
-    return " + ".join(group.name for group in READING_ORDER if group in groups) or "none"
+    return " + ".join(key for key in keys if key in chosen) or "none"
 
 
 def cmap(
@@ -130,7 +129,7 @@ def cmap(
 def head_map(
     source: Evaluation,
     target: Evaluation,
-    positions: Collection[Position] = VITAL,
+    positions: Collection[str],
     part: Component = Component.output,
     progress: Progress = silent,
     kept_in: Path | None = None,
@@ -154,9 +153,7 @@ def head_map(
         part.name,
         share_difference(source.whole, target.whole),
         {
-            position.name: tuple(
-                tuple(next(outcomes) for _ in range(n_heads)) for _ in range(n_layers)
-            )
+            position: tuple(tuple(next(outcomes) for _ in range(n_heads)) for _ in range(n_layers))
             for position in positions
         },
     )
@@ -197,7 +194,7 @@ def _transplant(
 ) -> Callable[[Collection[Site]], Tensor]:
     model = source.loaded.model
     if part is Component.output:
-        values = vital_head_outputs(model, batch.prompts)
+        values = position_head_outputs(model, batch.prompts)
         return lambda sites: patched_logits(batch.clean, sites, values)
     other = foreign(batch.clean, model, batch.prompts, _PROJECTIONS[part])
     return lambda sites: transplanted_logits(batch.clean, sites, other)

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.core.circuit import Circuit, Group, Head, ModelShape, Site
 from backend.core.errors import UserError
+from backend.core.heads import Head, ModelShape, Site
 from backend.core.metrics import Ablation
 from backend.core.progress import Progress, between, silent
 from backend.core.statistics import (
@@ -33,7 +33,6 @@ from backend.core.statistics import (
     share_difference,
     wilson,
 )
-from backend.engine.positions import VITAL
 from backend.methods.evaluation import Evaluation, Right
 from backend.methods.requests import N_RANDOM, N_REFERENCE
 from backend.methods.results import (
@@ -48,16 +47,17 @@ from backend.methods.results import (
 from backend.models.loaded_models import load, until_unload
 from backend.models.loading import LoadedModel, has_output_adapter, without_output_adapter
 from backend.tasks.chance import faithfulness, forced_choice, undefined
-from backend.tasks.entity_tracking import reference_prompts, sample_prompts
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
 
 
 @dataclass(frozen=True, eq=False)
 class ModelAnswers:
     """What a model answers right on the n prompts.
 
-    whole, circuit [n]; random [n_random, n]; model_without, circuit_without [4, n], a row for each
-    group in the order of `Group`; forced [n]: the whole model puts the right object ahead of the
-    other boxes' objects.
+    whole, circuit [n]; random [n_random, n]; model_without, circuit_without [n_groups, n],
+    a row for each group of the task; forced [n]: the whole model puts the right answer ahead of
+    those it competes with.
     """
 
     whole: Right
@@ -74,36 +74,36 @@ def packed(answers: ModelAnswers) -> str:
     return b64encode(np.packbits(rows).tobytes()).decode()
 
 
-def unpacked(text: str, n: int) -> ModelAnswers:
-    """What `packed` made text of, with `N_RANDOM` draws on `n` prompts.
+def unpacked(text: str, n: int, n_groups: int) -> ModelAnswers:
+    """What `packed` made text of, with `N_RANDOM` draws on `n` prompts and so many groups.
 
     Raises UserError for any other text.
     """
-    rows = 3 + N_RANDOM + 2 * len(Group)
+    rows = 3 + N_RANDOM + 2 * n_groups
     try:
         bits = np.unpackbits(np.frombuffer(b64decode(text, validate=True), np.uint8))
         answers = bits[: rows * n].astype(bool).reshape(rows, n)
     except ValueError as error:
         raise UserError("The saved answers are damaged. Delete the result, run again.") from error
     random, model_without, circuit_without = np.split(
-        answers[2:-1], [N_RANDOM, N_RANDOM + len(Group)]
+        answers[2:-1], [N_RANDOM, N_RANDOM + n_groups]
     )
     return ModelAnswers(answers[0], answers[1], random, model_without, circuit_without, answers[-1])
 
 
-def examine(loaded: LoadedModel, n: int, boxes: int, seed: int) -> Evaluation:
-    """The model with `n` prompts of a seed, and its reference prompts of the same seed."""
+def examine(loaded: LoadedModel, prompts: Prompts) -> Evaluation:
+    """The model with these prompts, and its reference prompts of the same seed."""
     return Evaluation(
         loaded,
-        sample_prompts(loaded.tokenizer, n, boxes, seed),
-        reference_prompts(loaded.tokenizer, N_REFERENCE, boxes, seed),
+        prompts.sample(loaded.tokenizer),
+        prompts.reference(loaded.tokenizer, N_REFERENCE),
     )
 
 
 @until_unload(maxsize=2)
-def evaluation(model: str, n: int, boxes: int, seed: int) -> Evaluation:
+def evaluation(model: str, prompts: Prompts) -> Evaluation:
     """The model under examination; a pair is kept, so that one more question costs little."""
-    return examine(load(model), n, boxes, seed)
+    return examine(load(model), prompts)
 
 
 def same_prompts(evaluations: Sequence[Evaluation]) -> None:
@@ -122,11 +122,14 @@ def random_circuits(
 ) -> list[frozenset[Site]]:
     """`n` draws of as many sites as the circuit has at each token, out of all heads there.
 
-    A and B work at one token: their heads are drawn together, none of them twice.
+    Groups that work at one token are drawn together, no head of them twice.
     """
     rng = np.random.default_rng(seed)
     heads = [Head(layer, i) for layer in range(shape.n_layers) for i in range(shape.n_heads)]
-    sizes = {token: sum(site.position is token for site in circuit.sites) for token in VITAL}
+    sizes = {
+        token: sum(site.position == token for site in circuit.sites)
+        for token in circuit.task.position_names
+    }
     return [
         frozenset(
             Site(heads[chosen], token)
@@ -170,7 +173,7 @@ def compare(
                 evaluations[j].loaded.name,
                 answers[j],
                 len(evaluations),
-                evaluations[0].prompts.n_boxes,
+                evaluations[0].prompts.n_choices,
             )
             for i, j in combinations(range(len(evaluations)), 2)
         ),
@@ -189,7 +192,7 @@ def answers_of(
 
     What is finished is kept in a folder, if there is one, and taken from there.
     """
-    groups = [circuit.sites_of([group]) for group in Group]
+    groups = [circuit.sites_of([key]) for key in circuit.task.keys]
     drawn = random_circuits(circuit, evaluation.loaded.shape, n_random, seed)
     without = [circuit.sites - group for group in groups]
     circuits = [circuit.sites, *without, *drawn]
@@ -225,8 +228,9 @@ def figures(
 ) -> ModelFigures:
     """The model's row of the comparison."""
     accuracies = answers.random.mean(1)
-    knocked_out = zip(Group, answers.model_without, answers.circuit_without, strict=True)
-    choice = forced_choice(answers.forced, evaluation.prompts.n_boxes)
+    keys = evaluation.prompts.task.keys
+    knocked_out = zip(keys, answers.model_without, answers.circuit_without, strict=True)
+    choice = forced_choice(answers.forced, evaluation.prompts.n_choices)
     return ModelFigures(
         evaluation.loaded.name,
         wilson(answers.whole),
@@ -238,13 +242,13 @@ def figures(
             tuple(accuracies.tolist()),
         ),
         {
-            group.name: Knockout(
+            key: Knockout(
                 wilson(of_model),
                 wilson(of_circuit),
                 share_difference(of_model, answers.whole),
                 share_difference(of_circuit, answers.circuit),
             )
-            for group, of_model, of_circuit in knocked_out
+            for key, of_model, of_circuit in knocked_out
         },
         evaluation.n_reference,
         paper,
@@ -258,7 +262,7 @@ def difference(
     second: str,
     after: ModelAnswers,
     n_models: int,
-    n_boxes: int,
+    n_choices: int,
 ) -> Difference:
     """How far the second model is above the first; `is_clear` says if by more than its interval.
 
@@ -273,16 +277,14 @@ def difference(
         share_difference(after.whole, before.whole, level),
         share_difference(after.circuit, before.circuit, level),
         ratio_difference(later, earlier, level)
-        if all(forced_choice(each.forced, n_boxes).is_above_chance for each in (before, after))
+        if all(forced_choice(each.forced, n_choices).is_above_chance for each in (before, after))
         else undefined(len(after.whole)),
     )
 
 
 def overlap(found: Circuit, expected: Circuit) -> dict[str, GroupOverlap]:
-    """The heads that two circuits share, by the group's letter."""
-    return {
-        group.name: _overlap({*found.heads(group)}, {*expected.heads(group)}) for group in Group
-    }
+    """The heads that two circuits share, by the group's key."""
+    return {key: _overlap({*found.heads(key)}, {*expected.heads(key)}) for key in found.task.keys}
 
 
 def _overlap(found: set[Head], expected: set[Head]) -> GroupOverlap:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.core.circuit import Circuit, Group, Site
+from backend.core.heads import Site
 from backend.core.progress import Progress, between, silent
 from backend.core.statistics import mean_share, share_difference, wilson
 from backend.methods.evaluation import Evaluation
 from backend.methods.results import Completeness, Removal
+from backend.tasks.circuit import Circuit
 
 N_RANDOM_SETS = 20
 
@@ -24,7 +25,7 @@ N_RANDOM_SETS = 20
 def random_sets(circuit: Circuit, n: int, seed: int) -> list[frozenset[Site]]:
     """`n` sets of the circuit's sites, each head of each group in or out at even odds."""
     chosen = np.random.default_rng(seed).random((n, len(circuit.members))) < 0.5
-    sites = [Site(head, group.position) for group, head in circuit.members]
+    sites = [Site(head, circuit.task.group(key).position) for key, head in circuit.members]
     return [frozenset(sites[i] for i in np.flatnonzero(row)) for row in chosen]
 
 
@@ -42,7 +43,8 @@ def completeness(
     when the circuit has heads that the model does not have.
     """
     circuit.check(evaluation.loaded.shape, evaluation.loaded.name)
-    sets = {group.name: circuit.sites_of([group]) for group in Group}
+    keys = circuit.task.keys
+    sets = {key: circuit.sites_of([key]) for key in keys}
     drawn = random_sets(circuit, n_random, seed)
     sets |= {f"random {number}": sites for number, sites in enumerate(drawn, 1)}
     rest = [circuit.sites - sites for sites in sets.values()]
@@ -53,7 +55,7 @@ def completeness(
         Removal(name, len(sites), wilson(alone), wilson(whole), share_difference(alone, whole))
         for (name, sites), alone, whole in zip(sets.items(), of_circuit, of_model, strict=True)
     ]
-    groups, random = removals[: len(Group)], removals[len(Group) :]
+    groups, random = removals[: len(keys)], removals[len(keys) :]
     gaps = np.array([abs(removal.difference.value) for removal in random])
     return Completeness(
         evaluation.loaded.name,

@@ -1,51 +1,39 @@
 """Find a circuit: path patching backwards from the logits, group by group.
 
-A is what feeds the logits, B what feeds A's queries, C what feeds B's values, D what feeds C's
-values. The strongest heads of a stage are the receivers of the next (Prakash et al., circuit
-discovery).
+The first group is what feeds the logits, the others feed the queries, keys or values of groups
+found before them: the strongest heads of a stage are the receivers of later ones (Prakash et al.,
+circuit discovery).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.circuit import Circuit, Group, Head, Site
-from backend.core.progress import Progress, silent
+from backend.core.heads import Head, Site
+from backend.core.progress import Progress, between, silent
 from backend.engine.mean_ablation import AblatedRun, circuits_right
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
-from backend.methods.results import Criteria, Discovery, Stage
+from backend.methods.stages import Criteria, Discovery, Stage, stages_in_order
+from backend.tasks.circuit import Circuit
+from backend.tasks.task import Group
 
-StageProgress = Callable[[Group, int, int], None]
-"""(stage, steps done, steps of this stage); may raise to cancel."""
 
+def discover(pairs: RunPairs, criteria: Criteria, progress: Progress = silent) -> Discovery:
+    """Run every stage; the heads that are kept in a group are what those before it feed."""
+    groups = pairs.task.groups
 
-def discover(
-    pairs: RunPairs,
-    criteria: Criteria,
-    least_effect: float = 0.0,
-    progress: StageProgress = lambda stage, done, total: None,
-) -> Discovery:
-    """Run the four stages; the heads that are kept of A, B and C are what the next one feeds.
+    def ask(group: Group, receivers: tuple[Head, ...]) -> Stage:
+        place, n = groups.index(group), len(groups)
+        return find_stage(pairs, group, receivers, between(progress, place / n, (place + 1) / n))
 
-    Only heads with a score below -`least_effect` can be receivers; where there is none, there is no
-    next stage.
-    """
-    stages: dict[Group, Stage] = {}
-    receivers: tuple[Head, ...] = ()
-    for group in (Group.A, Group.B, Group.C, Group.D):
-        stage = stages[group] = find_stage(pairs, group, receivers, partial(progress, group))
-        kept = criteria.kept(group, stage)
-        receivers = tuple(head for head in kept if stage.mean[head] < -least_effect)
-        if not receivers:
-            break
-    return Discovery(stages, pairs.n_prompts)
+    stages = tuple(stages_in_order(pairs.task, criteria, ask))
+    return Discovery(pairs.task, stages, pairs.n_prompts)
 
 
 def find_stage(
@@ -55,16 +43,17 @@ def find_stage(
     progress: Progress = silent,
 ) -> Stage:
     """One stage: every head as a sender to these receivers."""
-    scores = scores_of(pairs, group, receivers, progress)
-    return summarised(scores, receivers, pairs.clean_probability)
+    scores = scores_of(pairs, group.key, receivers, progress)
+    return summarised(group.key, scores, receivers, pairs.clean_probability)
 
 
 def summarised(
-    scores: Tensor, receivers: tuple[Head, ...], clean_probability: float = float("nan")
+    group: str, scores: Tensor, receivers: tuple[Head, ...], clean_probability: float = float("nan")
 ) -> Stage:
-    """A stage out of its scores [n, n_layers, n_heads]."""
+    """A stage of a group, by its key, out of its scores [n, n_layers, n_heads]."""
     scores = scores.double()
     return Stage(
+        group,
         scores.mean(0).numpy(),
         _error(scores),
         receivers,

@@ -1,27 +1,25 @@
-"""Edges: how much of the answer flows from each single head to each single head of the next group.
+"""Edges: how much of the answer flows from each single head to each single head that it feeds.
 
-Path patching as in discovery, with one receiver at a time: D to the values of a head in C, C to the
-values of a head in B, B to the queries of a head in A, and A to the logits. A head can only send to
-layers above its own. Under grouped-query attention the values that a head of B or C receives belong
-to a key-value head that it shares: receivers that share one have the same weights (Prakash et al.,
-circuit discovery).
+Path patching as in discovery, with one receiver at a time: the queries, keys or values of a head in
+a group that the sender's group writes into, or the logits. A head can only send to layers above its
+own. Under grouped-query attention keys and values belong to a key-value head that query heads
+share: receivers that share one have the same weights (Prakash et al., circuit discovery).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
-from backend.core.circuit import READING_ORDER, Circuit, Group, Head
+from backend.core.heads import Head
 from backend.core.progress import Progress, between, silent
 from backend.core.statistics import mean_estimate
 from backend.engine import checkpoints
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.methods.results import Edge, Edges
-
-_NEXT = dict(pairwise(READING_ORDER))
+from backend.tasks.circuit import Circuit
+from backend.tasks.task import Group
 
 
 def edges(
@@ -38,8 +36,8 @@ def edges(
     """
     runs = [
         (group, receiver, senders)
-        for group in READING_ORDER
-        for receiver in (circuit.heads(_NEXT[group]) if group in _NEXT else [None])
+        for group in circuit.task.reading_order
+        for receiver in receivers_of(circuit, group)
         if (senders := _senders(circuit, group, receiver))
     ]
     costs = [_cost(pairs, group, receiver, senders) for group, receiver, senders in runs]
@@ -47,13 +45,20 @@ def edges(
     for number, (group, receiver, senders) in enumerate(runs):
         start, end = (sum(costs[:until]) / sum(costs) for until in (number, number + 1))
         step = between(progress, start, end)
-        folder = checkpoints.inside(kept_in, f"{group.name}-{receiver or 'logits'}")
+        folder = checkpoints.inside(kept_in, f"{group.key}-{receiver or 'logits'}")
         found += _into(pairs, group, receiver, senders, step, folder)
     return Edges(model, circuit.name, tuple(found))
 
 
+def receivers_of(circuit: Circuit, group: Group) -> list[Head] | list[None]:
+    """The heads that a group writes into, each once; None for the logits."""
+    if group.component == "logits":
+        return [None]
+    return sorted({head for key in group.into for head in circuit.heads(key)})
+
+
 def _senders(circuit: Circuit, group: Group, receiver: Head | None) -> list[Head]:
-    heads = circuit.heads(group)
+    heads = circuit.heads(group.key)
     return [head for head in heads if receiver is None or head.layer < receiver.layer]
 
 
@@ -71,7 +76,7 @@ def _into(
     kept_in: Path | None,
 ) -> Iterator[Edge]:
     receivers = [] if receiver is None else [receiver]
-    scores = scores_of(pairs, group, receivers, progress, senders, kept_in).double().numpy()
+    scores = scores_of(pairs, group.key, receivers, progress, senders, kept_in).double().numpy()
     for head in senders:
         weight = mean_estimate(scores[:, head.layer, head.index])
-        yield Edge(group.name, head, receiver, weight)
+        yield Edge(group.key, head, receiver, weight)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.circuit import Site
+from backend.core.heads import Site
 from backend.core.metrics import Ablation, Metric
 from backend.core.progress import Progress, silent
 from backend.core.runtime import at_work
@@ -32,13 +32,13 @@ from backend.engine.mean_ablation import (
 from backend.engine.memory import chunks, memory_errors_explained, moved
 from backend.engine.positions import (
     mean_head_outputs,
-    vital_head_outputs,
-    vital_means,
+    position_head_outputs,
+    position_means,
     zero_head_outputs,
 )
 from backend.models.loading import LoadedModel
 from backend.tasks.chance import ForcedChoice, forced_choice
-from backend.tasks.entity_tracking import PromptSet, counterfactual_prompts, select
+from backend.tasks.prompts import PromptSet, select
 
 Right = NDArray[np.bool_]
 """Whether prompts are answered right: [n], or [k, n] for k interventions."""
@@ -77,10 +77,10 @@ class Batch:
 
     @cached_property
     def off_values(self) -> Tensor:
-        """What knocked-out sites give: [n_layers, n, 3, n_heads, d_head]."""
+        """What knocked-out sites give: [n_layers, n, n_positions, n_heads, d_head]."""
         if self._evaluation.ablation is Ablation.resample:
-            return vital_head_outputs(self._evaluation.loaded.model, self._counterfactual)
-        return vital_means(self._evaluation.means, self.prompts)
+            return position_head_outputs(self._evaluation.loaded.model, self._counterfactual)
+        return position_means(self._evaluation.means, self.prompts)
 
     @property
     def _counterfactual(self) -> PromptSet:
@@ -97,7 +97,7 @@ class Batch:
     @cached_property
     def _asked(self) -> tuple[Tensor, Tensor]:
         """Token ids of the right answers [n] and of the choices [n, k]."""
-        return torch.tensor(self.prompts.answer_ids), torch.tensor(self.prompts.object_ids)
+        return torch.tensor(self.prompts.answer_ids), torch.tensor(self.prompts.choice_ids)
 
 
 class Evaluation:
@@ -129,7 +129,9 @@ class Evaluation:
     def scale(self) -> Scale:
         """What its runs cost."""
         n_layers, n_heads, *_ = self.loaded.shape
-        return Scale(n_layers, n_heads, self.prompts.input_ids.shape[1])
+        return Scale(
+            n_layers, n_heads, self.prompts.input_ids.shape[1], self.prompts.task.positions
+        )
 
     def share_alone(self, n_circuits: int, parts: Questions) -> float:
         """What so many circuits alone cost, out of them and the whole model without these parts."""
@@ -152,7 +154,7 @@ class Evaluation:
     @cached_property
     def counterfactual(self) -> PromptSet:
         """What each prompt's heads are resampled from."""
-        return counterfactual_prompts(self.loaded.tokenizer, self.prompts)
+        return self.prompts.task.counterfactual(self.loaded.tokenizer, self.prompts)
 
     def _averaged(self, progress: Progress) -> Tensor:
         if self.ablation is Ablation.zero:
@@ -192,7 +194,7 @@ class Evaluation:
 
     @cached_property
     def forced(self) -> Right:
-        """Where the untouched model puts the right object ahead of the other boxes': [n]."""
+        """Where the untouched model puts the right answer ahead of those it competes with: [n]."""
 
         def ask(batch: Batch, _: Questions) -> Iterator[Tensor]:
             answers = read_answers([clean_logits(batch.clean)], batch.prompts)
@@ -203,7 +205,7 @@ class Evaluation:
     @property
     def choice(self) -> ForcedChoice:
         """How the untouched model does beside guessing."""
-        return forced_choice(self.forced, self.prompts.n_boxes)
+        return forced_choice(self.forced, self.prompts.n_choices)
 
     def circuit_only(
         self,
@@ -296,5 +298,5 @@ class Evaluation:
 
 def _name_of(questions: Questions) -> str:
     """The same in every process, and of no other questions: an answer is never to another one."""
-    named = [sorted((*head, position.name) for head, position in sites) for sites in questions]
+    named = [sorted((*head, position) for head, position in sites) for sites in questions]
     return sha256(str(named).encode()).hexdigest()[:24]

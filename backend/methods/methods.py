@@ -6,7 +6,7 @@ Importing this module imports no torch: the works do when they begin.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from backend.core.progress import Plan, Report, cost_of, step_of
 from backend.core.runtime import at_work
 from backend.methods.plans import plan_of
 from backend.methods.requests import (
-    TOKENS,
     AccuracyRequest,
     CmapRequest,
     ComparisonRequest,
@@ -23,7 +22,6 @@ from backend.methods.requests import (
     EdgesRequest,
     FaithfulnessRequest,
     MinimalityRequest,
-    Prompts,
     Request,
     SetRequest,
     StageRequest,
@@ -42,10 +40,11 @@ from backend.methods.results import (
     FaithfulnessReport,
     HeadMap,
     Minimality,
-    Stage,
     Transplanted,
 )
+from backend.methods.stages import Stage
 from backend.models import catalogue, loaded_models
+from backend.tasks.prompts import Prompts
 
 if TYPE_CHECKING:
     from backend.methods.evaluation import Evaluation
@@ -91,7 +90,7 @@ def title_of(request: Request) -> str:
 def joined(request: ComparisonRequest, parts: Sequence[ComparedModel]) -> Comparison:
     """The comparison of the models that are finished."""
     return Comparison(
-        request.heads.name,
+        request.circuit.name,
         tuple(part.figures for part in parts),
         tuple(difference for part in parts for difference in part.differences),
     )
@@ -100,13 +99,13 @@ def joined(request: ComparisonRequest, parts: Sequence[ComparedModel]) -> Compar
 def _accuracies(
     request: AccuracyRequest, done: Finished, report: Report, _: Unfinished
 ) -> Iterator[Any]:
-    plan, prompts = plan_of(request), request.prompts
+    plan = plan_of(request)
     for place, name in _not_done(request, done):
         loaded = _load(name, report, plan, place)
         from backend.methods.reports import accuracy_report
 
         told = step_of(report, plan, place, 0)
-        yield accuracy_report(loaded, prompts.n, prompts.boxes, prompts.seed, told)
+        yield accuracy_report(loaded, request.prompts, told)
 
 
 def _faithfulness(
@@ -114,11 +113,11 @@ def _faithfulness(
 ) -> Iterator[Any]:
     plan = plan_of(request)
     for place, name in _not_done(request, done):
-        evaluation = _subject(name, request.prompts, report, plan, place)
+        evaluation = _evaluation(name, request.prompts, report, plan, place)
         from backend.methods.reports import faithfulness_report
 
         told = step_of(report, plan, place, 1)
-        yield faithfulness_report(evaluation, request.heads.circuit, told)
+        yield faithfulness_report(evaluation, request.circuit, told)
 
 
 def _not_done(
@@ -131,19 +130,21 @@ def _not_done(
 def _comparison(
     request: ComparisonRequest, done: Finished, report: Report, unfinished: Unfinished
 ) -> Iterator[Any]:
-    plan, circuit = plan_of(request), request.heads.circuit
+    plan, circuit = plan_of(request), request.circuit
     earlier: dict[str, Any] = {}
     for place, name in _not_done(request, done):
-        evaluation = _subject(name, request.prompts, report, plan, place)
+        evaluation = _evaluation(name, request.prompts, report, plan, place)
         from backend.methods import compare
 
         if not earlier:
             earlier = {
-                part.figures.name: compare.unpacked(part.answers, request.prompts.n)
+                part.figures.name: compare.unpacked(
+                    part.answers, request.prompts.n, len(request.prompts.task.groups)
+                )
                 for part in done
             }
         if not _share_tokenizer(name, request.models[0]):
-            first = _subject(request.models[0], request.prompts, report, plan, place)
+            first = _evaluation(request.models[0], request.prompts, report, plan, place)
             compare.same_prompts([first, evaluation])
         circuit.check(evaluation.loaded.shape, catalogue.label(name))
         answers = compare.answers_of(
@@ -164,7 +165,7 @@ def _comparison(
                     name,
                     answers,
                     len(request.models),
-                    request.prompts.boxes,
+                    evaluation.prompts.n_choices,
                 )
                 for other in earlier
             ),
@@ -181,16 +182,18 @@ def _transplants(
     from backend.methods import cmap
 
     if not done:
-        request.heads.circuit.check(target.loaded.shape, catalogue.label(request.target))
+        request.circuit.check(target.loaded.shape, catalogue.label(request.target))
         yield cmap.cmap(
             source,
             target,
-            dict(request.sets) or cmap.group_sets(request.heads.circuit),
+            dict(request.sets) or cmap.group_sets(request.circuit),
             request.part,
             step_of(report, plan, 0, 0),
             unfinished(0),
         )
-    for place, position in islice(enumerate(TOKENS, 1), max(0, len(done) - 1), None):
+    for place, position in islice(
+        enumerate(request.prompts.task.position_names, 1), max(0, len(done) - 1), None
+    ):
         yield cmap.head_map(
             source,
             target,
@@ -226,29 +229,29 @@ def _minimality(
     request: MinimalityRequest, _: Finished, report: Report, unfinished: Unfinished
 ) -> Iterator[Any]:
     plan = plan_of(request)
-    evaluation = _subject(request.model, request.prompts, report, plan, 0)
+    evaluation = _evaluation(request.model, request.prompts, report, plan, 0)
     from backend.methods.minimality import minimality
 
     told, kept_in = step_of(report, plan, 0, 1), unfinished(0)
-    yield minimality(evaluation, request.heads.circuit, request.removed, told, kept_in)
+    yield minimality(evaluation, request.circuit, request.removed, told, kept_in)
 
 
 def _completeness(
     request: CompletenessRequest, _: Finished, report: Report, unfinished: Unfinished
 ) -> Iterator[Any]:
     plan = plan_of(request)
-    evaluation = _subject(request.model, request.prompts, report, plan, 0)
+    evaluation = _evaluation(request.model, request.prompts, report, plan, 0)
     from backend.methods.completeness import completeness
 
     told, kept_in = step_of(report, plan, 0, 1), unfinished(0)
     seed = request.prompts.seed
-    yield completeness(evaluation, request.heads.circuit, request.sets, seed, told, kept_in)
+    yield completeness(evaluation, request.circuit, request.sets, seed, told, kept_in)
 
 
 def _edges(
     request: EdgesRequest, _: Finished, report: Report, unfinished: Unfinished
 ) -> Iterator[Any]:
-    plan, circuit = plan_of(request), request.heads.circuit
+    plan, circuit = plan_of(request), request.circuit
     loaded = _load(request.model, report, plan, 0)
     from backend.methods.edges import edges
     from backend.methods.stage_runs import run_pairs
@@ -269,17 +272,16 @@ def _pair(
         _load(name, report, plan, part)
     from backend.methods.compare import evaluation
 
-    n, boxes, seed = astuple(request.prompts)
-    source, target = (evaluation(name, n, boxes, seed) for name in names)
+    source, target = (evaluation(name, request.prompts) for name in names)
     return source, target
 
 
-def _subject(name: str, prompts: Prompts, report: Report, plan: Plan, part: int) -> Evaluation:
+def _evaluation(name: str, prompts: Prompts, report: Report, plan: Plan, part: int) -> Evaluation:
     """The model with its prompts, its heads averaged: the first step of a part."""
     _load(name, report, plan, part)
     from backend.methods.compare import evaluation
 
-    examined = evaluation(name, prompts.n, prompts.boxes, prompts.seed)
+    examined = evaluation(name, prompts)
     examined.average(step_of(report, plan, part, 0))
     return examined
 
@@ -319,7 +321,12 @@ METHODS = {
         lambda asked: (ComparedModel,) * len(asked.models),
         _comparison,
     ),
-    "cmap": Method("CMAP", CmapRequest, lambda _: (Cmap, *[HeadMap] * len(TOKENS)), _transplants),
+    "cmap": Method(
+        "CMAP",
+        CmapRequest,
+        lambda asked: (Cmap, *[HeadMap] * len(asked.prompts.task.positions)),
+        _transplants,
+    ),
     "cmap-set": Method("CMAP, one set", SetRequest, lambda _: (Transplanted,), _transplanted_set),
     "stage": Method("Discover, one stage", StageRequest, lambda _: (Stage,), _stage),
     "minimality": Method("Minimality", MinimalityRequest, lambda _: (Minimality,), _minimality),

@@ -24,16 +24,15 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.core.circuit import Circuit, Group, Head, Site
+from backend.core.heads import Head, Site
 from backend.core.progress import Progress, between, silent
 from backend.core.statistics import Estimate, ratio, share_difference, wilson
 from backend.methods.evaluation import Evaluation, Right
 from backend.methods.results import HeadContribution, Minimality
+from backend.tasks.circuit import Circuit, Node
 
 REMOVED_SHARE = 0.3
 LEAST_GAIN = 0.01
-
-_Member = tuple[Group, Head]
 
 
 def minimality(
@@ -51,7 +50,7 @@ def minimality(
     circuit.check(evaluation.loaded.shape, evaluation.loaded.name)
     pairs = [
         frozenset(pair)
-        for group in Group
+        for group in circuit.task.keys
         for size in (1, 2)
         for pair in combinations([(group, head) for head in circuit.heads(group)], size)
     ]
@@ -76,16 +75,16 @@ def minimality(
 
 def minimal_circuit(circuit: Circuit, found: Minimality, least: float = LEAST_GAIN) -> Circuit:
     """The heads of the circuit that add at least `least`, with this noted in the provenance."""
-    kept = {(Group[each.group], each.head) for each in found.heads if each.adds(least)}
+    kept = {(each.group, each.head) for each in found.heads if each.adds(least)}
     note = {"model": found.model, "least_gain": least, "n_prompts": found.accuracy.n}
     smaller = circuit.keep(kept)
-    return Circuit(smaller.groups, circuit.name, {**circuit.provenance, "minimality": note})
+    return replace(smaller, provenance={**circuit.provenance, "minimality": note})
 
 
 def _most_redundant(
-    v: _Member,
+    v: Node,
     circuit: Circuit,
-    accuracies: Mapping[frozenset[_Member], int],
+    accuracies: Mapping[frozenset[Node], int],
     removed_share: float,
 ) -> tuple[Head, ...]:
     group, head = v
@@ -101,10 +100,10 @@ def _most_redundant(
 
 
 def _contribution(
-    v: _Member, removed: tuple[Head, ...], before: Right, after: Right
+    v: Node, removed: tuple[Head, ...], before: Right, after: Right
 ) -> HeadContribution:
     return HeadContribution(
-        v[0].name, v[1], removed, wilson(before), wilson(after), _gain(before, after)
+        v[0], v[1], removed, wilson(before), wilson(after), _gain(before, after)
     )
 
 
@@ -122,13 +121,14 @@ def _gain(before: Right, after: Right) -> Estimate:
 def _without(
     evaluation: Evaluation,
     circuit: Circuit,
-    removals: list[frozenset[_Member]],
+    removals: list[frozenset[Node]],
     progress: Progress,
     kept_in: Path | None,
 ) -> Right:
     """What the circuit without these members answers right: [n_removals, n]."""
     removed_sites = [
-        {Site(head, group.position) for group, head in members} for members in removals
+        {Site(head, circuit.task.group(key).position) for key, head in members}
+        for members in removals
     ]
     return evaluation.circuit_only(
         [circuit.sites - sites for sites in removed_sites], progress, kept_in

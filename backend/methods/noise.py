@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from backend.core.circuit import Group, Head
+from backend.core.heads import Head
 from backend.core.placement import Dtype
 from backend.core.progress import Progress, between, silent
 from backend.core.runtime import at_work
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.methods.discovery import find_stage
 from backend.methods.reports import correctly_answered
-from backend.methods.requests import Prompts
-from backend.methods.results import DEFAULT_SIZES, Stage
+from backend.methods.stages import Stage
 from backend.models.loaded_models import until_unload
 from backend.models.loading import LoadedModel, in_float32
-from backend.tasks.entity_tracking import counterfactual_prompts
+from backend.tasks.prompts import Prompts
+from backend.tasks.task import Group, Task
 
 N_PROMPTS = 8
 
@@ -52,31 +52,37 @@ class Noise:
 
 def probe(
     loaded: LoadedModel,
-    n: int = N_PROMPTS,
-    boxes: int = 7,
-    seed: int = 0,
+    prompts: Prompts,
     progress: Progress = silent,
 ) -> tuple[Noise, ...]:
-    """The noise of a model's dtype in each group, on `n` prompts that it answers right in float32.
+    """The noise of a model's dtype in each group, on prompts that it answers right in float32.
 
     Raises UserError when the model answers too few prompts right.
     """
     exact = _exact(loaded)
-    prompts = correctly_answered(exact, n, boxes, seed)
-    counterfactual = counterfactual_prompts(loaded.tokenizer, prompts)
-    pairs = [(one, RunPairs(one.model, prompts, counterfactual)) for one in (exact, loaded)]
+    task, answered = prompts.task, correctly_answered(exact, prompts)
+    counterfactual = task.counterfactual(loaded.tokenizer, answered)
+    pairs = [(one, RunPairs(one.model, answered, counterfactual)) for one in (exact, loaded)]
     found = []
-    stage: Stage | None = None
-    for number, group in enumerate(Group):
-        receivers = stage.strongest(DEFAULT_SIZES[list(Group)[number - 1]]) if stage else ()
-        told = [between(progress, (number + i / 2) / 4, (number + (i + 1) / 2) / 4) for i in (0, 1)]
+    strongest: dict[str, tuple[Head, ...]] = {}
+    for number, group in enumerate(task.groups):
+        receivers = tuple(sorted({head for key in group.into for head in strongest[key]}))
+        told = [
+            between(
+                progress,
+                (number + i / 2) / len(task.groups),
+                (number + (i + 1) / 2) / len(task.groups),
+            )
+            for i in (0, 1)
+        ]
         stage, rough = (
             _stage(*pair, group, receivers, step) for pair, step in zip(pairs, told, strict=True)
         )
-        kept = [abs(float(stage.mean[head])) for head in stage.strongest(DEFAULT_SIZES[group])]
+        strongest[group.key] = stage.strongest(group.size)
+        kept = [abs(float(stage.mean[head])) for head in strongest[group.key]]
         noise = float(abs(stage.mean - rough.mean).max())
         largest, weakest = max(kept, default=0.0), min(kept, default=0.0)
-        found.append(Noise(group.name, noise, largest, weakest, Prompts(n, boxes, seed)))
+        found.append(Noise(group.key, noise, largest, weakest, prompts))
     return tuple(found)
 
 
@@ -102,12 +108,12 @@ def _stage(
 
 
 @until_unload(maxsize=8)
-def said(loaded: LoadedModel) -> tuple[str, bool]:
+def said(loaded: LoadedModel, task: Task) -> tuple[str, bool]:
     """The verdict on a model that is loaded, and whether it is a warning; asked once.
 
     Raises UserError like `probe`.
     """
-    found = probe(loaded)
+    found = probe(loaded, Prompts(task, N_PROMPTS, 0))
     return verdict(found, loaded.placement.dtype), any(each.blurs for each in found)
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from math import comb
 
-from backend.core.circuit import READING_ORDER, Circuit, Group, Site
 from backend.core.errors import UserError
+from backend.core.heads import Site
 from backend.core.progress import Plan, Step
 from backend.engine.costs import Scale
 from backend.methods.requests import (
     N_RANDOM,
     N_REFERENCE,
-    TOKEN_WORDS,
-    TOKENS,
     AccuracyRequest,
     CmapRequest,
     ComparisonRequest,
@@ -21,7 +19,6 @@ from backend.methods.requests import (
     EdgesRequest,
     FaithfulnessRequest,
     MinimalityRequest,
-    Prompts,
     Request,
     SetRequest,
     StageRequest,
@@ -29,6 +26,9 @@ from backend.methods.requests import (
 )
 from backend.models import catalogue, registry
 from backend.models.model_config import blueprint
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
+from backend.tasks.task import Group
 
 _UNKNOWN_LAYERS, _UNKNOWN_HEADS = 24, 16
 _ASKED_FOR_EACH_RIGHT = 2
@@ -45,8 +45,8 @@ def plan_of(request: Request) -> Plan:
             return [[_asked(name, scales[name], n)] for name in models]
         case FaithfulnessRequest(models):
             return [examined(name, scales[name], n, 1) for name in models]
-        case ComparisonRequest(models, heads):
-            groups = [heads.circuit.sites_of([group]) for group in Group]
+        case ComparisonRequest(models, circuit):
+            groups = [circuit.sites_of([key]) for key in circuit.task.keys]
             k = 1 + len(groups) + N_RANDOM
             return [examined(name, scales[name], n, k, groups) for name in models]
         case CmapRequest(source, target):
@@ -54,34 +54,32 @@ def plan_of(request: Request) -> Plan:
         case SetRequest(source, target, sites):
             cost = _both(scales[source], scales[target], n) + scales[target].patches(n, [sites])
             return [[Step("Transplanting your set", cost)]]
-        case StageRequest(model, _, group, receivers):
+        case StageRequest(model, _, key, receivers):
+            group = request.prompts.task.group(key)
             stage = stage_step(scales[model], n, group, {head.layer for head in receivers})
             return [[chosen_step(scales[model], n), stage]]
-        case MinimalityRequest(model, heads):
-            k = circuits_of_minimality(heads.circuit)
+        case MinimalityRequest(model, circuit):
+            k = circuits_of_minimality(circuit)
             return [examined(model, scales[model], n, k)]
-        case CompletenessRequest(model, heads, _, n_sets):
-            circuit = heads.circuit
-            groups = [circuit.sites_of([group]) for group in Group]
+        case CompletenessRequest(model, circuit, _, n_sets):
+            groups = [circuit.sites_of([key]) for key in circuit.task.keys]
             sets = [*groups, *[circuit.sites] * n_sets]
             return [examined(model, scales[model], n, len(sets), sets)]
-        case EdgesRequest(model, heads):
-            edges = Step(
-                "Patching one edge after the other", n * _edges(scales[model], heads.circuit)
-            )
+        case EdgesRequest(model, circuit):
+            edges = Step("Patching one edge after the other", n * _edges(scales[model], circuit))
             return [[chosen_step(scales[model], n), edges]]
 
 
 def scale_of(model: str, prompts: Prompts) -> Scale:
     """The scale of a model, as far as its files tell before it is loaded."""
-    length = 7 * prompts.boxes + 5
+    length, positions = prompts.task.length(*prompts.options), prompts.task.positions
     try:
         known = blueprint(registry.entry(model))
     except UserError:
         known = None
     if known is None:
-        return Scale(_UNKNOWN_LAYERS, _UNKNOWN_HEADS, length)
-    return Scale(known.shape.n_layers, known.shape.n_heads, length)
+        return Scale(_UNKNOWN_LAYERS, _UNKNOWN_HEADS, length, positions)
+    return Scale(known.shape.n_layers, known.shape.n_heads, length, positions)
 
 
 def _asked(name: str, scale: Scale, n: int) -> Step:
@@ -97,7 +95,7 @@ def chosen_step(scale: Scale, n: int) -> Step:
 def stage_step(scale: Scale, n: int, group: Group, receiving: Collection[int]) -> Step:
     """One stage of discovery on `n` prompts, with receivers in these layers."""
     cost = 2 * scale.runs(n) + n * sum(scale.senders(group, receiving).values())
-    return Step(f"Stage {group.name}, {group.value}", cost)
+    return Step(f"Stage {group.key}, {group.name}", cost)
 
 
 def examined(
@@ -114,20 +112,20 @@ def examined(
 
 def circuits_of_minimality(circuit: Circuit) -> int:
     """Circuits it asks for: whole, less each head or pair of a group, two more for each head."""
-    sizes = [len(circuit.heads(group)) for group in Group]
+    sizes = [len(circuit.heads(key)) for key in circuit.task.keys]
     return 1 + sum(size + comb(size, 2) for size in sizes) + 2 * sum(sizes)
 
 
 def _transplants(request: CmapRequest, source: Scale, target: Scale) -> Plan:
-    n, circuit = request.prompts.n, request.heads.circuit
-    usual = [*(circuit.sites_of([group]) for group in READING_ORDER), circuit.sites]
+    n, circuit = request.prompts.n, request.circuit
+    usual = [*(circuit.sites_of([key]) for key in circuit.task.keys), circuit.sites]
     sets = [sites for _, sites in request.sets] or usual
     first = _both(source, target, n) + target.patches(n, sets)
     return [
         [Step("Transplanting sets of heads", first)],
         *(
-            [Step(f"Transplanting single heads, {TOKEN_WORDS[at.name]}", target.every_head(n, at))]
-            for at in TOKENS
+            [Step(f"Transplanting single heads, {at.words}", target.every_head(n, at.name))]
+            for at in request.prompts.task.positions
         ),
     ]
 
@@ -140,10 +138,10 @@ def _both(source: Scale, target: Scale, n: int) -> float:
 def _edges(scale: Scale, circuit: Circuit) -> float:
     """Of every edge, on one prompt: runs of whole layers of senders to one receiver at a time."""
     cost = 2 * scale.runs(1)
-    for position, group in enumerate(Group):
-        sending = {head.layer for head in circuit.heads(group)}
-        receivers = circuit.heads(list(Group)[position - 1]) if position else (None,)
-        for receiver in receivers:
+    for group in circuit.task.groups:
+        sending = {head.layer for head in circuit.heads(group.key)}
+        into = {head for key in group.into for head in circuit.heads(key)}
+        for receiver in into or (None,):
             by_layer = scale.senders(group, {receiver.layer} if receiver else ())
             cost += sum(by_layer.get(layer, 0.0) for layer in sending)
     return cost

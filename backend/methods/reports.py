@@ -7,7 +7,6 @@ from collections import Counter
 import numpy as np
 import torch
 
-from backend.core.circuit import Circuit
 from backend.core.errors import UserError
 from backend.core.progress import Progress, between, silent
 from backend.core.runtime import at_work
@@ -20,7 +19,8 @@ from backend.methods.evaluation import Evaluation
 from backend.methods.results import AccuracyReport, FaithfulnessReport, WrongAnswer
 from backend.models.loading import LoadedModel
 from backend.tasks.chance import ForcedChoice, against_chance, faithfulness, forced_choice
-from backend.tasks.entity_tracking import PromptSet, sample_prompts, select
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts, PromptSet, select
 
 _N_INSTEAD = 5
 
@@ -42,10 +42,10 @@ def whole_answers(loaded: LoadedModel, prompts: PromptSet, progress: Progress = 
 
 
 def accuracy_report(
-    loaded: LoadedModel, n: int, boxes: int, seed: int, progress: Progress = silent
+    loaded: LoadedModel, prompts: Prompts, progress: Progress = silent
 ) -> AccuracyReport:
     """Accuracy, mean probability and median rank of the right answer, mean logit difference."""
-    answers = whole_answers(loaded, sample_prompts(loaded.tokenizer, n, boxes, seed), progress)
+    answers = whole_answers(loaded, prompts.sample(loaded.tokenizer), progress)
     said = answers.top_ids[:, 0]
     wrong = Counter(said[~answers.correct].tolist()).most_common(_N_INSTEAD)
     return AccuracyReport(
@@ -53,8 +53,8 @@ def accuracy_report(
         mean_share(answers.probability),
         median_estimate(answers.rank),
         mean_estimate(answers.logit_difference),
-        forced_choice(answers.forced, boxes),
-        wilson((said[:, None] == answers.object_ids).any(1) & ~answers.correct),
+        forced_choice(answers.forced, answers.choice_ids.shape[1]),
+        wilson((said[:, None] == answers.choice_ids).any(1) & ~answers.correct),
         tuple(WrongAnswer(loaded.tokenizer.decode([token]).strip(), n) for token, n in wrong),
     )
 
@@ -79,33 +79,34 @@ def faithfulness_report(
 
 
 def correctly_answered(
-    loaded: LoadedModel, n: int, boxes: int, seed: int, progress: Progress = silent
+    loaded: LoadedModel, prompts: Prompts, progress: Progress = silent
 ) -> PromptSet:
-    """The first `n` prompts of a seed that the model answers right, out of ten times as many.
+    """The first of these prompts that the model answers right, out of ten times as many.
 
-    `n` of them are asked at a time, until enough are right. Raises UserError when there are fewer.
+    As many as are wanted are asked at a time, until enough are right. Raises UserError when there
+    are fewer.
     """
-    return chosen(loaded, n, boxes, seed, progress)[0]
+    return chosen(loaded, prompts, progress)[0]
 
 
 def chosen(
-    loaded: LoadedModel, n: int, boxes: int, seed: int, progress: Progress = silent
+    loaded: LoadedModel, prompts: Prompts, progress: Progress = silent
 ) -> tuple[PromptSet, ForcedChoice]:
-    """`correctly_answered`, and how the model does on the first `n` prompts, right or wrong."""
-    prompts = sample_prompts(loaded.tokenizer, 10 * n, boxes, seed)
-    correct, place = np.zeros(len(prompts), dtype=bool), np.arange(len(prompts))
-    for start in range(0, len(prompts), n):
+    """`correctly_answered`, and how the model does on as many prompts, right or wrong."""
+    n, drawn = prompts.n, prompts.sample(loaded.tokenizer, 10 * prompts.n)
+    correct, place = np.zeros(len(drawn), dtype=bool), np.arange(len(drawn))
+    for start in range(0, len(drawn), n):
         asked = (start <= place) & (place < start + n)
-        answers = whole_answers(loaded, select(prompts, asked))
+        answers = whole_answers(loaded, select(drawn, asked))
         correct[asked] = answers.correct
         if start == 0:
-            choice = forced_choice(answers.forced, boxes)
+            choice = forced_choice(answers.forced, answers.choice_ids.shape[1])
         n_right = int(correct.sum())
         progress(min(n_right, n), n)
         if n_right >= n:
-            return select(prompts, correct & (correct.cumsum() <= n)), choice
+            return select(drawn, correct & (correct.cumsum() <= n)), choice
     raise UserError(
-        f"{loaded.name} answers only {n_right} of {len(prompts)} prompts right, and path patching "
-        f"needs {n} of them; on the first {n}, {against_chance(choice)}. Ask for fewer prompts or "
-        "fewer boxes, or choose a model that does the task."
+        f"{loaded.name} answers only {n_right} of {len(drawn)} prompts right, and path patching "
+        f"needs {n} of them; on the first {n}, {against_chance(choice)}. Ask for fewer or "
+        "easier prompts, or choose a model that does the task."
     )

@@ -9,54 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from backend.core.circuit import Circuit, Group, Head, Position, Site
 from backend.core.components import Component
-from backend.tasks.entity_tracking import check_size
-from backend.tasks.setting import Setting
+from backend.core.heads import Head, Site
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
 
 N_REFERENCE = 300
 """Prompts over which knocked-out heads are averaged."""
 N_RANDOM = 10
 """Random circuits beside each circuit."""
-TOKENS = (Position.prev_query_label, Position.query_label, Position.last)
-"""The tokens at which circuits work, in reading order."""
-TOKEN_WORDS = {
-    "prev_query_label": "at the previous label",
-    "query_label": "at the query’s label",
-    "last": "at the last token",
-}
-"""What these tokens are called, by the names of their positions."""
-
 NamedSets = tuple[tuple[str, frozenset[Site]], ...]
 """Sets of sites by name."""
-
-
-@dataclass(frozen=True)
-class Heads:
-    """A circuit as a value that can be a key."""
-
-    name: str
-    members: frozenset[tuple[Group, Head]]
-
-    @property
-    def circuit(self) -> Circuit:
-        """The same as a circuit."""
-        return Circuit({}, self.name).keep(self.members)
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Which prompts every model is asked; raises UserError for those that there cannot be."""
-
-    n: int
-    boxes: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        check_size(self.n, self.boxes, self.seed)
-
-    def __str__(self) -> str:
-        return f"{self.n} prompts, seed {self.seed}, {self.boxes} boxes"
 
 
 @dataclass(frozen=True)
@@ -72,7 +35,7 @@ class FaithfulnessRequest:
     """How much of each model a circuit does alone."""
 
     models: tuple[str, ...]
-    heads: Heads
+    circuit: Circuit
     prompts: Prompts
 
 
@@ -81,7 +44,7 @@ class ComparisonRequest:
     """One circuit in many models."""
 
     models: tuple[str, ...]
-    heads: Heads
+    circuit: Circuit
     prompts: Prompts
 
 
@@ -94,7 +57,7 @@ class CmapRequest:
 
     source: str
     target: str
-    heads: Heads
+    circuit: Circuit
     part: Component
     prompts: Prompts
     sets: NamedSets = ()
@@ -113,12 +76,15 @@ class SetRequest:
 
 @dataclass(frozen=True)
 class StageRequest:
-    """One stage of discovery: every head as a sender to these receivers."""
+    """One stage of discovery: every head as a sender of this group to these receivers."""
 
     model: str
     prompts: Prompts
-    group: Group
+    group: str
     receivers: tuple[Head, ...]
+
+    def __post_init__(self) -> None:
+        Circuit.of(self.prompts.task, {self.group: self.receivers})  # raises for an unknown group
 
 
 @dataclass(frozen=True)
@@ -126,7 +92,7 @@ class MinimalityRequest:
     """What every head adds to a circuit, with this share of its group removed."""
 
     model: str
-    heads: Heads
+    circuit: Circuit
     prompts: Prompts
     removed: float = 0.3
 
@@ -136,7 +102,7 @@ class CompletenessRequest:
     """Whether circuit and model lose heads alike: groups, and so many random sets."""
 
     model: str
-    heads: Heads
+    circuit: Circuit
     prompts: Prompts
     sets: int = 20
 
@@ -146,7 +112,7 @@ class EdgesRequest:
     """How much flows from each head of a circuit to each of the next group."""
 
     model: str
-    heads: Heads
+    circuit: Circuit
     prompts: Prompts
 
 
@@ -168,16 +134,6 @@ _NAMES: dict[type, str] = {
 SomeRequest = TypeVar("SomeRequest", bound=Request)
 
 
-def prompts_of(setting: Setting) -> Prompts:
-    """The prompts of a setting."""
-    return Prompts(setting.n, setting.boxes, setting.seed)
-
-
-def heads_of(circuit: Circuit) -> Heads:
-    """The circuit as a request has it."""
-    return Heads(circuit.name, frozenset(circuit.members))
-
-
 def method_name(request: Request) -> str:
     """What the method that answers a request is called in the store."""
     return _NAMES[type(request)]
@@ -193,7 +149,7 @@ def settings_of(request: Request) -> str:
             return f"{part.value} of {len(sites)} heads"
         case StageRequest(group=group, receivers=receivers):
             into = f", into {', '.join(map(str, receivers))}" if receivers else ""
-            return f"stage {group.name}{into}"
+            return f"stage {group}{into}"
         case MinimalityRequest(removed=removed):
             return f"{removed:.0%} of a group removed"
         case CompletenessRequest(sets=n_sets):
@@ -210,17 +166,17 @@ def models_of(request: Request) -> tuple[str, ...]:
     return (request.model,)
 
 
-def circuit_of(request: Request) -> Heads | None:
+def circuit_of(request: Request) -> Circuit | None:
     """The circuit of a request, if it has one."""
-    heads: Heads | None = getattr(request, "heads", None)
-    return heads
+    circuit: Circuit | None = getattr(request, "circuit", None)
+    return circuit
 
 
 def renamed(request: SomeRequest, models: Sequence[str], circuit: str) -> SomeRequest:
     """The same request of models and of a circuit with other names."""
     changes: dict[str, Any] = {}
-    if heads := circuit_of(request):
-        changes["heads"] = replace(heads, name=circuit)
+    if of := circuit_of(request):
+        changes["circuit"] = replace(of, name=circuit)
     if isinstance(request, CmapRequest | SetRequest):
         changes["source"], changes["target"] = models
     elif isinstance(request, AccuracyRequest | FaithfulnessRequest | ComparisonRequest):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from backend.core.circuit import Head
+from backend.core.heads import Head
 from backend.core.statistics import Estimate, student
-from backend.methods.requests import TOKEN_WORDS, Request, models_of
+from backend.methods.requests import Request, models_of
 from backend.methods.results import (
     AccuracyReport,
     Cmap,
@@ -17,10 +17,12 @@ from backend.methods.results import (
     FaithfulnessReport,
     HeadMap,
     Minimality,
-    Stage,
     Transplanted,
 )
+from backend.methods.stages import Stage
 from backend.models import catalogue
+from backend.tasks.chance import ForcedChoice
+from backend.tasks.prompts import Prompts
 
 
 class Figure(NamedTuple):
@@ -37,17 +39,33 @@ def figures(request: Request, parts: Sequence[Any]) -> list[Figure]:
     return [
         Figure(*row)
         for model, part in zip(models, parts, strict=False)
-        for row in _rows(part, model, request.prompts.n)
+        for row in _rows(part, model, request.prompts)
     ]
 
 
-def _rows(part: Any, model: str, n: int) -> Iterator[tuple[str, str, Estimate]]:
+def choices_of(models: Sequence[str], parts: Sequence[Any]) -> dict[str, ForcedChoice]:
+    """What the parts of a result say of each of its models beside guessing, as far as they do."""
+    found: dict[str, ForcedChoice | None] = {}
+    for model, part in zip([*models, *[""] * len(parts)], parts, strict=False):
+        match part:
+            case AccuracyReport() | FaithfulnessReport():
+                found[model] = part.forced_choice
+            case ComparedModel():
+                found[model] = part.figures.forced_choice
+            case Cmap():
+                found |= zip(models, (part.source_choice, part.target_choice), strict=True)
+            case Stage() if model:
+                found[model] = part.forced_choice
+    return {model: choice for model, choice in found.items() if choice}
+
+
+def _rows(part: Any, model: str, prompts: Prompts) -> Iterator[tuple[str, str, Estimate]]:
     match part:
         case AccuracyReport(accuracy, probability, rank, logit_difference):
             yield model, "accuracy", accuracy
-            if part.forced_choice and part.other_object:
-                yield model, "right object above the others", part.forced_choice.share
-                yield model, "another box’s object", part.other_object
+            if part.forced_choice and part.competitor:
+                yield model, "right answer above its competitors", part.forced_choice.share
+                yield model, prompts.task.words.competitor, part.competitor
             yield model, "probability of the answer", probability
             yield model, "median rank of the answer", rank
             yield model, "logit difference", logit_difference
@@ -76,15 +94,20 @@ def _rows(part: Any, model: str, n: int) -> Iterator[tuple[str, str, Estimate]]:
                 yield from _outcome(name, outcome)
         case HeadMap():
             for token, layers in part.heads.items():
+                words = prompts.task.position(token).words
                 for layer, heads in enumerate(layers):
                     for index, outcome in enumerate(heads):
-                        yield from _outcome(f"{Head(layer, index)} {TOKEN_WORDS[token]}", outcome)
+                        yield from _outcome(f"{Head(layer, index)} {words}", outcome)
         case Transplanted():
             yield from _outcome("the set", part)
-        case Stage(mean, standard_error, _):
+        case Stage(_, mean, standard_error):
             for place in abs(mean).argsort(axis=None)[::-1].tolist():
                 head = Head(*divmod(place, mean.shape[1]))
-                yield str(head), "score", student(float(mean[head]), float(standard_error[head]), n)
+                yield (
+                    str(head),
+                    "score",
+                    student(float(mean[head]), float(standard_error[head]), prompts.n),
+                )
         case Minimality():
             yield "circuit", "accuracy", part.accuracy
             for each in part.heads:

@@ -14,12 +14,12 @@ from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.methods.discovery import summarised
 from backend.methods.reports import chosen
-from backend.methods.requests import Prompts, StageRequest
-from backend.methods.results import Stage
+from backend.methods.requests import StageRequest
+from backend.methods.stages import Stage
 from backend.models.fingerprints import Fingerprint
 from backend.models.loaded_models import fingerprint_of, load, until_unload
 from backend.tasks.chance import ForcedChoice
-from backend.tasks.entity_tracking import counterfactual_prompts
+from backend.tasks.prompts import Prompts
 
 
 def stage(request: StageRequest, report: Report, plan: Plan, kept_in: Path | None) -> Stage:
@@ -32,7 +32,7 @@ def stage(request: StageRequest, report: Report, plan: Plan, kept_in: Path | Non
     told = step_of(report, plan, 0, 1)
     with at_work(load(request.model).runtime):
         scores = scores_of(pairs, request.group, request.receivers, told, kept_in=kept_in)
-        found = summarised(scores, request.receivers, pairs.clean_probability)
+        found = summarised(request.group, scores, request.receivers, pairs.clean_probability)
     return replace(found, forced_choice=choice)
 
 
@@ -61,6 +61,6 @@ class _Wanted:
 @until_unload(maxsize=1)
 def _run_pairs(wanted: _Wanted) -> tuple[RunPairs, ForcedChoice]:
     asked, loaded = wanted.prompts, load(wanted.model)
-    prompts, choice = chosen(loaded, asked.n, asked.boxes, asked.seed, wanted.progress)
-    other = counterfactual_prompts(loaded.tokenizer, prompts)
+    prompts, choice = chosen(loaded, asked, wanted.progress)
+    other = asked.task.counterfactual(loaded.tokenizer, prompts)
     return RunPairs(loaded.model, prompts, other), choice

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
-from backend.core.circuit import Circuit
 from backend.core.errors import UserError
 from backend.core.files import LOCAL, MB, read, write_atomically
 from backend.core.names import plain_name as plain_name
 from backend.models import registry
 from backend.models.registry import BUNDLED as BUNDLED
 from backend.models.registry import Entry
+from backend.tasks.circuit import Circuit
+from backend.tasks.task import Task
 
 SHIPPED_CIRCUIT = BUNDLED / "circuit.json"
 ADDED_CIRCUITS = LOCAL / "circuits"
@@ -46,6 +49,25 @@ def circuits() -> dict[str, Path]:
         "base": SHIPPED_CIRCUIT,
         **{name: path for name, path in added.items() if name.isprintable() and name != "base"},
     }
+
+
+def circuits_for(task: Task) -> tuple[str, ...]:
+    """Names of the circuits for a task; those that cannot be read are among them."""
+    return tuple(name for name, path in circuits().items() if _task_of(path) in (task, None))
+
+
+def _task_of(path: Path) -> Task | None:
+    with suppress(OSError):
+        return _read_task(path, path.stat().st_mtime_ns)
+    return None
+
+
+@lru_cache(maxsize=256)
+def _read_task(path: Path, changed: int) -> Task | None:
+    try:
+        return read_circuit(path).task
+    except UserError:
+        return None
 
 
 def circuit(name: str) -> Circuit:

@@ -13,7 +13,6 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from backend.core.circuit import ModelShape
 from backend.core.devices import decided, free_bytes
 from backend.core.errors import UserError, is_out_of_memory
+from backend.core.heads import ModelShape
 from backend.core.placement import Placement
 from backend.core.progress import Cancelled
 from backend.core.runtime import Runtime, at_work, runtime_for
@@ -41,7 +40,8 @@ from backend.models.model_files import is_adapter, n_parameters, weights_in
 from backend.models.registry import Entry, base_of
 from backend.models.state_dict import read_model
 from backend.models.weights import folder_of
-from backend.tasks.vocabulary import tokenized, usable_vocabulary
+from backend.tasks.task import Task
+from backend.tasks.vocabulary import tokenized
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -95,10 +95,9 @@ class LoadedModel:
     is_taken_apart: bool = True
     runtime: Runtime | None = None
 
-    @cached_property
-    def notes(self) -> tuple[str, ...]:
-        """What is to be known of it: words left out of its prompts, and whether it is run whole."""
-        left_out = usable_vocabulary(self.tokenizer).note
+    def notes(self, task: Task) -> tuple[str, ...]:
+        """What is to be known of it: words that a task leaves out, whether it is run whole."""
+        left_out = task.note(self.tokenizer)
         run_whole = "" if self.is_taken_apart else _RUN_WHOLE
         of_files = self.base.note if self.base else ""
         return tuple(note for note in (of_files, left_out, run_whole) if note)
@@ -336,9 +335,7 @@ def _checked_shape(name: str, model: nn.Module, tokenizer: Any) -> ModelShape:
             "Save the model with its fast tokenizer (tokenizer.json) and load it again."
         )
     n_words = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    words, sentence = usable_vocabulary(tokenizer), tokenized(tokenizer, [_SENTENCE])[0][0]
-    ids = [*words.objects.values(), *words.labels.values(), *sentence]
-    if not all(0 <= token < n_words for token in ids):
+    if not all(0 <= token < n_words for token in tokenized(tokenizer, [_SENTENCE])[0][0]):
         raise UserError(
             f"The tokenizer of “{name}” gives words that the model, of {n_words} words, has not. "
             "Put the tokenizer there that belongs to the model."

@@ -10,9 +10,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from backend.core.circuit import ModelShape
 from backend.core.components import Component
 from backend.core.errors import UserError
+from backend.core.heads import ModelShape
 from backend.models.model_files import CONFIG, is_adapter, read_object
 from backend.models.registry import Entry, base_of
 from backend.models.weights import config_folder

@@ -24,18 +24,13 @@ from backend.engine.mean_ablation import (
     with_values,
 )
 from backend.engine.memory import bytes_in, bytes_of_prompt, check_fits, fits
-from backend.engine.positions import VITAL, mean_head_outputs, vital_head_outputs, vital_means
+from backend.engine.positions import mean_head_outputs, position_head_outputs, position_means
 from backend.methods.cmap import compatible, read_alike
 from backend.methods.requests import N_REFERENCE
 from backend.models.loaded_models import load
 from backend.models.loading import LoadedModel
 from backend.models.prepared import keep, make_room, part
-from backend.tasks.entity_tracking import (
-    PromptSet,
-    counterfactual_prompts,
-    reference_prompts,
-    sample_prompts,
-)
+from backend.tasks.prompts import PromptSet
 from backend.tasks.setting import Intervention, Mode, Reading, Setting
 
 _N_ATTENTION = 100
@@ -46,7 +41,7 @@ _SMALL = 1_000_000
 class Session:
     """What is the same for every click: prompts, cached runs and the values to patch with.
 
-    values: what replaces a head, by mode: [n_layers, n, 3, n_heads, d_head] at the vital tokens.
+    values: what replaces a head, by mode: [n_layers, n, n_positions, n_heads, d_head].
     whole: the answers of the model as it is.
     """
 
@@ -70,10 +65,12 @@ def prepare(setting: Setting, report: Report) -> Session:
     report("Loading the model", 0.1)
     loaded = load(setting.model)
     report("Writing the prompts", 0.4)
-    prompts = sample_prompts(loaded.tokenizer, setting.n, setting.boxes, setting.seed)
-    size = loaded.model, *prompts.input_ids.shape
+    prompts = setting.prompts.sample(loaded.tokenizer)
+    n, length = prompts.input_ids.shape
+    size = loaded.model, n, length
+    expected = bytes_expected(loaded.model, n, length, len(prompts.task.positions))
     with unhurried():
-        make_room(bytes_expected(*size), lambda: fits(*size), lambda said: report(said, 0.4))
+        make_room(expected, lambda: fits(*size), lambda said: report(said, 0.4))
     check_fits(*size)
     with at_work(loaded.runtime):
         session = _run(setting, loaded, prompts, report)
@@ -81,14 +78,14 @@ def prepare(setting: Setting, report: Report) -> Session:
     return session
 
 
-def bytes_expected(model: nn.Module, n: int, length: int) -> int:
+def bytes_expected(model: nn.Module, n: int, length: int, n_positions: int) -> int:
     """What a session for `n` prompts of `length` tokens takes at most."""
     shape, itemsize = shape_of(model), dtype_of(model).itemsize
     kept, _ = bytes_of_prompt(model, length)
     heads = itemsize * shape.n_layers * shape.n_heads * shape.d_head
     d_model, _ = widths(model)
     # Two runs, the residual stream after the last layer, three sets of values, and token ids.
-    of_prompt = 2 * kept + itemsize * length * d_model + 3 * len(VITAL) * heads + 64 * length
+    of_prompt = 2 * kept + itemsize * length * d_model + 3 * n_positions * heads + 64 * length
     return n * of_prompt + length * heads + _SMALL
 
 
@@ -99,30 +96,29 @@ def bytes_of(session: Session) -> int:
 
 def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Report) -> Session:
     model, tokenizer = loaded.model, loaded.tokenizer
-    reference = reference_prompts(tokenizer, N_REFERENCE, setting.boxes, setting.seed)
+    reference = setting.prompts.reference(tokenizer, N_REFERENCE)
     report(f"Averaging head outputs over {N_REFERENCE} reference prompts", 0.45)
     means = mean_head_outputs(model, reference)
     report("Running the counterfactual prompts", 0.6)
-    counterfactual = vital_head_outputs(model, counterfactual_prompts(tokenizer, prompts))
+    counterfactual = position_head_outputs(model, prompts.task.counterfactual(tokenizer, prompts))
     report("Running the prompts with everything knocked out", 0.7)
     ablated_run = prepare_ablated_run(model, prompts, means)
     report("Running the prompts as they are", 0.8)
     clean = prepare_clean(model, prompts)
     whole = read_answers([clean_logits(clean)], prompts)
     report("Reading attention patterns", 0.9)
-    attention = attention_mass(
-        model, sample_prompts(tokenizer, _N_ATTENTION, setting.boxes, setting.seed)
-    )
-    values = {Mode.mean: vital_means(means, prompts), Mode.counterfactual: counterfactual}
+    attention = attention_mass(model, setting.prompts.sample(tokenizer, _N_ATTENTION))
+    values = {Mode.mean: position_means(means, prompts), Mode.counterfactual: counterfactual}
     return Session(
         setting, loaded, prompts, clean, ablated_run, values, whole, attention, N_REFERENCE
     )
 
 
 def source_values(session: Session, source: str) -> Tensor:
-    """Another model's head outputs on the session's prompts: [n_layers, n, 3, n_heads, d_head].
+    """Another model's head outputs on the session's prompts.
 
-    Raises UserError when they do not fit into the session's model.
+    [n_layers, n, n_positions, n_heads, d_head]. Raises UserError when they do not fit into the
+    session's model.
     """
     load(source)  # files that have changed are another model: what was kept of it goes
     return part(
@@ -141,7 +137,7 @@ def _source_values(session: Session, source: str) -> Tensor:
     if reason := compatible(*pair) or read_alike(*pair, session.prompts):
         raise UserError(f"{reason} Choose a source of the same shape and tokenizer, loaded alike.")
     with at_work(other.runtime):
-        return vital_head_outputs(other.model, session.prompts)
+        return position_head_outputs(other.model, session.prompts)
 
 
 def answers(session: Session, intervention: Intervention) -> Answers:

@@ -1,8 +1,8 @@
-"""Is a model above chance? A share of right answers means little beside guessing among the boxes.
+"""Is a model above chance? A share of right answers means little beside guessing.
 
-Accuracy counts the first answer among all tokens. What can be guessed is which of the boxes'
-objects is right, so chance is 1 / boxes, and what stands against it is the *forced choice*: how
-often the right object is ahead of the others, whatever the model says first. A model that is not
+Accuracy counts the first answer among all tokens. What can be guessed is which of the answers that
+compete is right, so chance is 1 / choices, and what stands against it is the *forced choice*: how
+often the right answer is ahead of the others, whatever the model says first. A model that is not
 above chance has nothing that a circuit could be faithful to.
 """
 
@@ -21,9 +21,9 @@ Right = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ForcedChoice:
-    """How often a model puts the right object ahead of the other boxes' objects, beside guessing.
+    """How often a model puts the right answer ahead of those it competes with, beside guessing.
 
-    share: of prompts, with its interval; chance: 1 / boxes.
+    share: of prompts, with its interval; chance: 1 / choices.
     """
 
     share: Estimate
@@ -35,9 +35,9 @@ class ForcedChoice:
         return self.share.low > self.chance
 
 
-def forced_choice(forced: Right, n_boxes: int) -> ForcedChoice:
-    """The share of prompts [n] on which the right object is ahead, beside chance."""
-    return ForcedChoice(wilson(forced), 1 / n_boxes)
+def forced_choice(forced: Right, n_choices: int) -> ForcedChoice:
+    """The share of prompts [n] on which the right answer is ahead, beside chance."""
+    return ForcedChoice(wilson(forced), 1 / n_choices)
 
 
 def faithfulness(circuit: Right, whole: Right, choice: ForcedChoice) -> Estimate:
@@ -56,10 +56,10 @@ def undefined(n: int) -> Estimate:
 
 
 def against_chance(choice: ForcedChoice) -> str:
-    """“right object above the others in 0.16 (0.11 to 0.21), n = 200; chance 0.14 (1 in 7)”."""
+    """“right answer ahead of its competitors in 0.16 (0.11 to 0.21), n = 200; chance 0.14”."""
     share = choice.share
     return (
-        f"right object above the others in {share.value:.2f} ({share.low:.2f} to "
+        f"right answer ahead of its competitors in {share.value:.2f} ({share.low:.2f} to "
         f"{share.high:.2f}), n = {share.n}; chance {choice.chance:.2f} ({one_in(choice)})"
     )
 
@@ -75,7 +75,7 @@ def warning(label: str, choice: ForcedChoice) -> str | None:
         return None
     return (
         f"{label} is not above chance on these prompts: {against_chance(choice)}. What is found "
-        "in it is not about the task: choose a model that does it, fewer boxes or more prompts."
+        "in it is not about the task: choose a model that does it, or more prompts."
     )
 
 

@@ -1,111 +1,36 @@
-"""The entity-tracking task: prompts whose tokens align, and their counterfactuals.
+"""Entity tracking: what is in the box asked for (Prakash et al., ICLR 2024, experimental setup).
 
 `The apple is in Box F, the computer is in Box Q. Box F contains the` -> `apple`
-(Prakash et al., ICLR 2024, experimental setup). Everything here is NumPy and text: no torch.
+Everything here is NumPy and text: no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
-from types import MappingProxyType
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.core.circuit import Position
 from backend.core.errors import UserError
+from backend.tasks.prompts import Ints, Prompts, PromptSet, generators
+from backend.tasks.task import Group, Option, Position, Role, Task, Words
 from backend.tasks.vocabulary import Vocabulary, tokenized, usable_vocabulary
 
 MIN_BOXES, MAX_BOXES = 2, 10
-MAX_PROMPTS, MAX_SEED = 100_000, 2**31 - 1
-_PER_PROMPT = (
-    "input_ids",
-    "answer_ids",
-    "object_ids",
-    "objects",
-    "labels",
-    "query",
-    "query_labels",
-    "spans",
-)
-Ints = NDArray[np.int64]
-Words = NDArray[np.str_]
+WordTable = NDArray[np.str_]
 
 
-class Role(Enum):
-    """What a token is in the prompt; a token has the most specific role that fits."""
-
-    filler = "filler"
-    object = "object"
-    correct_object = "correct object"
-    label = "label"
-    prev_query_label = "label asked for, first time"
-    query_label = "label asked for"
-    last = "last token"
-
-
-@dataclass(frozen=True, eq=False)
-class PromptSet:
-    """Prompts of one shape as one immutable value; every array is read-only.
-
-    input_ids [n, seq]; answer_ids [n]; object_ids [n, n_boxes]; objects, labels [n, n_boxes];
-    query [n], the index of the box asked for; query_labels [n], the label in the question;
-    positions: Position -> token index [n]; spans [n, seq, 2], each token's characters in its text;
-    vocabulary, the words that were drawn from.
-    """
-
-    texts: tuple[str, ...]
-    input_ids: Ints
-    answer_ids: Ints
-    object_ids: Ints
-    objects: Words
-    labels: Words
-    query: Ints
-    query_labels: Words
-    positions: Mapping[Position, Ints]
-    object_positions: Ints
-    label_positions: Ints
-    spans: Ints
-    vocabulary: Vocabulary
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @property
-    def n_boxes(self) -> int:
-        """Boxes in each prompt."""
-        return self.objects.shape[1]
-
-    def words(self, prompt: int) -> list[str]:
-        """The tokens of one prompt as text, special tokens as empty strings: [seq]."""
-        text = self.texts[prompt]
-        return [text[start:end].strip() for start, end in self.spans[prompt]]
-
-    def roles(self, prompt: int) -> list[Role]:
-        """The role of every token of one prompt: [seq]."""
-        roles = [Role.filler] * self.input_ids.shape[1]
-        for token in self.object_positions:
-            roles[token] = Role.object
-        for token in self.label_positions:
-            roles[token] = Role.label
-        for position in Position:
-            roles[self.positions[position][prompt]] = Role[position.name]
-        return roles
-
-
-def sample_prompts(tokenizer: Any, n: int, n_boxes: int = 7, seed: int = 0) -> PromptSet:
+def sample_prompts(tokenizer: Any, n: int, seed: int = 0, n_boxes: int = 7) -> PromptSet:
     """`n` prompts with distinct objects, distinct labels and a uniform query.
 
     The first prompts of a seed are the same for every `n`. Raises UserError for a number of boxes
     outside 2 to 10 and for a tokenizer that leaves too few one-token objects or labels.
     """
-    check_size(n, n_boxes, seed)
+    Prompts(ENTITY_TRACKING, n, seed, (n_boxes,))  # raises for those that there cannot be
     vocabulary = usable_vocabulary(tokenizer)
-    objects_rng, labels_rng, query_rng = _generators(seed, "prompts")
+    objects_rng, labels_rng, query_rng = generators(seed, "prompts", 3)
     objects = _draw(objects_rng, vocabulary.objects, "objects", n, n_boxes)
     labels = _draw(labels_rng, vocabulary.labels, "labels", n, n_boxes)
     query = query_rng.integers(n_boxes, size=n)
@@ -123,67 +48,33 @@ def counterfactual_prompts(
     given. Raises UserError when the tokenizer leaves too few words for two prompts.
     """
     seed = prompts.seed if seed is None else seed
-    n, n_boxes = len(prompts), prompts.n_boxes
+    n, n_boxes = len(prompts), prompts.n_choices
     vocabulary = usable_vocabulary(tokenizer)
-    objects_rng, labels_rng, query_rng = _generators(seed, "counterfactual")
-    objects = _draw(objects_rng, vocabulary.objects, "objects", n, n_boxes, prompts.objects)
-    drawn = _draw(labels_rng, vocabulary.labels, "labels", n, n_boxes + 1, prompts.labels)
+    objects_rng, labels_rng, query_rng = generators(seed, "counterfactual", 3)
+    objects = _draw(
+        objects_rng, vocabulary.objects, "objects", n, n_boxes, prompts.drawn["objects"]
+    )
+    drawn = _draw(labels_rng, vocabulary.labels, "labels", n, n_boxes + 1, prompts.drawn["labels"])
     labels, absent = drawn[:, :n_boxes], drawn[:, n_boxes]
     shift, previous = query_rng.integers((1, 0), (n_boxes, n_boxes), size=(n, 2)).T
-    query = (prompts.query + shift) % n_boxes
+    query = (prompts.drawn["query"] + shift) % n_boxes
     return _encode(tokenizer, vocabulary, objects, labels, query, absent, previous, seed)
 
 
-def reference_prompts(tokenizer: Any, n: int, n_boxes: int = 7, seed: int = 0) -> PromptSet:
+def reference_prompts(tokenizer: Any, n: int, seed: int = 0, n_boxes: int = 7) -> PromptSet:
     """Prompts over which head outputs are averaged for a knock-out.
 
     They are drawn independently of the prompts of every seed, and ask for a label that does not
     occur in them (Prakash et al., circuit evaluation).
     """
-    check_size(n, n_boxes, seed)
+    Prompts(ENTITY_TRACKING, n, seed, (n_boxes,))  # raises for those that there cannot be
     vocabulary = usable_vocabulary(tokenizer)
-    objects_rng, labels_rng, query_rng = _generators(seed, "reference")
+    objects_rng, labels_rng, query_rng = generators(seed, "reference", 3)
     objects = _draw(objects_rng, vocabulary.objects, "objects", n, n_boxes)
     drawn = _draw(labels_rng, vocabulary.labels, "labels", n, n_boxes + 1)
     query = query_rng.integers(n_boxes, size=n)
     labels, absent = drawn[:, :n_boxes], drawn[:, n_boxes]
     return _encode(tokenizer, vocabulary, objects, labels, query, absent, query, seed)
-
-
-def select(prompts: PromptSet, keep: NDArray[np.bool_]) -> PromptSet:
-    """The prompts for which `keep` [n] is true."""
-    rows = np.flatnonzero(keep)
-    per_prompt = {name: getattr(prompts, name)[rows] for name in _PER_PROMPT}
-    return _frozen_set(
-        **per_prompt,
-        texts=tuple(prompts.texts[row] for row in rows),
-        positions={name: tokens[rows] for name, tokens in prompts.positions.items()},
-        object_positions=prompts.object_positions,
-        label_positions=prompts.label_positions,
-        vocabulary=prompts.vocabulary,
-        seed=prompts.seed,
-    )
-
-
-def check_size(n: int, n_boxes: int, seed: int) -> None:
-    """Raise UserError if there are no such prompts."""
-    if not MIN_BOXES <= n_boxes <= MAX_BOXES:
-        raise UserError(
-            f"A prompt can have {MIN_BOXES} to {MAX_BOXES} boxes, not {n_boxes}. "
-            "Choose a number in that range."
-        )
-    if n < 1:
-        raise UserError(f"At least one prompt is needed, not {n}. Ask for more prompts.")
-    if n > MAX_PROMPTS:
-        raise UserError(f"At most {MAX_PROMPTS} prompts can be drawn, not {n}. Ask for fewer.")
-    if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"A seed is a number from 0 to {MAX_SEED}, not {seed}. Choose another.")
-
-
-def _generators(seed: int, purpose: str) -> list[np.random.Generator]:
-    """Independent streams for objects, labels and queries, never shared between purposes."""
-    purpose_key = int.from_bytes(purpose.encode())
-    return [np.random.default_rng([seed, purpose_key, stream]) for stream in range(3)]
 
 
 def _draw(
@@ -192,8 +83,8 @@ def _draw(
     kind: str,
     n: int,
     k: int,
-    excluded: Words | None = None,
-) -> Words:
+    excluded: WordTable | None = None,
+) -> WordTable:
     """`n` rows of `k` distinct words, none of them among the row's `excluded` ones: [n, k]."""
     needed = k + (0 if excluded is None else excluded.shape[1])
     if len(words) < needed:
@@ -205,7 +96,7 @@ def _draw(
     order = rng.random((n, len(pool)))
     if excluded is not None:
         order[(pool[None, :, None] == excluded[:, None, :]).any(-1)] = 2.0
-    drawn: Words = pool[order.argsort(axis=1)[:, :k]]
+    drawn: WordTable = pool[order.argsort(axis=1)[:, :k]]
     return drawn
 
 
@@ -216,10 +107,10 @@ def _pick(table: Any, column: Ints) -> Any:
 def _encode(
     tokenizer: Any,
     vocabulary: Vocabulary,
-    objects: Words,
-    labels: Words,
+    objects: WordTable,
+    labels: WordTable,
     query: Ints,
-    query_labels: Words,
+    query_labels: WordTable,
     previous: Ints,
     seed: int,
 ) -> PromptSet:
@@ -251,25 +142,26 @@ def _encode(
             "Choose a model whose tokenizer writes every object and label as one token."
         )
     n = len(texts)
-    return _frozen_set(
-        texts=texts,
-        input_ids=input_ids,
+    positions = {
+        "last": np.full(n, input_ids.shape[1] - 1),
+        "query_label": np.full(n, query_label),
+        "prev_query_label": label_positions[previous],
+        "correct_object": object_positions[query],
+    }
+    return PromptSet(
+        ENTITY_TRACKING,
+        texts,
+        input_ids,
         answer_ids=_pick(object_ids, query),
-        object_ids=object_ids,
-        objects=objects,
-        labels=labels,
-        query=query,
-        query_labels=query_labels,
-        positions={
-            Position.last: np.full(n, input_ids.shape[1] - 1),
-            Position.query_label: np.full(n, query_label),
-            Position.prev_query_label: label_positions[previous],
-            Position.correct_object: object_positions[query],
+        choice_ids=object_ids,
+        positions=positions,
+        roles={
+            "object": np.tile(object_positions, (n, 1)),
+            "label": np.tile(label_positions, (n, 1)),
+            **{name: tokens[:, None] for name, tokens in positions.items()},
         },
-        object_positions=object_positions,
-        label_positions=label_positions,
         spans=spans,
-        vocabulary=vocabulary,
+        drawn={"objects": objects, "labels": labels, "query": query, "query_labels": query_labels},
         seed=seed,
     )
 
@@ -279,7 +171,9 @@ def _text(objects: list[str], labels: list[str], query_label: str) -> str:
     return f"T{boxes[1:]}. Box {query_label} contains the"
 
 
-def _locate(text: str, spans: Ints, objects: Words, labels: Words) -> tuple[Ints, Ints, int]:
+def _locate(
+    text: str, spans: Ints, objects: WordTable, labels: WordTable
+) -> tuple[Ints, Ints, int]:
     """Token indices of the context's objects and labels [n_boxes] and of the query's label."""
 
     def token_at(character: int) -> int:
@@ -291,12 +185,65 @@ def _locate(text: str, spans: Ints, objects: Words, labels: Words) -> tuple[Ints
     return np.array(object_positions), np.array(label_positions), query_label
 
 
-def _ids(words: Words, vocabulary: Mapping[str, int]) -> Ints:
+def _ids(words: WordTable, vocabulary: Mapping[str, int]) -> Ints:
     return np.vectorize(vocabulary.__getitem__, otypes=[np.int64])(words)
 
 
-def _frozen_set(*, positions: Mapping[Position, Ints], **fields: Any) -> PromptSet:
-    arrays = [value for value in fields.values() if isinstance(value, np.ndarray)]
-    for array in (*arrays, *positions.values()):
-        array.setflags(write=False)
-    return PromptSet(**fields, positions=MappingProxyType(dict(positions)))
+def _length(n_boxes: int) -> int:
+    return 7 * n_boxes + 5
+
+
+@lru_cache(maxsize=8)
+def _note(tokenizer: Any) -> str:
+    return usable_vocabulary(tokenizer).note
+
+
+ENTITY_TRACKING = Task(
+    name="entity-tracking",
+    title="Entity tracking",
+    source="Prakash et al., ICLR 2024, arXiv:2402.14811",
+    text="Each prompt puts objects into boxes and asks for one of them: `The apple is in Box F, "
+    "the computer is in Box Q. Box F contains the` is to be followed by `apple`.",
+    words=Words("the right object", "another box’s object", "the other boxes’ objects"),
+    positions=(
+        Position("prev_query_label", "at the previous label", "previous “{}”"),
+        Position("query_label", "at the query’s label", "query “{}”", tail=3),
+        Position("last", "at the last token", "last “{}”", tail=1),
+    ),
+    groups=(
+        Group(
+            "A", "Value Fetcher", "last", "logits", (), "#D55E00", "circle", 8,
+            "Attends to the right object from the last token and copies its value to the logits.",
+        ),
+        Group(
+            "B", "Position Transmitter", "last", "q", ("A",), "#0072B2", "square", 6,
+            "Attends to the query’s label from the last token, and tells A where to look.",
+        ),
+        Group(
+            "C", "Position Detector", "query_label", "v", ("B",), "#009E73", "triangle", 4,
+            "At the label in the question: finds its first occurrence and picks up where it "
+            "stands.",
+        ),
+        Group(
+            "D", "Structure Reader", "prev_query_label", "v", ("C",), "#CC79A7", "diamond", 4,
+            "At the first occurrence of the label asked for: reads the segment around it.",
+        ),
+    ),
+    roles=(
+        Role("object", "object", target="other objects"),
+        Role("label", "label", target="other labels"),
+        Role("last", "last token", "B"),
+        Role("query_label", "label asked for", "C", "the label in the question"),
+        Role(
+            "prev_query_label", "label asked for, first time", "D",
+            "the label asked for, in the context",
+        ),
+        Role("correct_object", "correct object", "A", "the right object"),
+    ),
+    options=(Option("boxes", "Boxes in each prompt", MIN_BOXES, MAX_BOXES, 7),),
+    sample=sample_prompts,
+    counterfactual=counterfactual_prompts,
+    reference=reference_prompts,
+    length=_length,
+    note=_note,
+)  # fmt: skip

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from backend.core.circuit import Circuit, Group, Head, Site
+from backend.core.heads import Site
+from backend.tasks.circuit import Circuit, Node
+from backend.tasks.prompts import Prompts
 
 
 class Reading(Enum):
@@ -33,9 +35,7 @@ class Setting:
     """A model and the prompts it is asked: everything that a run depends on but the heads."""
 
     model: str
-    n: int
-    boxes: int
-    seed: int
+    prompts: Prompts
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def intervention(
     circuit: Circuit,
     reading: Reading,
     mode: Mode,
-    off: frozenset[tuple[Group, Head]] = frozenset(),
-    switched: frozenset[tuple[Group, Head]] = frozenset(),
+    off: frozenset[Node] = frozenset(),
+    switched: frozenset[Node] = frozenset(),
     source: str | None = None,
 ) -> Intervention:
     """What it does to the sites when heads of the circuit are off and others are switched.
@@ -69,7 +69,8 @@ def intervention(
     in one of them is off.
     """
     off_sites, others = (
-        frozenset(Site(head, group.position) for group, head in keys) for keys in (off, switched)
+        frozenset(Site(head, circuit.task.group(key).position) for key, head in nodes)
+        for nodes in (off, switched)
     )
     source = source if mode is Mode.other else None
     if reading is Reading.model:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from backend.core.circuit import Group, Head
 from backend.core.errors import UserError
+from backend.core.heads import Head
 from circuitviz.graph import NodeKey
 from circuitviz.picture import Picture, node_id
 
@@ -99,6 +99,6 @@ def _parse_heads(raw: object) -> frozenset[NodeKey] | None:
 def _parse_head(raw: object) -> NodeKey | None:
     letter, _, name = raw.partition(" ") if isinstance(raw, str) else ("", "", "")
     try:
-        return Group[letter], Head.parse(name)
-    except (KeyError, UserError):
+        return letter, Head.parse(name)
+    except UserError:
         return None

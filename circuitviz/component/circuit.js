@@ -209,7 +209,7 @@ class CircuitView {
     tip.hidden = false;
     make("b", {}, make("div", { class: "tip-title" }, tip), `${this.nameOf(source)} → ${this.nameOf(target)}`);
     make("div", {}, tip, `edge score ${score}`);
-    const how = { q: "read as query (q)", v: "read as value (v)", logits: "into the answer" }[column.composition];
+    const how = { q: "read as query (q)", k: "read as key (k)", v: "read as value (v)", logits: "into the answer" }[column.composition];
     make("div", { class: "tip-hint" }, tip, helps ? how : `${how} · hinders`);
     const { left, top } = this.root.getBoundingClientRect();
     this.putTip({ x: event.clientX - left, y: event.clientY - top, r: 2 });

@@ -15,13 +15,15 @@ function make(tag, attributes = {}, parent = null, text = null) {
 function glyph(column, size, parent) {
   const svg = make("svg", { class: "glyph", width: size, height: size, viewBox: "-1.4 -1.4 2.8 2.8" }, parent);
   make("path", { d: column.shape, fill: column.colour }, svg);
-  const y = column.group === "C" ? 0.62 : 0.46;
-  make("text", { y, fill: column.ink, "text-anchor": "middle", "font-size": 1.3, "font-weight": 700 }, svg, column.group);
+  const letter = [1.3, 1.05, 0.8][column.group.length - 1];
+  make("text", { y: column.middle + 0.354 * letter, fill: column.ink, "text-anchor": "middle", "font-size": letter, "font-weight": 700 }, svg, column.group);
   svg.setAttribute("aria-hidden", "true");
   return svg;
 }
 
-/** Arrow heads: filled for values (v) and logits, open for queries (q). */
+/** Arrow heads: filled for values (v) and logits, open for queries (q), a bar for keys (k). */
+const TIPS = { q: "M2,1L8,5L2,9", k: "M8,0V10M2,5H8" };
+
 function addMarkers(data, svg) {
   const defs = make("defs", {}, svg);
   for (const column of data.columns) {
@@ -29,9 +31,9 @@ function addMarkers(data, svg) {
       id: `arrow-${column.group}`, viewBox: "0 0 10 10", refX: 8, refY: 5,
       markerWidth: 9, markerHeight: 9, markerUnits: "userSpaceOnUse", orient: "auto",
     }, defs);
-    const open = column.composition === "q";
-    make("path", open
-      ? { d: "M2,1L8,5L2,9", fill: "none", stroke: column.colour, "stroke-width": 1.8 }
+    const tip = TIPS[column.composition];
+    make("path", tip
+      ? { d: tip, fill: "none", stroke: column.colour, "stroke-width": 1.8 }
       : { d: "M1,1L9,5L1,9Z", fill: column.colour }, marker);
   }
   const clip = make("clipPath", { id: "plot" }, defs);
@@ -148,13 +150,19 @@ function buildLegend(data, parent) {
   };
   const scale = entry("weak – strong score, one scale for all groups");
   [[6, 3], [18, 5.5], [35, 8.5]].forEach(([cx, r]) => make("circle", { cx, cy: 11, r, class: "sample" }, scale));
-  const value = entry("read as value (v)");
-  make("path", { d: "M2,11H34", class: "sample-line" }, value);
-  make("path", { d: "M33,6L42,11L33,16Z", class: "sample-tip" }, value);
+  if (data.columns.some((column) => column.composition === "v")) {
+    const value = entry("read as value (v)");
+    make("path", { d: "M2,11H34", class: "sample-line" }, value);
+    make("path", { d: "M33,6L42,11L33,16Z", class: "sample-tip" }, value);
+  }
   if (data.columns.some((column) => column.composition === "q")) {
     const query = entry("read as query (q)");
     make("path", { d: "M2,11H38", class: "sample-line dashed" }, query);
     make("path", { d: "M34,6L41,11L34,16", class: "sample-line" }, query);
+  }
+  if (data.columns.some((column) => column.composition === "k")) {
+    const key = entry("read as key (k)");
+    make("path", { d: "M2,11H41M41,5V17", class: "sample-line dotted" }, key);
   }
   if (data.isMeasured) {
     const edge = entry("weak – strong edge");
@@ -180,17 +188,18 @@ function placeScene(scene, data, frame) {
     x: frame.x(node.x), y: frame.y(node.y), r: radiusOf(node, frame), size: node.size,
   }));
   const spines = spinesOf(data, frame);
+  const toLogits = spines[data.columns.findLast((column) => column.composition === "logits").group];
   placeAxis(scene, data, frame);
   placeBundles(scene, data, frame, places, spines);
   placeNodes(scene, data, frame, places);
-  const logits = { x: Math.min(spines.A, frame.right) - LOGITS.width / 4, y: frame.top - 7, r: 0 };
+  const logits = { x: Math.min(toLogits, frame.right) - LOGITS.width / 4, y: frame.top - 7, r: 0 };
   for (const { source, target, path, reach } of scene.measured) {
     const way = directPath(places[source], places[target] ?? logits);
     path.setAttribute("d", way);
     reach.setAttribute("d", way);
   }
-  scene.logits.style.visibility = spines.A < frame.right + 4 ? "visible" : "hidden";
-  scene.logits.setAttribute("transform", `translate(${Math.min(spines.A, frame.right)},${frame.top - 22})`);
+  scene.logits.style.visibility = toLogits < frame.right + 4 ? "visible" : "hidden";
+  scene.logits.setAttribute("transform", `translate(${Math.min(toLogits, frame.right)},${frame.top - 22})`);
   return { places, spines };
 }
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import streamlit as st
 
-from backend.core.circuit import READING_ORDER, Circuit, Group
 from backend.core.errors import UserError
 from backend.core.serialize import from_json
 from backend.methods.results import Edges
+from backend.tasks.circuit import Circuit
 from circuitviz.graph import LOGITS
 from shell.frame.history import NodeKey
 
-_NEXT = dict(pairwise(READING_ORDER))
 _MOST_PERCENT = 60
 
 
@@ -22,13 +20,16 @@ def edge_weights(circuit: Circuit) -> Mapping[tuple[NodeKey, NodeKey | str], flo
     """The clear weights that came with the circuit; none if not measured, or malformed."""
     try:
         found: Edges = from_json(Edges, circuit.provenance.get("edges"))
-        return {
-            (
-                (Group[edge.group], edge.sender),
-                (_NEXT[Group[edge.group]], edge.receiver) if edge.receiver else LOGITS,
-            ): edge.weight.value
-            for edge in found.clear
-        }
+        weights: dict[tuple[NodeKey, NodeKey | str], float] = {}
+        for edge in found.clear:
+            source = (edge.group, edge.sender)
+            if edge.receiver is None:
+                weights[source, LOGITS] = edge.weight.value
+                continue
+            for key in circuit.task.group(edge.group).into:
+                if edge.receiver in circuit.heads(key):
+                    weights[source, (key, edge.receiver)] = edge.weight.value
+        return weights
     except (UserError, KeyError):
         return {}
 

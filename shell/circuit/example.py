@@ -33,7 +33,8 @@ def show_example(session: Session, before: Answers, after: Answers, prompt: int)
     answers = _likeliest(before, after, prompt, int(session.prompts.answer_ids[prompt]))
     words = [decode([token]).strip() for token in answers]
     answer = decode([int(after.top_ids[prompt, 0])]).strip()
-    st.html(prompt_html(session.prompts.words(prompt), session.prompts.roles(prompt), answer))
+    prompts = session.prompts
+    st.html(prompt_html(prompts.words(prompt), prompts.roles_of(prompt), prompts.task, answer))
     frame = pd.DataFrame(
         {
             "word": words,

@@ -16,6 +16,7 @@ from backend.tasks.chance import (
     why_undefined,
 )
 from backend.tasks.setting import Reading
+from backend.tasks.task import Words
 
 if TYPE_CHECKING:
     from backend.engine.answers import Answers
@@ -33,7 +34,9 @@ _LABELS = {
 }
 
 
-def show_numbers(reading: Reading, whole: Answers, before: Answers, after: Answers) -> None:
+def show_numbers(
+    reading: Reading, words: Words, whole: Answers, before: Answers, after: Answers
+) -> None:
     """Four figures in two rows: `before` is with every head on, `after` as it is now."""
     part, share = _LABELS[reading]
     choice = _choice(whole)
@@ -45,9 +48,8 @@ def show_numbers(reading: Reading, whole: Answers, before: Answers, after: Answe
             wilson(whole.correct),
             None,
             "Share of prompts that the untouched model answers right: its most probable next "
-            "token, among all tokens, is the object in the box asked for. 95 % Wilson interval. "
-            f"Beside guessing among the boxes’ objects: {against_chance(choice)}."
-            f"{_instead(whole)}",
+            f"token, among all tokens, is {words.answer}. 95 % Wilson interval. "
+            f"Beside guessing: {against_chance(choice)}.{_instead(whole, words)}",
         )
     with top[1], st.container(gap="xxsmall"):
         _figure(
@@ -67,7 +69,7 @@ def show_numbers(reading: Reading, whole: Answers, before: Answers, after: Answe
             "P(right answer)",
             mean_share(after.probability),
             float(after.probability.mean() - before.probability.mean()),
-            "Probability of the right object, mean over prompts. It moves before the accuracy "
+            f"Probability of {words.answer}, mean over prompts. It moves before the accuracy "
             "does. 95 % interval: Wilson’s, with the variance seen.",
         )
 
@@ -80,17 +82,17 @@ def show_chance(whole: Answers) -> None:
 
 
 def _choice(whole: Answers) -> ForcedChoice:
-    return forced_choice(whole.forced, whole.object_ids.shape[1])
+    return forced_choice(whole.forced, whole.choice_ids.shape[1])
 
 
-def _instead(whole: Answers) -> str:
-    """What is answered where it is not the right object."""
+def _instead(whole: Answers, words: Words) -> str:
+    """What is answered where it is not the right answer."""
     wrong = ~whole.correct
     if not wrong.any():
         return ""
-    other = int((whole.top_ids[:, :1] == whole.object_ids)[wrong].any(1).sum())
+    other = int((whole.top_ids[:, :1] == whole.choice_ids)[wrong].any(1).sum())
     return (
-        f" Of {wrong.sum()} wrong answers, {other} are another box’s object, "
+        f" Of {wrong.sum()} wrong answers, {other} are {words.competitor}, "
         f"{wrong.sum() - other} another word."
     )
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from backend.core.circuit import Circuit, Group, Head, Position
+from backend.core.heads import Head
 from backend.models import catalogue
+from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode, Reading
 from circuitviz.component import circuit_component, parse_message
 from circuitviz.graph import circuit_graph, outside_heads
@@ -104,7 +105,7 @@ def _figures(circuit: Circuit, table: str, drawn: tuple[NodeKey, ...]) -> Mappin
     found = {}
     for group, (layer, index) in drawn:
         try:
-            figure = float(tables[group.name][layer][index])
+            figure = float(tables[group][layer][index])
         except (KeyError, IndexError, TypeError, ValueError, OverflowError):
             continue
         if isfinite(figure):
@@ -113,16 +114,19 @@ def _figures(circuit: Circuit, table: str, drawn: tuple[NodeKey, ...]) -> Mappin
 
 
 def _looks_at(session: Session, key: NodeKey) -> str:
-    target, mass = session.attention.strongest(*key)
+    group, head = key
+    position = session.prompts.task.group(group).position
+    target, mass = session.attention.strongest(position, head)
     return f"{target} ({mass:.2f})"
 
 
-def _column_words(session: Session, prompt: int) -> dict[Group, str]:
-    words = session.prompts.words(prompt)
-    at = {position: words[session.prompts.positions[position][prompt]] for position in Position}
+def _column_words(session: Session, prompt: int) -> dict[str, str]:
+    """What stands above each group: its token in this prompt."""
+    prompts = session.prompts
+    words, task = prompts.words(prompt), prompts.task
     return {
-        Group.D: f"previous “{at[Position.prev_query_label]}”",
-        Group.C: f"query “{at[Position.query_label]}”",
-        Group.B: f"last “{at[Position.last]}”",
-        Group.A: f"last “{at[Position.last]}”",
+        group.key: task.position(group.position).column.format(
+            words[prompts.positions[group.position][prompt]]
+        )
+        for group in task.groups
     }

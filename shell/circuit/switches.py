@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from backend.core.circuit import Circuit
 from backend.models import catalogue
+from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode, Reading
+from backend.tasks.task import Task
 from shell.circuit.edges import show_threshold
 from shell.frame import state
 from shell.frame.choices import model_names
@@ -14,7 +15,7 @@ from shell.frame.help import show_help
 from shell.frame.history import History, Switches
 
 
-def show_readings() -> None:
+def show_readings(task: Task) -> None:
     """Which reading, which replacement, whether heads outside the circuit are shown, and help."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         st.segmented_control(
@@ -37,8 +38,8 @@ def show_readings() -> None:
             required=True,
             persist_state="session",
             help="**Its mean** over reference prompts (knock-out): it says nothing about this "
-            "prompt. **Its counterfactual value**: what it says on another prompt, with other "
-            "objects, labels and question. **Another model's value** on the same prompt: "
+            "prompt. **Its counterfactual value**: what it says on another "
+            "prompt, of which the answer is another. **Another model's value** on the same prompt: "
             "cross-model activation patching, head by head.",
         )
         if st.session_state["mode"] is Mode.other:
@@ -59,7 +60,7 @@ def show_readings() -> None:
             help="Show the heads outside the circuit too, at each token. Click one to add it to "
             "the circuit, or, when the whole model runs, to switch it off.",
         )
-        show_help()
+        show_help(task)
 
 
 def _as_the_reading_has_them() -> None:

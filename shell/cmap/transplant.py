@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from concurrent.futures import wait
 from dataclasses import asdict
+from functools import partial
 from math import isnan
 
 import streamlit as st
 
-from backend.core.circuit import READING_ORDER, Head, Position, Site
 from backend.core.components import Component
+from backend.core.heads import Head, Site
 from backend.core.serialize import to_json
 from backend.core.statistics import clear_among
-from backend.methods.requests import TOKEN_WORDS, CmapRequest, SetRequest
+from backend.methods.requests import CmapRequest, SetRequest
 from backend.methods.results import Cmap, HeadMap, Transplanted
 from backend.models import catalogue
+from backend.tasks.task import Task
 from circuitviz.model_charts import effect, head_chart, transplant_chart
 from circuitviz.tables import figures_table, signed
-from shell.frame import fitting, studies, waiting
+from shell.frame import fitting, state, studies, waiting
 from shell.frame.choices import sizes
 from shell.frame.studies import Study
 from shell.frame.words import unmarked
@@ -35,7 +37,6 @@ HELD_FIXED = {
 }
 YOUR_SET = "your set"
 _A_MOMENT_S = 0.5
-_TOKEN = {"prev_query_label": "previous label", "query_label": "query label", "last": "last"}
 
 
 def choose_model(label: str, key: str, names: list[str], explanation: str) -> None:
@@ -76,7 +77,7 @@ def choose_part() -> None:
 def misfit(request: CmapRequest) -> str | None:
     """Why this cannot be run, as far as the files of the models tell; None if it can."""
     return fitting.pair_misfit(request.source, request.target, request.part) or (
-        fitting.circuit_misfit(request.heads.circuit, [request.target])
+        fitting.circuit_misfit(request.circuit, [request.target])
     )
 
 
@@ -85,8 +86,8 @@ def invite(request: CmapRequest) -> None:
     st.info(
         f"Press Run to put heads of {unmarked(catalogue.label(request.source))} into "
         f"{unmarked(catalogue.label(request.target))}: each group of the circuit "
-        f"“{unmarked(request.heads.name)}” "
-        f"({sizes(request.heads.circuit)}), all of them, and then every head of the model on its "
+        f"“{unmarked(request.circuit.name)}” "
+        f"({sizes(request.circuit)}), all of them, and then every head of the model on its "
         f"own, on {request.prompts}. Recovery = (patched − target) / (source − target)."
     )
 
@@ -118,7 +119,9 @@ def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]
     with st.container(key="transplanted_sets"):
         st.altair_chart(
             transplant_chart(
-                sets, {"source": groups.source_accuracy, "target": groups.target_accuracy}
+                sets,
+                {"source": groups.source_accuracy, "target": groups.target_accuracy},
+                request.prompts.task,
             ),
             width="stretch",
             alt="Accuracy of the target with each set of heads out of the source",
@@ -147,7 +150,7 @@ def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]
         f"Source {source} {groups.source_accuracy.value:.3f}, target {target} "
         f"{groups.target_accuracy.value:.3f}, gap {signed(gap.value)} ({signed(gap.low)} to "
         f"{signed(gap.high)}).{clear} {request.prompts}; circuit "
-        f"“{unmarked(request.heads.name)}”. 95 % intervals: Wilson’s for "
+        f"“{unmarked(request.circuit.name)}”. 95 % intervals: Wilson’s for "
         "accuracies, Tango’s for change and gap, the score interval of a ratio for recovery. Each "
         f"holds for its own; {len(sets)} sets are shown at once."
     )
@@ -155,23 +158,25 @@ def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]
 
 def _tick(request: CmapRequest) -> frozenset[Site]:
     """The set of heads that the user has ticked and pinned."""
-    circuit = request.heads.circuit
+    circuit, task = request.circuit, request.prompts.task
     st.markdown("#### Your set")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         groups = st.pills(
             "Whole groups",
-            READING_ORDER,
+            [group.key for group in circuit.task.reading_order],
             selection_mode="multi",
-            format_func=lambda group: group.name,
             key="ticked_groups",
             persist_state="session",
         )
-        pinned: list[Site] = st.session_state.setdefault("pinned", [])
-        options = sorted({*circuit.sites, *pinned}, key=_in_reading_order)
+        state.remember(pinned=[], pinned_for=task)
+        if st.session_state["pinned_for"] != task:
+            st.session_state["pinned"], st.session_state["pinned_for"] = [], task
+        pinned: list[Site] = st.session_state["pinned"]
+        options = sorted({*circuit.sites, *pinned}, key=partial(_in_reading_order, task))
         st.multiselect(
             "Single heads",
             options,
-            format_func=lambda site: f"{site.head}, {_TOKEN[site.position.name]}",
+            format_func=lambda site: f"{site.head} {task.position(site.position).words}",
             key="pinned",
             persist_state="session",
             placeholder="Choose heads, or click cells below",
@@ -179,8 +184,8 @@ def _tick(request: CmapRequest) -> frozenset[Site]:
     return circuit.sites_of(groups) | frozenset(st.session_state["pinned"])
 
 
-def _in_reading_order(site: Site) -> tuple[int, Head]:
-    return list(_TOKEN).index(site.position.name), site.head
+def _in_reading_order(task: Task, site: Site) -> tuple[int, Head]:
+    return task.position_names.index(site.position), site.head
 
 
 def _ticked(request: CmapRequest, sites: frozenset[Site]) -> dict[str, Transplanted]:
@@ -217,14 +222,15 @@ def _show_maps(study: Study[CmapRequest], maps: list[HeadMap]) -> None:
     for found, are_clear in zip(maps, of_map, strict=True):
         ((token, rows),) = found.heads.items()
         key = f"map_{token}_{st.session_state.get('map_epoch', 0)}"
-        pinned = {s.head for s in st.session_state["pinned"] if s.position.name == token}
-        st.markdown(f"**{TOKEN_WORDS[token].capitalize()}**")
+        pinned = {s.head for s in st.session_state["pinned"] if s.position == token}
+        words = study.request.prompts.task.position(token).words
+        st.markdown(f"**{words[0].upper()}{words[1:]}**")
         st.altair_chart(
             head_chart(rows, are_clear, pinned, largest),
             width="stretch",
             key=key,
-            on_select=lambda key=key, token=token: _pin(key, Position[token]),
-            alt=f"Effect of every single head {TOKEN_WORDS[token]}",
+            on_select=lambda key=key, token=token: _pin(key, token),
+            alt=f"Effect of every single head {words}",
         )
 
 
@@ -233,12 +239,14 @@ def _rows(found: HeadMap) -> tuple[tuple[Transplanted, ...], ...]:
     return rows
 
 
-def _pin(key: str, position: Position) -> None:
+def _pin(key: str, position: str) -> None:
     """Put the clicked heads into the set, or take them out; the next click finds a clean chart."""
     cells = st.session_state[key].selection.get("cell", [])
     clicked = {Site(Head(int(cell["layer"]), int(cell["head"])), position) for cell in cells}
     pinned = set(st.session_state["pinned"]) ^ clicked
-    st.session_state["pinned"] = sorted(pinned, key=_in_reading_order)
+    st.session_state["pinned"] = sorted(
+        pinned, key=partial(_in_reading_order, st.session_state["task"])
+    )
     st.session_state["map_epoch"] = st.session_state.get("map_epoch", 0) + 1
 
 
@@ -246,7 +254,7 @@ def _show_download(
     request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted], maps: list[HeadMap]
 ) -> None:
     found = {
-        "measured_on": asdict(request.prompts) | {"circuit": request.heads.name},
+        "measured_on": to_json(request.prompts) | {"circuit": request.circuit.name},
         "groups": asdict(groups) | {"sets": {name: asdict(each) for name, each in sets.items()}},
         "heads": [asdict(one) for one in maps],
     }

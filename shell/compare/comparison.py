@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from math import comb, isnan
 
 import pandas as pd
@@ -42,8 +41,8 @@ def show_table(request: ComparisonRequest, result: Comparison) -> None:
     )
     random = result.models[0].random
     st.caption(
-        f"Accuracy on {request.prompts}; circuit “{unmarked(request.heads.name)}” "
-        f"({sizes(request.heads.circuit)}). 95 % intervals: Wilson for accuracies, "
+        f"Accuracy on {request.prompts}; circuit “{unmarked(request.circuit.name)}” "
+        f"({sizes(request.circuit)}). 95 % intervals: Wilson for accuracies, "
         "Nam and Blackwelder for faithfulness = circuit / full model, undefined where fewer than 6 "
         "prompts are right or the model is not above chance. Knocked-out heads give "
         f"each model’s own means over {result.models[0].n_reference} other prompts. Random "
@@ -74,7 +73,7 @@ def show_accuracies(result: Comparison) -> None:
     )
 
 
-def show_knockouts(result: Comparison) -> None:
+def show_knockouts(request: ComparisonRequest, result: Comparison) -> None:
     """What every model has left without each group, in the circuit or in the whole model."""
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.markdown(
@@ -92,7 +91,7 @@ def show_knockouts(result: Comparison) -> None:
         )
     in_model = where == "in the whole model"
     st.altair_chart(
-        knockout_chart(result.models, catalogue.label, in_model),
+        knockout_chart(result.models, request.prompts.task, catalogue.label, in_model),
         width="stretch",
         key="knockouts",
         alt=f"Accuracy left {where} without each group, for each model",
@@ -141,9 +140,9 @@ def _plain(name: str) -> str:
 
 def show_downloads(request: ComparisonRequest, result: Comparison) -> None:
     """The figures as files."""
-    measured_on = asdict(request.prompts) | {
-        "circuit": request.heads.name,
-        "heads": [f"{group.name} {head}" for group, head in request.heads.circuit.members],
+    measured_on = to_json(request.prompts) | {
+        "circuit": request.circuit.name,
+        "heads": [f"{key} {head}" for key, head in request.circuit.members],
     }
     with st.container(horizontal=True):
         st.download_button(
@@ -160,6 +159,7 @@ def show_downloads(request: ComparisonRequest, result: Comparison) -> None:
 
 def as_csv(request: ComparisonRequest, result: Comparison) -> str:
     """The table, each figure with its interval and n in columns of their own."""
+    option_names = [option.name for option in request.prompts.task.options]
     return pd.DataFrame(
         [
             {
@@ -170,9 +170,10 @@ def as_csv(request: ComparisonRequest, result: Comparison) -> str:
                 **_columns("random_circuit", row.random.mean),
                 "random_circuit_sd": row.random.spread,
                 **_columns("faithfulness", row.faithfulness),
-                "circuit_name": request.heads.name,
+                "circuit_name": request.circuit.name,
                 "seed": request.prompts.seed,
-                "boxes": request.prompts.boxes,
+                "task": request.prompts.task.name,
+                **dict(zip(option_names, request.prompts.options, strict=True)),
             }
             for row in result.models
         ]

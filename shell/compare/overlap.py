@@ -6,27 +6,28 @@ from math import isnan
 
 import streamlit as st
 
-from backend.core.circuit import READING_ORDER, Group
-from backend.methods.requests import Heads
 from backend.methods.results import GroupOverlap
 from backend.models import catalogue
+from backend.tasks.circuit import Circuit
+from backend.tasks.task import Group
 from circuitviz.overlap import overlap_picture
 from circuitviz.tables import figures_table
 from shell.frame.words import unmarked
 
 
-def show_overlap(heads: Heads) -> None:
+def show_overlap(circuit: Circuit) -> None:
     """Choose a second circuit, and see what the two share."""
-    others = [name for name in catalogue.circuits() if name != heads.name]
+    others = [name for name in catalogue.circuits_for(circuit.task) if name != circuit.name]
     st.markdown("#### Are two circuits the same heads?")
     if not others:
         st.caption(
-            f"“{unmarked(heads.name)}” is the only circuit so far. Find another one, add its file "
-            "in the sidebar, or switch heads off in the Circuit page, and compare the two here."
+            f"“{unmarked(circuit.name)}” is the only circuit so far. Find another one, add "
+            "its file in the sidebar, or switch heads off in the Circuit page, and compare the two "
+            "here."
         )
         return
     name = st.selectbox(
-        f"“{unmarked(heads.name)}” against",
+        f"“{unmarked(circuit.name)}” against",
         others,
         index=None,
         placeholder="Choose a second circuit",
@@ -38,15 +39,16 @@ def show_overlap(heads: Heads) -> None:
         return
     from backend.methods.compare import overlap
 
-    first, second = unmarked(heads.name), unmarked(name)
-    ours, theirs = heads.circuit, catalogue.circuit(name)
-    found = overlap(ours, theirs)
+    first, second = unmarked(circuit.name), unmarked(name)
+    theirs = catalogue.circuit(name)
+    theirs.check_task(circuit.task)
+    found = overlap(circuit, theirs)
     left, right = st.columns([1, 1.35], gap="medium")
     with left:
         st.html(
             figures_table(
-                ("Group", "Shared", f"Only {heads.name}", f"Only {name}", "Precision", "Recall"),
-                [_row(group, found[group.name]) for group in READING_ORDER],
+                ("Group", "Shared", f"Only {circuit.name}", f"Only {name}", "Precision", "Recall"),
+                [_row(group, found[group.key]) for group in circuit.task.reading_order],
             )
         )
         st.caption(
@@ -55,16 +57,16 @@ def show_overlap(heads: Heads) -> None:
         )
     with right:
         st.altair_chart(
-            overlap_picture(ours, theirs, (heads.name, name)),
+            overlap_picture(circuit, theirs, (circuit.name, name)),
             width="stretch",
             key="overlap",
-            alt=f"Heads of {heads.name} and {name}: shared, only in one, only in the other",
+            alt=f"Heads of {circuit.name} and {name}: shared, only in one, only in the other",
         )
 
 
 def _row(group: Group, found: GroupOverlap) -> tuple[str, ...]:
     return (
-        f"{group.name}\n{group.value}",
+        f"{group.key}\n{group.name}",
         str(len(found.shared)),
         str(len(found.only_found)),
         str(len(found.only_expected)),

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from backend.core.circuit import Circuit, Group
 from backend.core.progress import Report
-from backend.methods.requests import prompts_of
-from backend.methods.results import DEFAULT_FDR, DEFAULT_SIZES, Criteria, Stage
+from backend.methods.stages import DEFAULT_FDR, Criteria, Stage, n_valid, next_stage
 from backend.models import catalogue, loaded_models
 from backend.studies import jobs
-from backend.studies.stages import following, n_valid, run_stages, stored_stages
 from backend.studies.stages import found_circuit as circuit_of
+from backend.studies.stages import run_stages, stored_stages
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
+from backend.tasks.task import Task
 
 DEFAULT_N = 100
 MOST_PROMPTS = 1000
@@ -33,7 +34,7 @@ class Plan:
     def title(self) -> str:
         """“Discover: a circuit of Base · 100 prompts, …”."""
         where = f"a circuit of {catalogue.label(self.setting.model)}"
-        return f"Discover: {where} · {prompts_of(self.setting)}"
+        return f"Discover: {where} · {self.setting.prompts}"
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,40 @@ class Progress:
         return self.job is not None and not self.job.future.done()
 
     @property
-    def is_complete(self) -> bool:
-        """Whether all stages fit the plan: four, unless one keeps no head for the next to feed."""
-        return following(self.stages[: self.valid], self.plan.criteria) is None
+    def task(self) -> Task:
+        """What the model is asked."""
+        return self.plan.setting.prompts.task
 
     @property
-    def dead_end(self) -> Group | None:
-        """The group that keeps no head, if it is not the last: no stage comes after it."""
-        is_early = self.is_complete and self.valid < len(Group)
-        return list(Group)[self.valid - 1] if is_early else None
+    def following(self) -> str | None:
+        """The key of the group whose stage comes next; None when all fit the plan."""
+        found = next_stage(self.task, self.stages[: self.valid], self.plan.criteria)
+        return found[0].key if found else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all stages fit the plan: of every group that has something to feed."""
+        return self.following is None
+
+    def stage(self, key: str) -> Stage | None:
+        """What is found for a group, be it stale or not."""
+        return next((stage for stage in self.stages if stage.group == key), None)
+
+    def is_valid(self, key: str) -> bool:
+        """Whether what is found for a group fits the plan."""
+        return any(stage.group == key for stage in self.stages[: self.valid])
+
+    def feeds_nothing(self, key: str) -> bool:
+        """Whether a group has no stage because those that it writes into keep no head."""
+        following, keys = self.following, self.task.keys
+        is_passed = following is None or keys.index(key) < keys.index(following)
+        return is_passed and not self.is_valid(key)
 
 
-def set_defaults() -> None:
+def set_defaults(task: Task) -> None:
     """The controls of a new session."""
     defaults = {"discover_n": DEFAULT_N, "discover_ranking": RAW, "discover_fdr": DEFAULT_FDR}
-    kept = {f"discover_keep_{group.name}": number for group, number in DEFAULT_SIZES.items()}
+    kept = {f"discover_keep_{group.key}": group.size for group in task.groups}
     for key, value in (defaults | kept).items():
         st.session_state.setdefault(key, value)
 
@@ -77,8 +97,10 @@ def set_defaults() -> None:
 def plan() -> Plan:
     """What the sidebar and the page's controls ask for."""
     at = st.session_state
-    setting = Setting(at["model"], at["discover_n"], at["boxes"], at["seed"])
-    sizes = {group: at[f"discover_keep_{group.name}"] for group in Group}
+    task: Task = at["task"]
+    prompts = Prompts(task, at["discover_n"], at["seed"], at["options"])
+    setting = Setting(at["model"], prompts)
+    sizes = {key: at[f"discover_keep_{key}"] for key in task.keys}
     centred = at["discover_ranking"] == CENTRED
     return Plan(setting, Criteria(sizes, centred, at["discover_fdr"]))
 
@@ -90,7 +112,7 @@ def progress(plan: Plan) -> Progress:
         job = jobs.known(_key(plan.setting))
     found = tuple(job.parts) if job else ()
     stages = found if len(found) >= len(before) else before
-    valid = n_valid(stages, plan.criteria)
+    valid = n_valid(plan.setting.prompts.task, stages, plan.criteria)
     now = Progress(plan, job, stages, valid)
     if now.is_complete or now.is_running:
         return now
@@ -101,7 +123,7 @@ def progress(plan: Plan) -> Progress:
     return Progress(plan, job, stages, len(stored), stored[-1].entry.header.date)
 
 
-def run(now: Progress, until: Group) -> None:
+def run(now: Progress, until: str) -> None:
     """Run the stages that are missing or stale, up to this one."""
     key, done = _key(now.plan.setting), now.stages[: now.valid]
     jobs.forget(key)
@@ -127,7 +149,7 @@ def found_circuit(now: Progress, name: str) -> Circuit:
     return circuit_of(now.plan.setting, now.stages[: now.valid], now.plan.criteria, name)
 
 
-def _work(plan: Plan, done: tuple[Stage, ...], until: Group, report: Report) -> Iterator[Stage]:
+def _work(plan: Plan, done: tuple[Stage, ...], until: str, report: Report) -> Iterator[Stage]:
     yield from done
     yield from run_stages(plan.setting, plan.criteria, done, until, report)
 

@@ -9,20 +9,17 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from backend.core.circuit import Circuit, Group
 from backend.core.serialize import to_json
 from backend.methods.requests import (
     CompletenessRequest,
     EdgesRequest,
-    Heads,
     MinimalityRequest,
-    Prompts,
-    heads_of,
-    prompts_of,
 )
 from backend.methods.results import Completeness, Edges, Minimality, Removal
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
-from circuitviz.palette import COLOURS
+from backend.tasks.task import Task
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
 from shell.frame import studies, waiting
 from shell.frame.words import unmarked
@@ -40,7 +37,7 @@ _COMPLETENESS = (
     "95 % Wilson intervals, each for its own (Prakash et al., circuit completeness)."
 )
 _EDGES = (
-    "Path patching from each single head to each single head of the next group, and from A to the "
+    "Path patching from each single head to each single head that its group writes into, or to the "
     "logits: (p_patched − p_clean) / p_clean of the right answer."
 )
 
@@ -59,7 +56,10 @@ def with_edges(circuit: Circuit, setting: Setting) -> Circuit:
     (found,) = study.job.parts
     return replace(
         circuit,
-        provenance={**circuit.provenance, "edges": {"n_prompts": setting.n} | to_json(found)},
+        provenance={
+            **circuit.provenance,
+            "edges": {"n_prompts": setting.prompts.n} | to_json(found),
+        },
     )
 
 
@@ -74,7 +74,7 @@ def show_examination(whole: Circuit, circuit: Circuit, setting: Setting) -> None
         request = CompletenessRequest(*_asked_of(circuit, setting))
         found = _ask("completeness", request, _COMPLETENESS)
         if found:
-            _show_completeness(found)
+            _show_completeness(found, circuit.task)
     with edges:
         measured = _ask("edges", EdgesRequest(*_asked_of(circuit, setting)), _EDGES)
         if measured:
@@ -109,7 +109,7 @@ def _show_minimality(whole: Circuit, circuit: Circuit, setting: Setting) -> None
             on_click=_keep_minimal,
             args=(whole, circuit, found, least),
         )
-    frame = contribution_frame(found, least)
+    frame = contribution_frame(found, least, circuit.task)
     st.altair_chart(contribution_bars(frame, least), width="stretch", key="contributions")
     st.caption(_what_is_clear(found))
     with st.expander("As a table"):
@@ -147,11 +147,11 @@ def _what_is_clear(found: Minimality) -> str:
     return said
 
 
-def _show_completeness(found: Completeness) -> None:
+def _show_completeness(found: Completeness, task: Task) -> None:
     left, right = st.columns([1.5, 1], gap="medium", vertical_alignment="center")
     with left:
         st.altair_chart(
-            completeness_scatter(removal_frame(found)), width="stretch", key="completeness"
+            completeness_scatter(removal_frame(found, task)), width="stretch", key="completeness"
         )
     with right:
         mean = found.mean_incompleteness
@@ -196,7 +196,7 @@ def _show_edges(found: Edges) -> None:
     )
 
 
-def contribution_frame(found: Minimality, least: float) -> pd.DataFrame:
+def contribution_frame(found: Minimality, least: float, task: Task) -> pd.DataFrame:
     """A row per head, in the circuit's order."""
     return pd.DataFrame(
         {
@@ -209,12 +209,12 @@ def contribution_frame(found: Minimality, least: float) -> pd.DataFrame:
             "high": [each.gain.high for each in found.heads],
             "minimal": [each.adds(least) for each in found.heads],
             "clear": [each in found.clear for each in found.heads],
-            "colour": [COLOURS[Group[each.group]] for each in found.heads],
+            "colour": [task.group(each.group).colour for each in found.heads],
         }
     )
 
 
-def removal_frame(found: Completeness) -> pd.DataFrame:
+def removal_frame(found: Completeness, task: Task) -> pd.DataFrame:
     """A row per set of removed heads; random ones come first, so that groups lie above them."""
 
     def row(removal: Removal, kind: str, colour: str) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def removal_frame(found: Completeness) -> pd.DataFrame:
         return shown | {"kind": kind, "colour": colour}
 
     rows = [row(removal, "random", OUTSIDE) for removal in found.random]
-    rows += [row(each, each.name, COLOURS[Group[each.name]]) for each in found.groups]
+    rows += [row(each, each.name, task.group(each.name).colour) for each in found.groups]
     return pd.DataFrame(rows)
 
 
@@ -233,7 +233,7 @@ def _ask(name: str, request: Asked, explanation: str) -> Any:
     study = _asked(name, request)
     if not study or (study.job.future.done() and not study.job.parts):
         st.button(
-            f"Measure {name} of {len(request.heads.members)} heads",
+            f"Measure {name} of {len(request.circuit.nodes)} heads",
             key=f"ask_{name}",
             on_click=studies.start,
             args=(name, request),
@@ -254,8 +254,8 @@ def _asked(name: str, request: Asked) -> studies.Study | None:
     return study if study and study.request == request else None
 
 
-def _asked_of(circuit: Circuit, setting: Setting) -> tuple[str, Heads, Prompts]:
-    return setting.model, heads_of(circuit), prompts_of(setting)
+def _asked_of(circuit: Circuit, setting: Setting) -> tuple[str, Circuit, Prompts]:
+    return setting.model, circuit, setting.prompts
 
 
 def _keep_minimal(whole: Circuit, circuit: Circuit, found: Minimality, least: float) -> None:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from backend.core.circuit import READING_ORDER, Circuit
 from backend.core.errors import UserError
 from backend.models import catalogue
+from backend.tasks.circuit import Circuit
 from shell.discover import discovery
 from shell.discover.discovery import Progress
 from shell.discover.examination import show_examination, smaller, with_edges
@@ -41,7 +41,7 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
             "What is found stands here when the stages have run with the heads now kept. "
             f"Until then this is “{unmarked(selected)}”, of the sidebar."
         )
-        return catalogue.circuit(selected), _plain(f"{selected}-copy")
+        return _selected(now), _plain(f"{selected}-copy")
     options = {
         _FOUND: "The circuit found here",
         _SELECTED: f"“{unmarked(selected)}”, of the sidebar",
@@ -56,12 +56,21 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
         label_visibility="collapsed",
     )
     if chosen == _SELECTED:
-        return catalogue.circuit(selected), _plain(f"{selected}-copy")
+        return _selected(now), _plain(f"{selected}-copy")
     return discovery.found_circuit(now, "found"), _plain(f"{now.plan.setting.model}-found")
 
 
+def _selected(now: Progress) -> Circuit:
+    """The sidebar's circuit; raises UserError if it is for another task."""
+    circuit = catalogue.circuit(st.session_state["circuit"])
+    circuit.check_task(now.task)
+    return circuit
+
+
 def _show_saving(circuit: Circuit, suggestion: str) -> None:
-    counts = ", ".join(f"{len(circuit.heads(group))} in {group.name}" for group in READING_ORDER)
+    counts = ", ".join(
+        f"{len(circuit.heads(group.key))} in {group.key}" for group in circuit.task.reading_order
+    )
     edges = "edges measured" if "edges" in circuit.provenance else "edges not measured"
     rate = circuit.provenance.get("false_discovery_rate")
     clear = f"; clear at a false discovery rate of {rate:g}" if isinstance(rate, float) else ""

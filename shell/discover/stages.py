@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from backend.core.circuit import Group, Head
-from backend.methods.results import NO_TEST, Stage
-from backend.studies.stages import nothing_to_feed, remark
+from backend.core.heads import Head
+from backend.methods.stages import NO_TEST, Stage, nothing_to_feed, receivers_of, remark
+from backend.tasks.task import Group, Task
 from circuitviz.score_charts import score_frame, score_map
 from shell.discover import discovery
 from shell.discover.discovery import Plan, Progress
@@ -20,12 +20,6 @@ SCORE = (
 _MOST_KEPT = 40
 _NAMED = 8
 _CHART_HEIGHT = 214
-_TO = {
-    Group.A: "the logits, at the last token",
-    Group.B: "the queries of A, at the last token:",
-    Group.C: "the values of B, at the query’s label:",
-    Group.D: "the values of C, at the previous label:",
-}
 
 
 def show_controls() -> None:
@@ -66,64 +60,67 @@ def show_controls() -> None:
 
 def show_run_all(now: Progress) -> None:
     """The button that runs whatever is missing or stale."""
-    label = "Run all four stages"
+    n = len(now.task.groups)
+    label = f"Run all {_in_words(n)} stages"
     if now.is_complete:
-        label = "Nothing is left to run" if now.dead_end else "All four stages are done"
+        label = (
+            f"All {_in_words(n)} stages are done" if now.valid == n else "Nothing is left to run"
+        )
     elif now.valid:
-        label = f"Run the rest, from {list(Group)[now.valid].name}"
+        label = f"Run the rest, from {now.following}"
     st.button(
         label,
         type="primary",
         disabled=now.is_running or now.is_complete,
         on_click=discovery.run,
-        args=(now, Group.D),
+        args=(now, now.task.keys[-1]),
     )
 
 
 def show_stages(now: Progress) -> None:
-    """Four cards in two rows, in the order in which the stages run."""
-    groups = list(Group)
-    for pair in (groups[:2], groups[2:]):
-        for column, group in zip(st.columns(2, gap="medium"), pair, strict=True):
+    """Cards in rows of two, in the order in which the stages run."""
+    groups = now.task.groups
+    for start in range(0, len(groups), 2):
+        for column, group in zip(
+            st.columns(2, gap="medium"), groups[start : start + 2], strict=False
+        ):
             with column, st.container(border=True, gap="xsmall"):
                 _show_stage(now, group)
 
 
 def _show_stage(now: Progress, group: Group) -> None:
-    place = list(Group).index(group)
+    key = group.key
     title, keep, run = st.columns([3, 2.4, 1.1], gap="small", vertical_alignment="center")
     with title:
-        st.markdown(f"##### {group.name} · {group.value}")
+        st.markdown(f"##### {key} · {group.name}", help=group.text)
     with keep:
         st.slider(
             "Keep at most",
             1,
             _most_kept(now),
-            key=f"discover_keep_{group.name}",
+            key=f"discover_keep_{key}",
             persist_state="session",
             help="The strongest of the heads that are clear. They are this group, and the "
-            "receivers of the next stage.",
+            "receivers of those that write into it.",
         )
     with run:
         st.button(
-            f"Run {group.name}",
-            key=f"discover_run_{group.name}",
-            disabled=now.is_running or now.is_complete or place != now.valid,
+            f"Run {key}",
+            key=f"discover_run_{key}",
+            disabled=now.is_running or key != now.following,
             on_click=discovery.run,
-            args=(now, group),
-            help=_why_not(now, place),
+            args=(now, key),
+            help=_why_not(now, group),
         )
-    if place >= len(now.stages) or (now.dead_end and place >= now.valid):
-        st.caption(_receivers_to_be(now, place))
+    stage = now.stage(key)
+    if stage is None or now.feeds_nothing(key):
+        st.caption(_receivers_to_be(now, group))
         with st.container(height=_CHART_HEIGHT, border=False, vertical_alignment="center"):
-            st.caption(_why_empty(now), text_alignment="center")
+            st.caption(_why_empty(now, group), text_alignment="center")
         return
-    stage = now.stages[place]
-    is_stale = place >= now.valid
-    stale = (
-        f":orange-badge[Stale: run again from {list(Group)[now.valid].name}] " if is_stale else ""
-    )
-    st.caption(f"{stale}{_into(group, stage.receivers)} {_kept_words(now, group)}")
+    is_stale = not now.is_valid(key)
+    stale = f":orange-badge[Stale: run again from {now.following}] " if is_stale else ""
+    st.caption(f"{stale}{_into(now, group, stage.receivers)} {_kept_words(now, group, stage)}")
     if remarked := remark(group, stage, now.plan.criteria):
         st.caption(f":orange-badge[Note] {remarked}")
     st.altair_chart(
@@ -131,7 +128,7 @@ def _show_stage(now: Progress, group: Group) -> None:
             stage_frame(now.plan, stage, group), faded=is_stale or not _kept(now, stage, group)
         ),
         width="stretch",
-        key=f"discover_map_{group.name}",
+        key=f"discover_map_{key}",
     )
 
 
@@ -144,51 +141,68 @@ def stage_frame(plan: Plan, stage: Stage, group: Group) -> pd.DataFrame:
     return frame.assign(standard_error=errors.flatten(), n=stage.n, clear=clear.flatten().tolist())
 
 
+def _in_words(n: int) -> str:
+    numbers = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return numbers[n - 1] if n <= len(numbers) else str(n)
+
+
 def _most_kept(now: Progress) -> int:
     n_heads = now.stages[0].mean.size if now.stages else _MOST_KEPT
     return max(_MOST_KEPT, min(n_heads, 100))
 
 
-def _why_empty(now: Progress) -> str:
-    if now.dead_end:
-        return nothing_to_feed(now.dead_end)
+def _why_empty(now: Progress, group: Group) -> str:
+    if now.feeds_nothing(group.key):
+        return nothing_to_feed(group)
     return "On its way …" if now.is_running else "Not run yet."
 
 
-def _why_not(now: Progress, place: int) -> str | None:
-    if now.dead_end and place >= now.valid:
-        return nothing_to_feed(now.dead_end)
-    if place < now.valid:
+def _why_not(now: Progress, group: Group) -> str | None:
+    if now.is_valid(group.key):
         return "Up to date."
-    if place > now.valid:
-        return f"Run {list(Group)[now.valid].name} first: what it keeps feeds the next."
+    if now.feeds_nothing(group.key):
+        return nothing_to_feed(group)
+    if group.key != now.following:
+        return f"Run {now.following} first."
     return None
 
 
-def _kept_words(now: Progress, group: Group) -> str:
-    stages = dict(zip(Group, now.stages, strict=False))
-    kept = _kept(now, stages[group], group)
+def _kept_words(now: Progress, group: Group, stage: Stage) -> str:
+    """What is kept, and which of it counts in a later group at the same token."""
+    kept = _kept(now, stage, group)
     words = f"**Kept:** {_names(kept)}."
-    if group is Group.A and now.valid > 1:
-        of_b = _kept(now, stages[Group.B], Group.B)
-        if both := tuple(head for head in kept if head in of_b):
-            words += f" In B as well, and counted there: {_names(both)}."
+    place = now.task.groups.index(group)
+    for later in now.task.groups[place + 1 :]:
+        found = now.stage(later.key)
+        if found is None or not now.is_valid(later.key) or later.position != group.position:
+            continue
+        of_later = _kept(now, found, later)
+        if both := tuple(head for head in kept if head in of_later):
+            words += f" In {later.key} as well, and counted there: {_names(both)}."
     return words
 
 
-def _receivers_to_be(now: Progress, place: int) -> str:
-    group, before = list(Group)[place], list(Group)[place - 1]
-    if place == 0:
-        return _into(group, ())
-    if place > now.valid:
-        return f"**Into** {_TO[group]} whatever {before.name} keeps."
-    return _into(group, _kept(now, now.stages[place - 1], before))
+def _receivers_to_be(now: Progress, group: Group) -> str:
+    if group.component == "logits" or group.key == now.following:
+        found = {stage.group: stage for stage in now.stages[: now.valid]}
+        receivers = receivers_of(now.task, group, found, now.plan.criteria)
+        return _into(now, group, receivers)
+    return f"**Into** {_to(now.task, group)} whatever is kept there."
 
 
-def _into(group: Group, receivers: tuple[Head, ...]) -> str:
-    if group is Group.A:
-        return f"**Into** {_TO[group]}."
-    return f"**Into** {_TO[group]} {_names(receivers)}."
+def _into(now: Progress, group: Group, receivers: tuple[Head, ...]) -> str:
+    if group.component == "logits":
+        return f"**Into** {_to(now.task, group)}."
+    return f"**Into** {_to(now.task, group)}: {_names(receivers)}."
+
+
+def _to(task: Task, group: Group) -> str:
+    """“the queries of A, at the last token”."""
+    at = task.position(group.position).words
+    if group.component == "logits":
+        return f"the logits, {at}"
+    received = {"q": "queries", "k": "keys", "v": "values"}[group.component]
+    return f"the {received} of {' and '.join(group.into)}, {at}"
 
 
 def _kept(now: Progress, stage: Stage, group: Group) -> tuple[Head, ...]:

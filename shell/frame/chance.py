@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from backend.methods.results import choices_of
+from backend.methods.rows import choices_of
 from backend.models import catalogue
 from backend.tasks.chance import against_chance, warning
 from shell.frame.words import unmarked

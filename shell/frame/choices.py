@@ -7,28 +7,31 @@ from dataclasses import replace
 
 import streamlit as st
 
-from backend.core.circuit import READING_ORDER, Circuit
-from backend.methods.requests import Heads, Prompts, heads_of
 from backend.models import catalogue
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Reading
 from shell.frame import state
 from shell.frame.words import unmarked
 
 
-def choose_heads(key: str) -> Heads:
+def choose_heads(key: str) -> Circuit:
     """The circuit of the sidebar, or those of its heads that are on in the Circuit page.
 
-    Raises UserError for a circuit that is unknown or malformed.
+    Raises UserError for a circuit that is unknown, malformed or for another task.
     """
     view = state.current()
-    whole = replace(heads_of(catalogue.circuit(view.circuit)), name=view.circuit)
+    whole = replace(catalogue.circuit(view.circuit), name=view.circuit)
+    whole.check_task(view.task)
     added = view.switched if view.reading is Reading.circuit else frozenset()
-    on = (whole.members | added) - view.off
-    if on == whole.members:
+    on = (whole.nodes | added) - view.off
+    if on == whole.nodes:
         return whole
     offered = {
-        f"All of “{unmarked(view.circuit)}” ({len(whole.members)})": whole,
-        f"Those switched on ({len(on)})": Heads(f"{view.circuit}, heads that are on", on),
+        f"All of “{unmarked(view.circuit)}” ({len(whole.nodes)})": whole,
+        f"Those switched on ({len(on)})": Circuit(
+            view.task, on, f"{view.circuit}, heads that are on"
+        ),
     }
     chosen = st.segmented_control(
         "Which heads",
@@ -43,8 +46,7 @@ def choose_heads(key: str) -> Heads:
 
 def chosen_prompts() -> Prompts:
     """The prompts that the sidebar asks for."""
-    view = state.current()
-    return Prompts(view.n, view.boxes, view.seed)
+    return state.current().prompts
 
 
 def model_names(also: Iterable[str] = ()) -> list[str]:
@@ -64,7 +66,9 @@ def is_start(key: str) -> bool:
 
 def sizes(circuit: Circuit) -> str:
     """How many heads a circuit has: “5 D, 8 C, 3 B, 7 A”."""
-    return ", ".join(f"{len(circuit.heads(group))} {group.name}" for group in READING_ORDER)
+    return ", ".join(
+        f"{len(circuit.heads(group.key))} {group.key}" for group in circuit.task.reading_order
+    )
 
 
 def say_what_changed(shown: object, chosen: object) -> None:

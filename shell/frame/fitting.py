@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from backend.core.circuit import Circuit
 from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.models import catalogue, registry
 from backend.models.model_config import Blueprint, blueprint, misfit
+from backend.tasks.circuit import Circuit
 
 
 def circuit_misfit(circuit: Circuit, models: Iterable[str]) -> str | None:

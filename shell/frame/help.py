@@ -1,23 +1,19 @@
-"""The page's help: what the groups are, what the numbers mean, with the paper's sections."""
+"""The page's help: what the task and its groups are, and what the numbers mean."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-_TEXT = """
-**The task** (*Experimental Setup*). Each prompt puts objects into boxes and asks for one of them.
-The model answers right if its next token is the object in the box asked for.
+from backend.tasks.task import Group, Task
 
-**The circuit** (*Is the Same Circuit Present After Fine-Tuning?*, figure 1). A small set of
-attention heads in four groups, each working at one token. **D, Structure Reader**, at the first
-occurrence of the label asked for: reads the segment around it. **C, Position Detector**, at the
-label in the question: finds its first occurrence and picks up where it stands. **B, Position
-Transmitter**, at the last token: brings that position here from the label in the question. **A,
-Value Fetcher**, at the last token: looks at the object in that position and copies it to the
-answer. D writes into the values (v) of C, C into the values of B, B into the queries (q) of A.
+_TEXT = """
+**The task**: {title} ({source}). {text} The model answers right if its next token is {answer}.
+
+**The circuit**. A small set of attention heads in groups, each working at one token:
+{groups}
 
 **Score** (path patching, same section). How much the probability of the right answer changes,
-relative to the untouched run, when only this head's path to the next group comes from a
+relative to the untouched run, when only this head's path to the groups it feeds comes from a
 counterfactual prompt; mean over prompts. Negative: the head helps. Bigger shapes have bigger
 scores, on one scale for all groups. **z** is the score in standard errors.
 
@@ -31,11 +27,10 @@ answers right: of a model that guesses, they are its lucky ones, and what made i
 be clear without being a mechanism.
 
 **Knock out** (circuit evaluation, same section). The head's output is replaced by its mean over
-reference prompts, drawn independently of the prompts that are scored, with other objects, labels
-and questions.
+reference prompts, drawn independently of the prompts that are scored.
 
 **Counterfactual** (path patching, same section). The head's output is replaced by what it gives
-on another prompt: other objects, other labels, a question about a label that does not occur.
+on another prompt of the same form, of which the answer is another.
 
 **Circuit only / whole model minus heads.** In the first, everything outside the circuit is
 knocked out at every token: do these heads *suffice*? In the second, only the heads that you switch
@@ -44,9 +39,9 @@ off are replaced: are they *needed*?
 **Faithfulness** (circuit evaluation, same section). Accuracy of the circuit alone divided by
 accuracy of the whole model. Undefined where the model is not above chance.
 
-**Chance**. Accuracy counts the first answer among all tokens. What can be guessed is which of the
-boxes' objects is right: chance is 1 / boxes, and beside it stands how often the right object is
-ahead of the others. A model is above chance when its interval lies above that.
+**Chance**. Accuracy counts the first answer among all tokens. What can be guessed is {answer}
+among {competitors}: beside that chance stands how often the right answer is ahead of the others. A
+model is above chance when its interval lies above that.
 
 **Intervals** are 95 %. Of right and wrong answers they are score intervals (Wilson's for
 accuracies, Nam and Blackwelder's for ratios), of scores and edges Student's. A ratio is undefined
@@ -64,7 +59,26 @@ say about Llama-7B.
 """
 
 
-def show_help() -> None:
+def show_help(task: Task) -> None:
     """A button that opens the help over the page."""
     with st.popover("Help"):
-        st.markdown(_TEXT)
+        st.markdown(
+            _TEXT.format(
+                title=task.title,
+                source=task.source,
+                text=task.text,
+                answer=task.words.answer,
+                competitors=task.words.competitors,
+                groups="\n".join(f"- {_about(task, group)}" for group in task.reading_order),
+            )
+        )
+
+
+def _about(task: Task, group: Group) -> str:
+    into = " and ".join(group.into)
+    received = {"q": "queries (q)", "k": "keys (k)", "v": "values (v)"}.get(group.component)
+    writes = f"Writes into the {received} of {into}." if received else "Writes into the answer."
+    return (
+        f"**{group.key}, {group.name}**, {task.position(group.position).words}. {group.text} "
+        f"{writes}"
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from backend.core.circuit import Group, Head
+from backend.tasks.circuit import Node
 
-NodeKey = tuple[Group, Head]
+NodeKey = Node
 
 
 @dataclass(frozen=True)

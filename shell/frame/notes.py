@@ -10,29 +10,30 @@ from backend.core.placement import Dtype
 from backend.core.progress import Report
 from backend.models import catalogue, loaded_models
 from backend.studies import jobs
+from backend.tasks.task import Task
 from shell.frame import waiting
 from shell.frame.words import unmarked
 
 
-def show_notes(names: Iterable[str]) -> None:
+def show_notes(names: Iterable[str], task: Task) -> None:
     """Which words the loaded ones of these models leave out, and whether they are run whole."""
     about: dict[str, list[str]] = {}
     for name in names:
         if loaded := loaded_models.loaded().get(name):
-            for note in loaded.notes:
+            for note in loaded.notes(task):
                 about.setdefault(note, []).append(unmarked(catalogue.label(name)))
     for note, labels in about.items():
         st.caption(f"{', '.join(labels)}: {unmarked(note)}")
 
 
-def show_noise(name: str) -> None:
+def show_noise(name: str, task: Task) -> None:
     """What rounding does to the scores of a loaded model in small numbers; nothing of others."""
     loaded = loaded_models.loaded().get(name)
     if not loaded or loaded.placement.dtype is Dtype.float32:
         return
     asked = jobs.job(
-        ("noise", loaded),
-        lambda report: _noise(name, report),
+        ("noise", loaded, task),
+        lambda report: _noise(name, task, report),
         kind=jobs.SMALL,
         where=lambda: loaded_models.devices_of([name]),
     )
@@ -43,8 +44,8 @@ def show_noise(name: str) -> None:
     (st.warning if is_warning else st.caption)(unmarked(f"{catalogue.label(name)}: {text}"))
 
 
-def _noise(name: str, report: Report) -> Iterator[tuple[str, bool]]:
+def _noise(name: str, task: Task, report: Report) -> Iterator[tuple[str, bool]]:
     report("Measuring what rounding does to the scores", 0.1)
     from backend.methods.noise import said
 
-    yield said(loaded_models.load(name))
+    yield said(loaded_models.load(name), task)

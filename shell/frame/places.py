@@ -6,7 +6,6 @@ from typing import Any
 
 import streamlit as st
 
-from backend.core.circuit import Group
 from backend.core.errors import UserError
 from backend.methods.methods import method_of
 from backend.methods.requests import (
@@ -14,16 +13,15 @@ from backend.methods.requests import (
     ComparisonRequest,
     CompletenessRequest,
     EdgesRequest,
-    Heads,
     MinimalityRequest,
-    Prompts,
     Request,
     StageRequest,
-    prompts_of,
 )
 from backend.models import catalogue
 from backend.studies import jobs, studies
 from backend.studies.keys import identity
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
 from shell.discover import discovery
 from shell.discover.discovery import Plan
 from shell.frame import state
@@ -81,14 +79,14 @@ def choose_again(request: Request, study: Study) -> None:
     now: Any = st.session_state
     match request:
         case ComparisonRequest():
-            _choose(request.prompts, request.heads)
+            _choose(request.prompts, request.circuit)
             now["compared"], now["compared_started_from"] = [*request.models], now["model"]
         case CmapRequest():
-            _choose(request.prompts, request.heads)
+            _choose(request.prompts, request.circuit)
             now["source"], now["target"], now["part"] = request.source, request.target, request.part
             now["target_started_from"] = now["model"]
         case MinimalityRequest() | CompletenessRequest() | EdgesRequest():
-            _choose(request.prompts, request.heads)
+            _choose(request.prompts, request.circuit)
             now["model"], now["discover_n"] = request.model, request.prompts.n
             now["examined"] = method_of(request).label
         case StageRequest():
@@ -102,36 +100,36 @@ def choose_again(request: Request, study: Study) -> None:
 
 def _plan_again(plan: Plan, job: jobs.Job) -> None:
     now = st.session_state
-    now["model"], now["discover_n"] = plan.setting.model, plan.setting.n
-    _choose(prompts_of(plan.setting))
+    now["model"], now["discover_n"] = plan.setting.model, plan.setting.prompts.n
+    _choose(plan.setting.prompts)
     criteria = plan.criteria
     now["discover_ranking"] = discovery.CENTRED if criteria.centred else discovery.RAW
     now["discover_fdr"] = criteria.fdr
-    now.update({f"discover_keep_{group.name}": n for group, n in criteria.sizes.items()})
+    now.update({f"discover_keep_{key}": n for key, n in criteria.sizes.items()})
     discovery.show_again(plan, job)
 
 
-def _choose(prompts: Prompts, heads: Heads | None = None) -> None:
+def _choose(prompts: Prompts, circuit: Circuit | None = None) -> None:
     now = st.session_state
-    now["boxes"], now["seed"] = prompts.boxes, prompts.seed
+    now["task"], now["options"], now["seed"] = prompts.task, prompts.options, prompts.seed
     if prompts.n in N_PROMPTS:
         now["n"] = prompts.n
-    if heads and heads.name != now["circuit"] and _is_known(heads):
-        now["circuit"] = heads.name
+    if circuit and circuit.name != now["circuit"] and _is_known(circuit):
+        now["circuit"] = circuit.name
         state.overrule(History())
 
 
-def _is_known(heads: Heads) -> bool:
+def _is_known(circuit: Circuit) -> bool:
     try:
-        return frozenset(catalogue.circuit(heads.name).members) == heads.members
+        return catalogue.circuit(circuit.name).nodes == circuit.nodes
     except UserError:
         return False
 
 
 def _keep_receivers(request: StageRequest) -> None:
     """As many heads in the group before as this stage has receivers."""
-    discovery.set_defaults()
-    place = list(Group).index(request.group)
-    if place:
-        before = list(Group)[place - 1].name
-        st.session_state[f"discover_keep_{before}"] = len(request.receivers)
+    task = request.prompts.task
+    discovery.set_defaults(task)
+    into = task.group(request.group).into
+    if len(into) == 1:
+        st.session_state[f"discover_keep_{into[0]}"] = len(request.receivers)

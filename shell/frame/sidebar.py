@@ -8,7 +8,9 @@ import streamlit as st
 
 from backend.core.errors import UserError
 from backend.models import catalogue
-from backend.tasks.entity_tracking import MAX_BOXES, MAX_SEED, MIN_BOXES
+from backend.tasks.prompts import MAX_SEED
+from backend.tasks.registry import TASKS
+from backend.tasks.task import Task
 from shell.frame import fitting, joblist, state
 from shell.frame.history import History
 from shell.frame.view import N_PROMPTS
@@ -19,6 +21,17 @@ def show() -> None:
     """Draw the sidebar; what is chosen lands in the session's state."""
     with st.sidebar:
         st.markdown("### Circuit explorer")
+        st.selectbox(
+            "Task",
+            list(TASKS.values()),
+            format_func=lambda task: task.title,
+            key="task",
+            persist_state="session",
+            on_change=_choose_task,
+            help="What the models are asked: its prompts, and the groups of heads that a circuit "
+            "for it has.",
+        )
+        task: Task = st.session_state["task"]
         st.selectbox(
             "Model",
             _with_current(catalogue.models(), "model"),
@@ -32,11 +45,12 @@ def show() -> None:
         _describe(st.session_state["model"])
         st.selectbox(
             "Circuit",
-            _with_current(tuple(catalogue.circuits()), "circuit"),
+            _with_current(catalogue.circuits_for(task), "circuit"),
             key="circuit",
             persist_state="session",
             on_change=_start_over,
-            help="The heads to draw and to click. “base” was found in the bundled base model.",
+            help="The heads to draw and to click, of circuits for the task. “base” was found in "
+            "the bundled base model.",
         )
         _say_misfit(st.session_state["circuit"], st.session_state["model"])
         with st.popover("Add a circuit", width="stretch"):
@@ -62,12 +76,40 @@ def show() -> None:
             max_value=MAX_SEED,
             key="seed",
             persist_state="session",
-            help="Another seed draws other objects, labels and questions.",
+            help="Another seed draws other prompts of the same kind.",
         )
-        st.slider(
-            "Boxes in each prompt", MIN_BOXES, MAX_BOXES, key="boxes", persist_state="session"
-        )
+        _show_options(task)
         joblist.show_jobs()
+
+
+def _show_options(task: Task) -> None:
+    """A slider for each number that the task's prompts depend on."""
+    given = st.session_state["options"] or tuple(option.default for option in task.options)
+    for option, value in zip(task.options, given, strict=True):
+        st.session_state[option.name] = value
+        st.slider(
+            option.words,
+            option.least,
+            option.most,
+            key=option.name,
+            on_change=_take_options,
+            args=(task,),
+        )
+
+
+def _take_options(task: Task) -> None:
+    now = st.session_state
+    now["options"] = tuple(now[option.name] for option in task.options)
+
+
+def _choose_task() -> None:
+    """Another task has other options, and other circuits."""
+    now = st.session_state
+    now["options"] = ()
+    circuits = catalogue.circuits_for(now["task"])
+    if circuits and now["circuit"] not in circuits:
+        now["circuit"] = circuits[0]
+    _start_over()
 
 
 def _with_current(options: tuple[str, ...], key: str) -> tuple[str, ...]:

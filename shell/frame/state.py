@@ -6,18 +6,20 @@ from typing import Any
 
 import streamlit as st
 
-from backend.core.circuit import Circuit, ModelShape
+from backend.core.heads import ModelShape
+from backend.tasks.circuit import Circuit
 from circuitviz.graph import outside_heads
 from shell.frame.history import History, Switches
 from shell.frame.view import View, from_query, to_query
 from shell.frame.words import unmarked
 
 _SHARED = (
+    "task",
     "model",
     "circuit",
     "n",
     "seed",
-    "boxes",
+    "options",
     "reading",
     "mode",
     "source",
@@ -80,7 +82,7 @@ def keep_only(circuit: Circuit, shape: ModelShape) -> None:
     lost = (history.now.off - off) | (history.now.switched - switched)
     if lost:
         overrule(History(Switches(frozenset(off), frozenset(switched))))
-        names = ", ".join(sorted(f"{head} in {group.name}" for group, head in lost))
+        names = ", ".join(sorted(f"{head} in {key}" for key, head in lost))
         st.session_state["complaints"].append(f"{names} (not in this circuit or model)")
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
-from backend.core.circuit import Group, Head
 from backend.core.errors import UserError
-from backend.tasks.entity_tracking import MAX_BOXES, MAX_SEED, MIN_BOXES
+from backend.core.heads import Head
+from backend.tasks.prompts import MAX_SEED, Prompts
+from backend.tasks.registry import DEFAULT_TASK, task_named
 from backend.tasks.setting import Mode, Reading, Setting
+from backend.tasks.task import Task
 from shell.frame.history import NodeKey, Switches
 
 N_PROMPTS = (50, 100, 200, 500, 1000)
-_NODE = re.compile(r"([ABCD])(\d{1,4})\.(\d{1,4})", re.ASCII)
+_NODE = re.compile(r"([A-Z]{1,3})(\d{1,4})\.(\d{1,4})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,12 @@ class View:
     """What is on the Circuit page; `example` counts prompts from 0, None is the first that is
     answered right."""
 
+    task: Task = DEFAULT_TASK
     model: str = "base"
     circuit: str = "base"
     n: int = 200
     seed: int = 0
-    boxes: int = 7
+    options: tuple[int, ...] = ()
     reading: Reading = Reading.circuit
     mode: Mode = Mode.mean
     source: str = "arithmetic-full"
@@ -38,7 +42,12 @@ class View:
     @property
     def setting(self) -> Setting:
         """The model and the prompts."""
-        return Setting(self.model, self.n, self.boxes, self.seed)
+        return Setting(self.model, self.prompts)
+
+    @property
+    def prompts(self) -> Prompts:
+        """The prompts alone."""
+        return Prompts(self.task, self.n, self.seed, self.options)
 
     @property
     def switches(self) -> Switches:
@@ -48,45 +57,63 @@ class View:
 
 def to_query(view: View) -> dict[str, str]:
     """The view as query parameters; what has its default value is left out."""
-    default = View()
-    return {
+    default = View(task=view.task)
+    written = {
         f.name: _write(getattr(view, f.name))
         for f in fields(View)
-        if getattr(view, f.name) != getattr(default, f.name)
+        if f.name != "options" and getattr(view, f.name) != getattr(default, f.name)
     }
+    if view.task != DEFAULT_TASK:
+        written["task"] = view.task.name
+    for option, value in zip(view.task.options, view.prompts.options, strict=True):
+        if value != option.default:
+            written[option.name] = str(value)
+    return written
 
 
 def from_query(query: Mapping[str, str]) -> tuple[View, list[str]]:
     """Read query parameters; what cannot be read keeps its default and is named in a message."""
     values: dict[str, Any] = {}
     complaints = []
-    for name, text in query.items():
-        if name not in _READERS:
-            continue
+
+    def read(name: str, reader: Callable[[str], Any], default: Any) -> Any:
         try:
-            values[name] = _READERS[name](text)
+            return reader(query[name]) if name in query else default
         except (ValueError, KeyError, UserError):
-            complaints.append(f"“{name}={text[:40]}”")
+            complaints.append(f"“{name}={query[name][:40]}”")
+            return default
+
+    task = values["task"] = read("task", task_named, DEFAULT_TASK)
+    unread = object()
+    nodes = partial(_nodes, keys=task.keys)
+    readers = _READERS | {"off": nodes, "switched": nodes}
+    for name, reader in readers.items():
+        if (value := read(name, reader, unread)) is not unread:
+            values[name] = value
+    values["options"] = tuple(
+        read(option.name, _whole(range(option.least, option.most + 1)), option.default)
+        for option in task.options
+    )
     return View(**values), complaints
 
 
 def _write(value: Any) -> str:
     if isinstance(value, frozenset):
-        return ",".join(sorted(f"{group.name}{str(head)[1:]}" for group, head in value))
+        return ",".join(sorted(f"{key}{str(head)[1:]}" for key, head in value))
     if isinstance(value, Reading | Mode):
         return value.name
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def _nodes(text: str) -> frozenset[NodeKey]:
-    return frozenset(map(_node, text.split(","))) if text else frozenset()
+def _nodes(text: str, keys: Collection[str]) -> frozenset[NodeKey]:
+    return frozenset(_node(node, keys) for node in text.split(",")) if text else frozenset()
 
 
-def _node(text: str) -> NodeKey:
+def _node(text: str, keys: Collection[str]) -> NodeKey:
     match = _NODE.fullmatch(text)
-    if not match:
+    if not match or match[1] not in keys:
         raise ValueError(text)
-    return Group[match[1]], Head(int(match[2]), int(match[3]))
+    return match[1], Head(int(match[2]), int(match[3]))
 
 
 def _whole(allowed: Iterable[int] | range) -> Callable[[str], int]:
@@ -111,11 +138,8 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "source": _name,
     "n": _whole(N_PROMPTS),
     "seed": _whole(range(MAX_SEED + 1)),
-    "boxes": _whole(range(MIN_BOXES, MAX_BOXES + 1)),
     "reading": Reading.__getitem__,
     "mode": Mode.__getitem__,
-    "off": _nodes,
-    "switched": _nodes,
     "outside": lambda text: bool(_whole((0, 1))(text)),
     "example": _whole(range(max(N_PROMPTS))),
 }

@@ -213,7 +213,7 @@ def _show_model(entry: Entry, placement: Placement) -> None:
                 on_click=_remove,
                 args=(name,),
             )
-    show_noise(name)
+    show_noise(name, st.session_state["task"])
 
 
 def _row(cells: Iterable[tuple[str, str]], is_loaded: bool) -> str:
@@ -280,7 +280,7 @@ def _is_about(key: Hashable, name: str) -> bool:
     match key:
         case Setting() as setting:
             return setting.model == name
-        case ("noise", model):
+        case ("noise", model, _):
             return getattr(model, "name", None) == name
     return False
 

@@ -6,8 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from backend import published
-from backend.core.circuit import READING_ORDER, Circuit, Group
 from backend.published import Flaw
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.component import circuit_component
 from circuitviz.graph import circuit_graph
 from circuitviz.layout import circuit_layout
@@ -19,10 +20,10 @@ from shell.frame.choices import sizes
 _HEIGHT = "clamp(560px, calc(100vh - 272px), 1100px)"
 _ASPECT = 1.7
 _WORDS = {
-    Group.D: "previous label",
-    Group.C: "query’s label",
-    Group.B: "last token",
-    Group.A: "last token",
+    "D": "previous label",
+    "C": "query’s label",
+    "B": "last token",
+    "A": "last token",
 }
 _CITATION = "Prakash et al., ICLR 2024, [arXiv:2402.14811](https://arxiv.org/abs/2402.14811)"
 _SOURCES = (
@@ -76,21 +77,21 @@ def show_scores(model: str) -> None:
         f"head. Frames: the heads of {circuit.name}’s circuit."
     )
     show_flaws(*_of_goat(model, Flaw.shifted))
-    groups = list(reversed(READING_ORDER))
+    groups = ENTITY_TRACKING.groups
     for pair in (groups[:2], groups[2:]):
         for column, group in zip(st.columns(2, gap="medium"), pair, strict=True):
             with column:
-                st.markdown(f"**{group.name} · {group.value}**, at the {_WORDS[group]}")
+                st.markdown(f"**{group.key} · {group.name}**, at the {_WORDS[group.key]}")
                 st.altair_chart(
-                    score_map(published_scores(circuit, group), named=False),
+                    score_map(published_scores(circuit, group.key), named=False),
                     width="stretch",
-                    key=f"published_map_{group.name}",
+                    key=f"published_map_{group.key}",
                 )
 
 
-def published_scores(circuit: Circuit, group: Group) -> pd.DataFrame:
+def published_scores(circuit: Circuit, key: str) -> pd.DataFrame:
     """A row per head of the model with its published score, for the heat map."""
-    return score_frame(circuit.provenance["scores"][group.name], set(circuit.heads(group)))
+    return score_frame(circuit.provenance["scores"][key], set(circuit.heads(key)))
 
 
 def show_flaws(*flaws: Flaw) -> None:

@@ -10,12 +10,11 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from backend import published
-from backend.core.circuit import READING_ORDER, Group
 from backend.core.statistics import Estimate
 from backend.methods.results import Cmap, Comparison, Completeness
 from backend.models import catalogue
 from backend.published import LABELS, Flaw
-from circuitviz.palette import COLOURS
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.paper_charts import accuracy_bars, transplant_bars
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
 from circuitviz.tables import figures_table
@@ -72,9 +71,9 @@ def show_minimality(model: str) -> None:
         st.markdown(f"#### The paper: {LABELS[model]}", width="content")
         group = st.segmented_control(
             "Group",
-            READING_ORDER,
-            default=Group.C,
-            format_func=lambda group: f"{group.name} · {group.value}",
+            [group.key for group in ENTITY_TRACKING.reading_order],
+            default="C",
+            format_func=lambda key: f"{key} · {ENTITY_TRACKING.group(key).name}",
             key="paper_minimality_group",
             required=True,
             label_visibility="collapsed",
@@ -99,7 +98,9 @@ def show_minimality(model: str) -> None:
     )
     if found:
         st.altair_chart(
-            contribution_bars(contribution_frame(found.result, _LEAST_GAIN), _LEAST_GAIN),
+            contribution_bars(
+                contribution_frame(found.result, _LEAST_GAIN, ENTITY_TRACKING), _LEAST_GAIN
+            ),
             width="stretch",
             key="here_contributions",
         )
@@ -108,10 +109,10 @@ def show_minimality(model: str) -> None:
         )
 
 
-def published_contributions(model: str, group: Group) -> pd.DataFrame:
+def published_contributions(model: str, key: str) -> pd.DataFrame:
     """A row per head of a group's pool, for the bars; K and intervals are not published."""
-    members = set(published.circuit(model).heads(group))
-    pool = published.minimality(model)[group.name]
+    members = set(published.circuit(model).heads(key))
+    pool = published.minimality(model)[key]
     return pd.DataFrame(
         {
             "name": [str(each.head) for each in pool],
@@ -122,7 +123,7 @@ def published_contributions(model: str, group: Group) -> pd.DataFrame:
             "low": nan,
             "high": nan,
             "minimal": [each.head in members for each in pool],
-            "colour": COLOURS[group],
+            "colour": ENTITY_TRACKING.group(key).colour,
         }
     )
 
@@ -154,8 +155,8 @@ def published_removals() -> pd.DataFrame:
                 "kind": name,
                 "circuit": left.circuit,
                 "model": left.model,
-                "n_removed": len(circuit.heads(Group[name])),
-                "colour": COLOURS[Group[name]],
+                "n_removed": len(circuit.heads(name)),
+                "colour": ENTITY_TRACKING.group(name).colour,
                 **nothing,
             }
         )
@@ -246,7 +247,7 @@ def _show_comparison(found: measured.Measured[Comparison]) -> None:
 
 def _show_paper_cmap() -> None:
     n = published.N_CMAP
-    names = {"none": "target", **{group.name: group.name for group in READING_ORDER}}
+    names = {"none": "target", **{group.key: group.key for group in ENTITY_TRACKING.reading_order}}
     names["all"] = "full circuit"
     sources = published.cmap()
     st.markdown("#### The paper: into Llama-7B")
@@ -324,7 +325,9 @@ def _show_paper_completeness() -> None:
 
 def _show_completeness(found: measured.Measured[Completeness]) -> None:
     st.altair_chart(
-        completeness_scatter(removal_frame(found.result)), width="stretch", key="here_completeness"
+        completeness_scatter(removal_frame(found.result, ENTITY_TRACKING)),
+        width="stretch",
+        key="here_completeness",
     )
     mean = found.result.mean_incompleteness
     st.caption(

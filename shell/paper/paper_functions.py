@@ -7,9 +7,9 @@ from statistics import mean
 import streamlit as st
 
 from backend import published
-from backend.core.circuit import READING_ORDER, Group
 from backend.core.statistics import Estimate
 from backend.published import LABELS, Desideratum, Flaw
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.paper_charts import desiderata_bars, knockout_lines
 from circuitviz.tables import figures_table
 from shell.paper.paper import show_flaws
@@ -62,19 +62,22 @@ def _show_masks(model: str) -> None:
     circuit = published.circuit(model)
     st.markdown(f"#### The paper: DCM in {LABELS[model]}")
 
-    def cell(group: Group, name: str) -> str:
-        each: Desideratum | None = found[group.name].get(name)
+    def cell(key: str, name: str) -> str:
+        each: Desideratum | None = found[key].get(name)
         if each is None:
             return "not measured"
-        n_heads = len(circuit.heads(group))
+        n_heads = len(circuit.heads(key))
         return f"{each.test_accuracy:.3f}\n{len(each.heads)} of {n_heads} heads"
 
     st.html(
         figures_table(
             ("Group", *(words.capitalize() for words in _DESIDERATA.values())),
             [
-                (f"{group.name}\n{group.value}", *(cell(group, name) for name in _DESIDERATA))
-                for group in READING_ORDER
+                (
+                    f"{group.key}\n{group.name}",
+                    *(cell(group.key, name) for name in _DESIDERATA),
+                )
+                for group in ENTITY_TRACKING.reading_order
             ],
         )
     )
@@ -102,12 +105,12 @@ def _show_patching(model: str) -> str:
     st.altair_chart(
         desiderata_bars(
             {
-                group.name: {
+                group.key: {
                     _DESIDERATA[name]: _of_repeats(repeats)
-                    for name, repeats in found[patched][group.name].items()
+                    for name, repeats in found[patched][group.key].items()
                     if name in _DESIDERATA
                 }
-                for group in READING_ORDER
+                for group in ENTITY_TRACKING.reading_order
             }
         ),
         width="stretch",

@@ -15,15 +15,16 @@ from backend.methods.requests import (
     CmapRequest,
     ComparisonRequest,
     CompletenessRequest,
-    Heads,
     MinimalityRequest,
-    Prompts,
     SomeRequest,
     models_of,
 )
 from backend.methods.results import Cmap, Comparison, Completeness, Minimality
 from backend.models import catalogue
 from backend.studies import store, studies
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from shell.frame.choices import sizes
 from shell.frame.studies import local_time
 from shell.frame.words import unmarked
@@ -36,21 +37,21 @@ class Measured(Generic[Result]):
     """A result, what to call it, and what it was measured on."""
 
     title: str
-    heads: Heads
+    circuit: Circuit
     prompts: Prompts
     result: Result
 
     @property
     def setting(self) -> str:
         """The circuit and the prompts, in words."""
-        circuit = f"circuit “{unmarked(self.heads.name)}” ({sizes(self.heads.circuit)})"
+        circuit = f"circuit “{unmarked(self.circuit.name)}” ({sizes(self.circuit)})"
         return f"{self.prompts}; {circuit}; 95 % intervals"
 
 
 def comparisons() -> list[Measured[Comparison]]:
     """Comparisons, newest first."""
     return [
-        Measured(_title(stored, ", "), asked.heads, asked.prompts, joined(asked, stored.parts))
+        Measured(_title(stored, ", "), asked.circuit, asked.prompts, joined(asked, stored.parts))
         for asked, stored in _stored(ComparisonRequest)
     ]
 
@@ -58,7 +59,7 @@ def comparisons() -> list[Measured[Comparison]]:
 def transplants() -> list[Measured[Cmap]]:
     """CMAP of head outputs of whole groups, as the paper did it, newest first."""
     return [
-        Measured(_title(stored, " into "), asked.heads, asked.prompts, stored.parts[0])
+        Measured(_title(stored, " into "), asked.circuit, asked.prompts, stored.parts[0])
         for asked, stored in _stored(CmapRequest)
         if asked.part is Component.output and not asked.sets
     ]
@@ -67,18 +68,18 @@ def transplants() -> list[Measured[Cmap]]:
 def minimalities() -> list[Measured[Minimality]]:
     """What every head adds, newest first."""
     return [
-        Measured(_title(stored), asked.heads, asked.prompts, stored.parts[0])
+        Measured(_title(stored), asked.circuit, asked.prompts, stored.parts[0])
         for asked, stored in _stored(MinimalityRequest)
-        if asked == MinimalityRequest(asked.model, asked.heads, asked.prompts)
+        if asked == MinimalityRequest(asked.model, asked.circuit, asked.prompts)
     ]
 
 
 def completenesses() -> list[Measured[Completeness]]:
     """How alike circuits and models lose heads, newest first."""
     return [
-        Measured(_title(stored), asked.heads, asked.prompts, stored.parts[0])
+        Measured(_title(stored), asked.circuit, asked.prompts, stored.parts[0])
         for asked, stored in _stored(CompletenessRequest)
-        if asked == CompletenessRequest(asked.model, asked.heads, asked.prompts)
+        if asked == CompletenessRequest(asked.model, asked.circuit, asked.prompts)
     ]
 
 
@@ -108,8 +109,9 @@ def _stored(kind: type[SomeRequest]) -> Iterator[tuple[SomeRequest, studies.Stor
                 stored = studies.read(entry)
             except UserError:
                 continue  # the Results page says what is wrong with it
-            if isinstance(stored.request, kind):
-                yield stored.request, stored
+            asked = stored.request
+            if isinstance(asked, kind) and asked.prompts.task == ENTITY_TRACKING:
+                yield asked, stored
 
 
 def _title(stored: studies.Stored, between: str = "") -> str:

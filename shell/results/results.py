@@ -212,7 +212,13 @@ def as_csv(chosen: Sequence[Result]) -> str:
                 "circuit": heads.name if heads else "",
                 "settings": settings_of(request),
                 "prompts": request.prompts.n,
-                "boxes": request.prompts.boxes,
+                "task": request.prompts.task.name,
+                **{
+                    option.name: value
+                    for option, value in zip(
+                        request.prompts.task.options, request.prompts.options, strict=True
+                    )
+                },
                 "seed": request.prompts.seed,
                 "date": header.date,
                 "key": header.key,

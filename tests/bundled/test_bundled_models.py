@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from backend.bundled.curriculum import FINE_TUNES
-from backend.core.circuit import Group
 from backend.methods.reports import accuracy_report
 from backend.models.catalogue import BUNDLED, bundled_models, circuit
 from backend.models.loading import load_model
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 
 NAMES = ("base", "arithmetic-full", "arithmetic-lora", "chat")
 N = 1000
@@ -16,7 +17,10 @@ FRESH_SEED = 4321
 
 @pytest.fixture(scope="module")
 def accuracies():
-    reports = {name: accuracy_report(load_model(name), N, 7, FRESH_SEED) for name in NAMES}
+    reports = {
+        name: accuracy_report(load_model(name), Prompts(ENTITY_TRACKING, N, FRESH_SEED, (7,)))
+        for name in NAMES
+    }
     return {name: report.accuracy.value for name, report in reports.items()}
 
 
@@ -51,10 +55,10 @@ def test_the_adapter_names_its_base_by_folder():
 def test_the_circuit_fits_the_base_and_carries_its_scores():
     found = circuit("base")
     found.check(load_model("base").shape, "base")
-    assert all(found.heads(group) for group in Group)
+    assert all(found.heads(group) for group in ENTITY_TRACKING.keys)
     assert len(found.sites) <= 40
-    for group in Group:
-        assert [len(row) for row in found.provenance["scores"][group.name]] == [8] * 5
+    for group in ENTITY_TRACKING.keys:
+        assert [len(row) for row in found.provenance["scores"][group]] == [8] * 5
 
 
 def test_the_base_leaves_room_for_fine_tuning(accuracies):

@@ -44,7 +44,7 @@ def picture() -> None:
     if message and message.is_news(state.served, state.epoch):
         state.off, state.switched, state.served = message.off, message.switched, message.sequence
         st.rerun(scope="fragment")
-    off = " ".join(f"{group.name}:{head}" for group, head in sorted(state.off, key=str))
+    off = " ".join(f"{group}:{head}" for group, head in sorted(state.off, key=str))
     st.markdown(f"off: {off or 'none'}; switched: {len(state.switched)}; served: {state.served}")
 
 

@@ -6,19 +6,21 @@ import json
 import random
 from pathlib import Path
 
-from backend.core.circuit import Circuit, Group, Head, ModelShape
+from backend.core.heads import Head, ModelShape
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.graph import NodeKey
 
 PUBLISHED = (
     Path(__file__).parents[2] / "cache" / "published",
     Path(__file__).parents[3] / "shared" / "published",
 )
-WORDS = {Group.D: "previous “F”", Group.C: "query “F”", Group.B: "the", Group.A: "the"}
+WORDS = {"D": "previous “F”", "C": "query “F”", "B": "the", "A": "the"}
 TARGETS = {
-    Group.A: "the right object",
-    Group.B: "the query's label",
-    Group.C: "the previous “F”",
-    Group.D: "its own segment",
+    "A": "the right object",
+    "B": "the query's label",
+    "C": "the previous “F”",
+    "D": "its own segment",
 }
 LLAMA = ModelShape(32, 32, 32, 128)
 TINY = ModelShape(5, 8, 8, 32)
@@ -41,9 +43,10 @@ def sample(name: str) -> Sample:
 
 def tiny_circuit() -> Circuit:
     """32 heads in 5 layers of 8."""
-    layers = {Group.D: {1: 5, 2: 2}, Group.C: {2: 6, 3: 2}, Group.B: {3: 7}, Group.A: {3: 2, 4: 8}}
+    layers = {"D": {1: 5, 2: 2}, "C": {2: 6, 3: 2}, "B": {3: 7}, "A": {3: 2, 4: 8}}
     rng = random.Random(1)
-    return Circuit(
+    return Circuit.of(
+        ENTITY_TRACKING,
         {
             group: tuple(
                 Head(layer, index)
@@ -59,10 +62,10 @@ def tiny_circuit() -> Circuit:
 def published(name: str) -> Circuit:
     """A circuit of the paper."""
     groups = {
-        group: tuple(sorted(Head(*pair) for pair in _published()[name][group.name]))
-        for group in Group
+        group: tuple(sorted(Head(*pair) for pair in _published()[name][group]))
+        for group in ENTITY_TRACKING.keys
     }
-    return Circuit(groups, name)
+    return Circuit.of(ENTITY_TRACKING, groups, name)
 
 
 def _folder() -> Path | None:

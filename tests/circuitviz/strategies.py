@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from backend.core.circuit import Circuit, Group, Head, ModelShape
+from backend.core.heads import Head, ModelShape
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 
 
 @st.composite
@@ -12,5 +14,7 @@ def circuits(draw: st.DrawFn) -> tuple[Circuit, ModelShape]:
     """A circuit and the shape of a model that holds it; groups may be empty or overlap."""
     n_layers, n_heads = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     heads = st.builds(Head, st.integers(0, n_layers - 1), st.integers(0, n_heads - 1))
-    groups = {group: tuple(sorted(draw(st.sets(heads, max_size=60)))) for group in Group}
-    return Circuit(groups), ModelShape(n_layers, n_heads, n_heads, 8)
+    groups = {
+        group: tuple(sorted(draw(st.sets(heads, max_size=60)))) for group in ENTITY_TRACKING.keys
+    }
+    return Circuit.of(ENTITY_TRACKING, groups), ModelShape(n_layers, n_heads, n_heads, 8)

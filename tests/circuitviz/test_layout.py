@@ -8,7 +8,8 @@ from itertools import combinations, pairwise
 import pytest
 from hypothesis import given, settings
 
-from backend.core.circuit import Circuit, ModelShape
+from backend.core.heads import ModelShape
+from backend.tasks.circuit import Circuit
 from circuitviz.graph import LOGITS, circuit_graph, outside_heads
 from circuitviz.layout import Layout, circuit_layout
 from tests.circuitviz.samples import LLAMA, TINY, published, published_names, tiny_circuit
@@ -54,7 +55,7 @@ def test_all_heads_at_once_never_overlap_and_stand_at_their_index() -> None:
     assert overlaps(heads_of(layout)) == []
     for column in (layout.columns[0], layout.columns[1], layout.columns[3]):
         for node, (x, _) in layout.positions.items():
-            if node != LOGITS and node[0] is column.group:
+            if node != LOGITS and node[0] == column.group:
                 assert x == column.left + node[1].index + 0.5
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.core.circuit import Circuit, Group, Head
+from backend.core.heads import Head
 from backend.core.statistics import Estimate
 from backend.methods.results import Knockout, ModelFigures, RandomCircuits, Transplanted
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.model_charts import accuracy_chart, head_chart, knockout_chart, transplant_chart
 from circuitviz.overlap import overlap_picture
 
@@ -23,7 +25,10 @@ MODEL = ModelFigures(
     about(0.7),
     about(0.9),
     RandomCircuits(about(0.2), 0.05, (0.15, 0.25)),
-    {g.name: Knockout(about(0.4), about(0.3), about(-0.4), about(-0.4)) for g in Group},
+    {
+        key: Knockout(about(0.4), about(0.3), about(-0.4), about(-0.4))
+        for key in ENTITY_TRACKING.keys
+    },
     300,
 )
 UNDEFINED = Transplanted(1, about(0.5), about(-0.1), Estimate(NAN, NAN, NAN, 50))
@@ -50,14 +55,16 @@ def test_each_model_has_three_bars_with_intervals() -> None:
 
 def test_knocked_out_groups_stand_in_reading_order_with_their_letters() -> None:
     for in_model, intact, left in ((True, 0.8, 0.4), (False, 0.7, 0.3)):
-        shown = rows(knockout_chart([MODEL], str, in_model))
+        shown = rows(knockout_chart([MODEL], ENTITY_TRACKING, str, in_model))
         assert [row["text"].split("\n")[0] for row in shown] == ["all", "D", "C", "B", "A"]
         assert [row["accuracy"] for row in shown] == [intact, left, left, left, left]
 
 
 def test_an_undefined_recovery_is_said() -> None:
     chart = transplant_chart(
-        {"none": UNDEFINED, "your set": DEFINED}, {"source": about(0.8), "target": about(0.6)}
+        {"none": UNDEFINED, "your set": DEFINED},
+        {"source": about(0.8), "target": about(0.6)},
+        ENTITY_TRACKING,
     )
     labels = [row["label"] for row in rows(chart) if "label" in row]
     assert labels == ["none\nundefined", "your set\n0.50"]
@@ -76,12 +83,14 @@ def test_a_map_is_centred_at_zero_and_frames_what_is_pinned() -> None:
 
 
 def test_the_overlap_says_whose_each_head_is() -> None:
-    first = Circuit({Group.A: (Head(1, 0), Head(1, 1))}, "first")
-    second = Circuit({Group.A: (Head(1, 1),), Group.B: (Head(0, 2),)}, "second")
+    first = Circuit.of(ENTITY_TRACKING, {"A": (Head(1, 0), Head(1, 1))}, "first")
+    second = Circuit.of(ENTITY_TRACKING, {"A": (Head(1, 1),), "B": (Head(0, 2),)}, "second")
     chart = overlap_picture(first, second, ("first", "second"))
     whose = {row["head"]: row["whose"] for row in rows(chart) if "whose" in row}
     assert whose == {"L1.0": "only first", "L1.1": "in both", "L0.2": "only second"}
 
 
 def test_two_empty_circuits_have_a_picture() -> None:
-    assert overlap_picture(Circuit({}), Circuit({}), ("a", "b")).to_dict()
+    assert overlap_picture(
+        Circuit.of(ENTITY_TRACKING, {}), Circuit.of(ENTITY_TRACKING, {}), ("a", "b")
+    ).to_dict()

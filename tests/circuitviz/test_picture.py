@@ -8,13 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.core.circuit import READING_ORDER, Circuit, Group, ModelShape
+from backend.core.heads import ModelShape
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.task import Group
 from circuitviz.graph import NodeKey, circuit_graph, outside_heads
 from circuitviz.layout import circuit_layout
-from circuitviz.palette import COLOURS, INKS, SHAPES
+from circuitviz.palette import SHAPES, ink_on
 from circuitviz.picture import Picture, circuit_picture, node_id, score_text
 from tests.circuitviz.samples import TINY, WORDS, tiny_circuit
 from tests.circuitviz.strategies import circuits
+
+ORDER = ("D", "C", "B", "A")
 
 
 def picture_of(
@@ -36,10 +41,10 @@ def test_the_data_is_plain_json_and_holds_every_edge(drawn: tuple[Circuit, Model
 
 def test_sizes_compare_across_groups() -> None:
     circuit = tiny_circuit()
-    scores = {key: -(4.0 ** -READING_ORDER.index(key[0])) for key in circuit.members}
+    scores = {key: -(4.0 ** -ORDER.index(key[0])) for key in circuit.members}
     sizes = {node["id"]: node["size"] for node in picture_of(circuit, TINY, scores).data["nodes"]}
     for key in circuit.members:
-        assert sizes[node_id(key)] == 2.0 ** -READING_ORDER.index(key[0])
+        assert sizes[node_id(key)] == 2.0 ** -ORDER.index(key[0])
 
 
 def test_a_head_outside_does_not_shrink_those_inside() -> None:
@@ -97,13 +102,15 @@ def test_score_text(score: float | None, text: str) -> None:
     assert score_text(score) == text
 
 
-@given(st.sampled_from(list(Group)))
+@given(st.sampled_from(ENTITY_TRACKING.groups))
 def test_ink_can_be_read_on_its_colour(group: Group) -> None:
-    assert contrast(COLOURS[group], INKS[group]) >= 4.5
+    assert contrast(group.colour, ink_on(group.colour)) >= 4.5
 
 
 def test_groups_differ_in_shape_and_colour() -> None:
-    assert len(set(SHAPES.values())) == len(set(COLOURS.values())) == len(Group)
+    groups = ENTITY_TRACKING.groups
+    looks = {SHAPES[group.shape] for group in groups}
+    assert len(looks) == len({group.colour for group in groups}) == len(groups)
 
 
 def contrast(first: str, second: str) -> float:

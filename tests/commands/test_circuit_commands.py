@@ -7,8 +7,10 @@ import json
 import pytest
 
 from backend.commands.cli import main
-from backend.core.circuit import Circuit, Group, Head
+from backend.core.heads import Head
 from backend.studies import store, studies
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from tests import planted
 
 SMALL = ("--prompts", "20", "--boxes", "2")
@@ -23,7 +25,9 @@ def family(tmp_path_factory):
     for name, model in (("good", good), ("worse", worse)):
         model.save_pretrained(place / name)
         planted.tokenizer().save_pretrained(place / name)
-    (place / "circuit.json").write_text(Circuit(planted.CIRCUIT, "planted").to_json())
+    (place / "circuit.json").write_text(
+        Circuit.of(ENTITY_TRACKING, planted.CIRCUIT, "planted").to_json()
+    )
     return {name: str(place / name) for name in ("good", "worse", "circuit.json")}
 
 
@@ -56,7 +60,12 @@ def test_compare(capsys, family):
     assert data["overlap"]["B"] == {
         "shared": [[2, 0]], "only_found": [], "only_expected": [], "precision": 1, "recall": 1,
     }  # fmt: skip
-    assert data["header"]["request"]["prompts"] == {"n": 20, "boxes": 2, "seed": 0}
+    assert data["header"]["request"]["prompts"] == {
+        "task": "entity-tracking",
+        "n": 20,
+        "seed": 0,
+        "options": [2],
+    }
 
 
 def test_cmap(capsys, family):
@@ -86,7 +95,7 @@ def test_minimality(capsys, family):
     code, data, _ = run(capsys, family, "minimality", "good", "--least", "0.05")
     assert code == 0
     (found,) = parts(data)
-    adds = {name: [] for name in Group.__members__}
+    adds = {name: [] for name in ENTITY_TRACKING.keys}
     for each in found.heads:
         if each.adds(0.05):
             adds[each.group].append([*each.head])

@@ -6,18 +6,19 @@ from itertools import pairwise
 
 import pytest
 
-from backend.core.circuit import Group
 from backend.methods.reports import accuracy_report
-from backend.methods.requests import AccuracyRequest, FaithfulnessRequest, Prompts, heads_of
-from backend.methods.results import Criteria
+from backend.methods.requests import AccuracyRequest, FaithfulnessRequest
+from backend.methods.stages import Criteria
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.studies.stages import run_stages
 from backend.studies.studies import run
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 
 CIRCUIT = catalogue.circuit("base")
-PROMPTS = Prompts(40, 3, 0)
+PROMPTS = Prompts(ENTITY_TRACKING, 40, 0, (3,))
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_accuracy_counts_prompts() -> None:
     told: list[tuple[int, int]] = []
-    accuracy_report(load("base"), 40, 3, 0, lambda *step: told.append(step))
+    accuracy_report(load("base"), PROMPTS, lambda *step: told.append(step))
     assert told == [(done, 40) for done in range(0, 41, 8)]
 
 
@@ -35,7 +36,7 @@ def test_accuracy_counts_prompts() -> None:
     "request_",
     [
         AccuracyRequest(("base", "chat"), PROMPTS),
-        FaithfulnessRequest(("base", "chat"), heads_of(CIRCUIT), PROMPTS),
+        FaithfulnessRequest(("base", "chat"), CIRCUIT, PROMPTS),
     ],
 )
 def test_commands_hear_of_it_without_a_step_back(
@@ -51,9 +52,9 @@ def test_commands_hear_of_it_without_a_step_back(
 def test_discovery_is_one_stretch_of_work() -> None:
     told: list[tuple[str, float]] = []
     load("base")
-    setting = Setting("base", 10, 3, 0)
-    criteria = Criteria(dict.fromkeys(Group, 4), fdr=1)
-    stages = [*run_stages(setting, criteria, (), Group.D, lambda *step: told.append(step))]
+    setting = Setting("base", Prompts(ENTITY_TRACKING, 10, 0, (3,)))
+    criteria = Criteria(dict.fromkeys(ENTITY_TRACKING.keys, 4), fdr=1)
+    stages = [*run_stages(setting, criteria, (), "D", lambda *step: told.append(step))]
     assert len(stages) == 4
     shares = [share for _, share in told]
     assert shares == sorted(shares)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from backend.core.circuit import Group
 from backend.core.components import Component
 from backend.core.placement import Dtype, Placement
 from backend.core.priority import hold, urgent
@@ -28,14 +27,14 @@ from backend.methods.requests import (
     CompletenessRequest,
     EdgesRequest,
     FaithfulnessRequest,
-    Heads,
     MinimalityRequest,
-    Prompts,
     SetRequest,
     StageRequest,
 )
 from backend.models import catalogue, loaded_models, loading
 from backend.studies import session
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Mode, Reading, Setting, intervention
 
 EXACT, FAST = Runtime(False, 2), Runtime(True, 3)
@@ -178,23 +177,23 @@ def test_two_long_jobs_with_different_switches_take_turns() -> None:
         assert not thread.is_alive()
 
 
-PROMPTS = Prompts(4, 3, 0)
+PROMPTS = Prompts(ENTITY_TRACKING, 4, 0, (3,))
 CIRCUIT = catalogue.circuit("base")
 FEW = CIRCUIT.keep(list(CIRCUIT.members)[::8])
-HEADS = Heads("few", frozenset(FEW.members))
+HEADS = replace(FEW, name="few")
 OURS = {"base": Runtime(False, 1), "chat": Runtime(True, 1)}
 """What the two models are to run under, while one thread is not what the process has."""
 
 
 def everything_with(name: str, other: str) -> Iterator[Any]:
     """Each method of a model, and of it beside another one."""
-    receivers = FEW.heads(Group.A)
+    receivers = FEW.heads("A")
     yield AccuracyRequest((name,), PROMPTS)
     yield FaithfulnessRequest((name,), HEADS, PROMPTS)
     yield ComparisonRequest((other, name), HEADS, PROMPTS)
     yield CmapRequest(name, name, HEADS, Component.v, PROMPTS)
     yield SetRequest(name, name, FEW.sites, Component.output, PROMPTS)
-    yield StageRequest(name, PROMPTS, Group.B, receivers)
+    yield StageRequest(name, PROMPTS, "B", receivers)
     yield MinimalityRequest(name, HEADS, PROMPTS)
     yield CompletenessRequest(name, HEADS, PROMPTS, 2)
     yield EdgesRequest(name, HEADS, PROMPTS)
@@ -239,20 +238,22 @@ def test_no_method_runs_a_model_under_another_one_s_switches(seen: dict[str, set
         assert seen["chat"] == {OURS["chat"]}, request
     assert seen["base"] == {OURS["base"]}
     seen.clear()
-    noise.probe(loaded_models.load("chat"), 2, 3)
+    noise.probe(loaded_models.load("chat"), Prompts(ENTITY_TRACKING, 2, 0, (3,)))
     assert seen["chat"] == {*OURS.values()}, "the exact one, and the one with TF32"
 
 
 def test_no_click_runs_a_model_under_another_one_s_switches(seen: dict[str, set[Runtime]]) -> None:
     assert seen == {name: {runtime} for name, runtime in OURS.items()}, "when they were checked"
     for name in seen:
-        ready = session.prepare(Setting(name, 4, 3, 0), lambda stage, share: None)
+        ready = session.prepare(
+            Setting(name, Prompts(ENTITY_TRACKING, 4, 0, (3,))), lambda stage, share: None
+        )
         for reading in Reading:
             for mode, source in ((Mode.mean, None), (Mode.other, name)):
                 session.answers(
                     ready, intervention(CIRCUIT, reading, mode, HEADS.members, source=source)
                 )
-        assert len(evaluation(name, 4, 3, 0).whole) == 4
+        assert len(evaluation(name, Prompts(ENTITY_TRACKING, 4, 0, (3,))).whole) == 4
     assert seen == {name: {runtime} for name, runtime in OURS.items()}
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from backend.core import serialize
-from backend.core.circuit import Group, Head, Position, Site
 from backend.core.components import Component
 from backend.core.errors import UserError
+from backend.core.heads import Head, Site
 from backend.core.statistics import Estimate
-from backend.methods.requests import CmapRequest, Heads, MinimalityRequest, Prompts
+from backend.methods.requests import CmapRequest, MinimalityRequest
 from backend.methods.results import (
     Cmap,
     Edge,
@@ -21,9 +21,13 @@ from backend.methods.results import (
     HeadContribution,
     HeadMap,
     Minimality,
-    Stage,
     Transplanted,
 )
+from backend.methods.stages import Stage
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
+from backend.tasks.task import Task
 
 HALF = Estimate(0.5, 0.4, 0.6, 100)
 UNDEFINED = Estimate(math.nan, math.nan, math.nan, 100)
@@ -38,10 +42,10 @@ VALUES = [
     CmapRequest(
         "a",
         "b",
-        Heads("c", frozenset({(Group.A, Head(3, 1)), (Group.B, Head(2, 0))})),
+        Circuit(ENTITY_TRACKING, frozenset({("A", Head(3, 1)), ("B", Head(2, 0))}), "c"),
         Component.k,
-        Prompts(5, 3, 0),
-        (("mine", frozenset({Site(Head(3, 1), Position.last)})),),
+        Prompts(ENTITY_TRACKING, 5, 0, (3,)),
+        (("mine", frozenset({Site(Head(3, 1), "last")})),),
     ),
 ]
 
@@ -54,7 +58,7 @@ def test_a_value_comes_back_from_json(value):
 
 def test_a_stage_comes_back_exactly():
     scores = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32).astype(float)
-    stage = Stage(scores, abs(scores), (Head(1, 0),))
+    stage = Stage("A", scores, abs(scores), (Head(1, 0),))
     back = serialize.from_json(Stage, json.loads(json.dumps(serialize.to_json(stage))))
     np.testing.assert_array_equal(back.mean, stage.mean)
     np.testing.assert_array_equal(back.standard_error, stage.standard_error)
@@ -62,7 +66,7 @@ def test_a_stage_comes_back_exactly():
 
 
 def test_sets_are_written_in_one_order():
-    sites = [Site(Head(layer, 0), Position.last) for layer in range(20)]
+    sites = [Site(Head(layer, 0), "last") for layer in range(20)]
     texts = {str(serialize.to_json(frozenset(order))) for order in (sites, sites[::-1])}
     assert len(texts) == 1
 
@@ -99,21 +103,27 @@ def test_other_things_are_not_heads(head):
         (Component, "o"),
         (Component, ["q"]),
         (Site, [[1, 2]]),
-        (Site, [[1, 2], "nowhere"]),
+        (Site, [[1, 2], 3]),
+        (Circuit, {"task": "entity-tracking", "nodes": [["E", [1, 2]]], "name": "c"}),
+        (Task, "no such task"),
         (tuple[int, str], [1]),
         (tuple[int, ...], [1, True]),
         (int, 1.0),
         (float, False),
-        (Stage, {"mean": [[0], [0, 1]], "standard_error": [[0]], "receivers": []}),
-        (Stage, {"mean": [], "standard_error": [[0]], "receivers": []}),
+        (Stage, {"group": "A", "mean": [[0], [0, 1]], "standard_error": [[0]], "receivers": []}),
+        (Stage, {"group": "A", "mean": [], "standard_error": [[0]], "receivers": []}),
     ],
 )
 def test_other_kinds_are_refused(kind, data):
-    with pytest.raises(UserError, match="Compute it again"):
+    with pytest.raises(UserError, match=r"(Compute it again|Choose)"):
         serialize.from_json(kind, data)
 
 
 def test_what_an_earlier_version_did_not_know_has_its_default():
-    data = serialize.to_json(MinimalityRequest("a", Heads("c", frozenset()), Prompts(5, 3, 0)))
+    data = serialize.to_json(
+        MinimalityRequest(
+            "a", Circuit(ENTITY_TRACKING, frozenset(), "c"), Prompts(ENTITY_TRACKING, 5, 0, (3,))
+        )
+    )
     del data["removed"]
     assert serialize.from_json(MinimalityRequest, data).removed == 0.3

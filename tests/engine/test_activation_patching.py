@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from backend.core.circuit import Head, Position, Site
+from backend.core.heads import Head, Site
 from backend.engine.activation_patching import (
     clean_logits,
     patched_logits,
@@ -14,21 +14,21 @@ from backend.engine.activation_patching import (
     prepare_clean,
 )
 from backend.engine.architectures import shape_of
-from backend.engine.positions import VITAL, all_sites, vital_head_outputs
-from backend.tasks.entity_tracking import counterfactual_prompts, sample_prompts
+from backend.engine.positions import all_sites, position_head_outputs
+from backend.tasks.entity_tracking import ENTITY_TRACKING, counterfactual_prompts, sample_prompts
 from tests import oracles, tiny
 
 TOKENIZER = tiny.word_tokenizer()
 PROMPTS = sample_prompts(TOKENIZER, 8, n_boxes=4)
 COUNTERFACTUAL = counterfactual_prompts(TOKENIZER, PROMPTS)
 PATCHES = {
-    "previous label": [Site(Head(1, 2), Position.prev_query_label)],
-    "query label": [Site(Head(2, 0), Position.query_label), Site(Head(0, 3), Position.query_label)],
-    "last token, last layer": [Site(Head(3, 1), Position.last)],
+    "previous label": [Site(Head(1, 2), "prev_query_label")],
+    "query label": [Site(Head(2, 0), "query_label"), Site(Head(0, 3), "query_label")],
+    "last token, last layer": [Site(Head(3, 1), "last")],
     "everywhere": [
-        Site(Head(2, 1), Position.prev_query_label),
-        Site(Head(1, 1), Position.last),
-        Site(Head(3, 2), Position.query_label),
+        Site(Head(2, 1), "prev_query_label"),
+        Site(Head(1, 1), "last"),
+        Site(Head(3, 2), "query_label"),
     ],
 }
 
@@ -40,10 +40,10 @@ def model(request):
 
 @pytest.mark.parametrize("patches", PATCHES.values(), ids=PATCHES)
 def test_patching_equals_the_oracle(model, patches):
-    values = vital_head_outputs(model, COUNTERFACTUAL)
+    values = position_head_outputs(model, COUNTERFACTUAL)
     new = {
         (layer, prompt, int(PROMPTS.positions[position][prompt]), head): values[
-            layer, prompt, VITAL.index(position), head
+            layer, prompt, ENTITY_TRACKING.position_names.index(position), head
         ]
         for (layer, head), position in patches
         for prompt in range(len(PROMPTS))
@@ -60,7 +60,7 @@ def test_patching_equals_the_oracle(model, patches):
 @pytest.mark.parametrize("patches", PATCHES.values(), ids=PATCHES)
 def test_float32_stays_within_1e_5_of_a_plain_run(maker, patches):
     model = tiny.MAKERS[maker]()
-    values = vital_head_outputs(model, COUNTERFACTUAL)
+    values = position_head_outputs(model, COUNTERFACTUAL)
     logits = patched_logits(prepare_clean(model, PROMPTS), patches, values)
     expected = patched_logits_plainly(model, PROMPTS, patches, values)
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
@@ -78,7 +78,7 @@ def test_float32_stays_within_1e_5_of_a_plain_run(maker, patches):
 )
 def test_other_kinds_of_llama(config, changes):
     model = tiny.of_kind(config, **changes)
-    values = vital_head_outputs(model, COUNTERFACTUAL)
+    values = position_head_outputs(model, COUNTERFACTUAL)
     logits = patched_logits(prepare_clean(model, PROMPTS), PATCHES["everywhere"], values)
     expected = patched_logits_plainly(model, PROMPTS, PATCHES["everywhere"], values)
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
@@ -86,8 +86,8 @@ def test_other_kinds_of_llama(config, changes):
 
 def test_a_model_s_own_values_change_nothing(model):
     clean = prepare_clean(model, PROMPTS)
-    own = vital_head_outputs(model, PROMPTS)
-    logits = patched_logits(clean, all_sites(shape_of(model)), own)
+    own = position_head_outputs(model, PROMPTS)
+    logits = patched_logits(clean, all_sites(shape_of(model), ENTITY_TRACKING.position_names), own)
     torch.testing.assert_close(logits, clean_logits(clean), rtol=0, atol=1e-12)
     assert torch.equal(patched_logits(clean, [], own), clean_logits(clean))
 

@@ -109,11 +109,11 @@ class _Boxes(NamedTuple):
     """As much of a prompt set as answers are read with."""
 
     answer_ids: Any
-    object_ids: Any
+    choice_ids: Any
 
     @property
-    def n_boxes(self) -> int:
-        return self.object_ids.shape[1]
+    def n_choices(self) -> int:
+        return self.choice_ids.shape[1]
 
     def __len__(self) -> int:
         return len(self.answer_ids)

@@ -22,7 +22,8 @@ from backend.engine import validation
 from backend.engine.positions import input_ids
 from backend.methods.reports import accuracy_report
 from backend.models.loading import load_model
-from backend.tasks.entity_tracking import sample_prompts
+from backend.tasks.entity_tracking import ENTITY_TRACKING, sample_prompts
+from backend.tasks.prompts import Prompts
 from tests import tiny
 from tests.engine.test_second_device import figures, methods
 
@@ -62,7 +63,7 @@ def test_it_is_loaded_from_a_folder(tmp_path: Path, maker: str) -> None:
     loaded = load_model(saved(model, tmp_path))
     assert loaded.is_taken_apart
     assert loaded.shape[:2] == (4, 4)
-    assert accuracy_report(loaded, 20, 3, 0).accuracy.n == 20
+    assert accuracy_report(loaded, Prompts(ENTITY_TRACKING, 20, 0, (3,))).accuracy.n == 20
     ids = torch.arange(20)[None]
     with torch.no_grad():
         torch.testing.assert_close(loaded.model(ids).logits, model(ids).logits)
@@ -116,9 +117,9 @@ def test_what_no_method_can_work_on_is_refused_when_it_is_loaded(tmp_path: Path,
 
 def test_a_prompt_longer_than_the_model_can_read_is_told(tmp_path: Path) -> None:
     loaded = load_model(saved(tiny.of_kind(tiny.GPT2Config, n_positions=40, n_inner=40), tmp_path))
-    assert accuracy_report(loaded, 5, 3, 0).accuracy.n == 5
+    assert accuracy_report(loaded, Prompts(ENTITY_TRACKING, 5, 0, (3,))).accuracy.n == 5
     with pytest.raises(UserError, match=r"have \d+ tokens, and the model reads at most 40\. Cho"):
-        accuracy_report(loaded, 5, 7, 0)
-    prompts = sample_prompts(loaded.tokenizer, 3, 7)
+        accuracy_report(loaded, Prompts(ENTITY_TRACKING, 5, 0, (7,)))
+    prompts = sample_prompts(loaded.tokenizer, 3, n_boxes=7)
     with pytest.raises(UserError, match="fewer boxes"):
         input_ids(loaded.model, prompts)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from backend.core.circuit import Group, Head, Position
-from backend.engine.attention import TARGETS, attention_mass
-from backend.tasks.entity_tracking import sample_prompts
+from backend.core.heads import Head
+from backend.engine.attention import attention_mass
+from backend.tasks.entity_tracking import ENTITY_TRACKING, sample_prompts
 from tests.tiny import llama, word_tokenizer
 
 
@@ -27,21 +27,21 @@ def what_is_at(words: list[str], token: int, answer: str, label: str) -> str:
 
 
 def test_mass_is_what_a_loop_adds_up() -> None:
-    model, prompts = llama(), sample_prompts(word_tokenizer(), 5, 3)
+    model, prompts = llama(), sample_prompts(word_tokenizer(), 5, n_boxes=3)
     model.set_attn_implementation("eager")
     with torch.no_grad():
         patterns = model(torch.tensor(prompts.input_ids), output_attentions=True).attentions
     ours = attention_mass(model, prompts)
-    for position in (Position.last, Position.query_label, Position.prev_query_label):
+    for position in ("last", "query_label", "prev_query_label"):
         for layer, heads in enumerate(patterns):
             for head in range(heads.shape[1]):
-                mass = dict.fromkeys(TARGETS, 0.0)
+                mass = dict.fromkeys(ENTITY_TRACKING.targets, 0.0)
                 for i in range(5):
                     words = prompts.words(i)
-                    answer = prompts.objects[i][prompts.query[i]]
+                    answer = prompts.drawn["objects"][i][prompts.drawn["query"][i]]
                     row = heads[i, head, prompts.positions[position][i]]
                     for token, looks in enumerate(row.tolist()):
-                        target = what_is_at(words, token, answer, prompts.query_labels[i])
+                        target = what_is_at(words, token, answer, prompts.drawn["query_labels"][i])
                         mass[target] += looks / 5
                 found = ours.mass[position][layer, head]
                 np.testing.assert_allclose(found, list(mass.values()), atol=1e-5)
@@ -49,9 +49,9 @@ def test_mass_is_what_a_loop_adds_up() -> None:
 
 
 def test_the_strongest_target_is_named() -> None:
-    model, prompts = llama(), sample_prompts(word_tokenizer(), 5, 3)
+    model, prompts = llama(), sample_prompts(word_tokenizer(), 5, n_boxes=3)
     model.set_attn_implementation("eager")
     ours = attention_mass(model, prompts)
-    target, mass = ours.strongest(Group.C, Head(1, 2))
-    assert mass == ours.mass[Position.query_label][1, 2].max()
-    assert mass == ours.mass[Position.query_label][1, 2][TARGETS.index(target)]
+    target, mass = ours.strongest("query_label", Head(1, 2))
+    assert mass == ours.mass["query_label"][1, 2].max()
+    assert mass == ours.mass["query_label"][1, 2][ENTITY_TRACKING.targets.index(target)]

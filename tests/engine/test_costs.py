@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from backend.core.circuit import Circuit, Group, Head
+from backend.core.heads import Head
 from backend.engine.architectures import layers, shape_of
 from backend.engine.costs import Scale
 from backend.engine.path_patching.run_pairs import RunPairs
@@ -16,7 +16,13 @@ from backend.engine.path_patching.scores import scores_of
 from backend.engine.validation import can_take_apart
 from backend.methods.evaluation import Evaluation
 from backend.models.loading import LoadedModel
-from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import (
+    ENTITY_TRACKING,
+    counterfactual_prompts,
+    reference_prompts,
+    sample_prompts,
+)
 from tests import tiny
 
 N = 12
@@ -24,18 +30,19 @@ MODEL = tiny.llama(num_hidden_layers=6)
 assert can_take_apart(MODEL)  # measured now, so that it is not counted
 TOKENIZER = tiny.word_tokenizer()
 PROMPTS = sample_prompts(TOKENIZER, N)
-SCALE = Scale(6, shape_of(MODEL).n_heads, PROMPTS.input_ids.shape[1])
-CIRCUIT = Circuit(
+SCALE = Scale(6, shape_of(MODEL).n_heads, PROMPTS.input_ids.shape[1], ENTITY_TRACKING.positions)
+CIRCUIT = Circuit.of(
+    ENTITY_TRACKING,
     {
-        Group.A: (Head(5, 0), Head(4, 1)),
-        Group.B: (Head(3, 1),),
-        Group.C: (Head(2, 0), Head(2, 2)),
-        Group.D: (Head(1, 0), Head(0, 1)),
-    }
+        "A": (Head(5, 0), Head(4, 1)),
+        "B": (Head(3, 1),),
+        "C": (Head(2, 0), Head(2, 2)),
+        "D": (Head(1, 0), Head(0, 1)),
+    },
 )
-_WITHIN = {Group.A: 0, Group.B: 0, Group.C: 0, Group.D: 0.1}
+_WITHIN = {"A": 0, "B": 0, "C": 0, "D": 0.1}
 """A previous label is somewhere in the prompt; it is counted as in its middle."""
-RECEIVERS = {Group.A: (), Group.B: Group.A, Group.C: Group.B, Group.D: Group.C}
+RECEIVERS = {"A": (), "B": "A", "C": "B", "D": "C"}
 
 
 @contextmanager
@@ -61,7 +68,11 @@ def evaluation() -> Evaluation:
 
 
 def test_a_model_and_its_circuits_cost_what_runs() -> None:
-    circuits = [CIRCUIT.sites, frozenset(), *(CIRCUIT.sites_of([group]) for group in Group)] * 3
+    circuits = [
+        CIRCUIT.sites,
+        frozenset(),
+        *(CIRCUIT.sites_of([group]) for group in ENTITY_TRACKING.keys),
+    ] * 3
     with counted() as tokens:
         asked = evaluation()
         asked.means  # noqa: B018
@@ -71,8 +82,8 @@ def test_a_model_and_its_circuits_cost_what_runs() -> None:
         assert tokens() - before == SCALE.runs(N) + SCALE.circuits(N, len(circuits))
 
 
-@pytest.mark.parametrize("group", Group)
-def test_patches_cost_what_runs(group: Group) -> None:
+@pytest.mark.parametrize("group", ENTITY_TRACKING.keys)
+def test_patches_cost_what_runs(group: str) -> None:
     sets = [CIRCUIT.sites_of([group]), frozenset()]
     asked = evaluation()
     asked.ablated([()])
@@ -81,12 +92,14 @@ def test_patches_cost_what_runs(group: Group) -> None:
         assert tokens() == pytest.approx(SCALE.patches(N, sets), rel=_WITHIN[group])
 
 
-@pytest.mark.parametrize("group", Group)
-def test_a_stage_costs_what_runs(group: Group) -> None:
+@pytest.mark.parametrize("group", ENTITY_TRACKING.keys)
+def test_a_stage_costs_what_runs(group: str) -> None:
     pairs = RunPairs(MODEL, PROMPTS, counterfactual_prompts(TOKENIZER, PROMPTS))
     pairs.of(pairs.batches[0])
-    receivers = CIRCUIT.heads(RECEIVERS[group]) if group is not Group.A else ()
+    receivers = CIRCUIT.heads(RECEIVERS[group]) if group != "A" else ()
     with counted() as tokens:
         scores_of(pairs, group, receivers)
-        expected = N * sum(SCALE.senders(group, {head.layer for head in receivers}).values())
+        expected = N * sum(
+            SCALE.senders(ENTITY_TRACKING.group(group), {head.layer for head in receivers}).values()
+        )
         assert tokens() == pytest.approx(expected, rel=_WITHIN[group])

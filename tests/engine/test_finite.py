@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from backend.commands.cli import main
-from backend.core.circuit import Circuit, Group, Head
 from backend.core.components import Component
 from backend.core.errors import UserError
+from backend.core.heads import Head
 from backend.core.placement import Dtype, Placement
 from backend.engine.architectures import shape_of
 from backend.engine.attention import attention_mass
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
-from backend.engine.positions import mean_head_outputs, vital_head_outputs
+from backend.engine.positions import mean_head_outputs, position_head_outputs
 from backend.methods.cmap import cmap, group_sets, head_map
 from backend.methods.compare import compare, examine
 from backend.methods.completeness import completeness
@@ -28,11 +28,19 @@ from backend.methods.noise import probe
 from backend.methods.reports import accuracy_report, correctly_answered, faithfulness_report
 from backend.models import loaded_models
 from backend.models.loading import LoadedModel, load_model
-from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import (
+    ENTITY_TRACKING,
+    counterfactual_prompts,
+    reference_prompts,
+    sample_prompts,
+)
+from backend.tasks.prompts import Prompts
 from tests.tiny import llama, word_tokenizer
 
-CIRCUIT = Circuit(
-    {Group.A: (Head(3, 0),), Group.B: (Head(2, 1),), Group.C: (Head(1, 3),), Group.D: (Head(0, 2),)}
+CIRCUIT = Circuit.of(
+    ENTITY_TRACKING,
+    {"A": (Head(3, 0),), "B": (Head(2, 1),), "C": (Head(1, 3),), "D": (Head(0, 2),)},
 )
 TOKENIZER = word_tokenizer()
 REFUSED = r"not finite .* \d+ of \d+ prompts? in float32.* Check its weights"
@@ -52,33 +60,35 @@ def loaded(is_broken: bool = True) -> LoadedModel:
 
 
 def evaluation(is_broken: bool = True) -> Any:
-    return examine(loaded(is_broken), 6, 3, 0)
+    return examine(loaded(is_broken), Prompts(ENTITY_TRACKING, 6, 0, (3,)))
 
 
 def pairs() -> RunPairs:
-    prompts = sample_prompts(TOKENIZER, 4, 3)
+    prompts = sample_prompts(TOKENIZER, 4, n_boxes=3)
     return RunPairs(model(), prompts, counterfactual_prompts(TOKENIZER, prompts))
 
 
 METHODS: dict[str, Callable[[], Any]] = {
-    "accuracy": lambda: accuracy_report(loaded(), 6, 3, 0),
+    "accuracy": lambda: accuracy_report(loaded(), Prompts(ENTITY_TRACKING, 6, 0, (3,))),
     "faithfulness": lambda: faithfulness_report(evaluation(), CIRCUIT),
-    "choosing prompts": lambda: correctly_answered(loaded(), 2, 3, 0),
-    "path patching A": lambda: scores_of(pairs(), Group.A),
-    "path patching B": lambda: scores_of(pairs(), Group.B, [Head(3, 0)]),
-    "path patching D": lambda: scores_of(pairs(), Group.D, [Head(1, 3)]),
+    "choosing prompts": lambda: correctly_answered(loaded(), Prompts(ENTITY_TRACKING, 2, 0, (3,))),
+    "path patching A": lambda: scores_of(pairs(), "A"),
+    "path patching B": lambda: scores_of(pairs(), "B", [Head(3, 0)]),
+    "path patching D": lambda: scores_of(pairs(), "D", [Head(1, 3)]),
     "edges": lambda: edges(pairs(), CIRCUIT, "broken"),
     "compare": lambda: compare([evaluation()], CIRCUIT, n_random=1),
     "cmap, source": lambda: cmap(evaluation(), evaluation(False), group_sets(CIRCUIT)),
     "cmap, target": lambda: cmap(evaluation(False), evaluation(), group_sets(CIRCUIT)),
     "cmap of keys": lambda: cmap(evaluation(), evaluation(False), group_sets(CIRCUIT), Component.k),
-    "head map": lambda: head_map(evaluation(), evaluation(False)),
+    "head map": lambda: head_map(evaluation(), evaluation(False), ENTITY_TRACKING.position_names),
     "minimality": lambda: minimality(evaluation(), CIRCUIT),
     "completeness": lambda: completeness(evaluation(), CIRCUIT, 1),
-    "attention": lambda: attention_mass(model(), sample_prompts(TOKENIZER, 4, 3)),
-    "means": lambda: mean_head_outputs(model(), reference_prompts(TOKENIZER, 4, 3)),
-    "patched values": lambda: vital_head_outputs(model(), sample_prompts(TOKENIZER, 4, 3)),
-    "rounding": lambda: probe(loaded(), 2, 3),
+    "attention": lambda: attention_mass(model(), sample_prompts(TOKENIZER, 4, n_boxes=3)),
+    "means": lambda: mean_head_outputs(model(), reference_prompts(TOKENIZER, 4, n_boxes=3)),
+    "patched values": lambda: position_head_outputs(
+        model(), sample_prompts(TOKENIZER, 4, n_boxes=3)
+    ),
+    "rounding": lambda: probe(loaded(), Prompts(ENTITY_TRACKING, 2, 0, (3,))),
 }
 
 
@@ -122,6 +132,6 @@ def test_what_overflows_in_float16_is_refused_there_only(tmp_path: Path) -> None
         load_model(str(tmp_path), Placement("cpu", Dtype.float16))
     exact = load_model(str(tmp_path), Placement("cpu"))
     with torch.no_grad():
-        ids = torch.tensor(sample_prompts(TOKENIZER, 2, 3).input_ids)
+        ids = torch.tensor(sample_prompts(TOKENIZER, 2, n_boxes=3).input_ids)
         assert exact.model(ids).logits.isfinite().all()
     assert str(tmp_path) not in loaded_models.loaded()

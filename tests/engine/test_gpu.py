@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from backend.core.circuit import Group, Head
 from backend.core.errors import UserError
+from backend.core.heads import Head
 from backend.core.placement import Placement
 from backend.core.runtime import at_work
 from backend.engine.architectures import shape_of
@@ -27,7 +27,13 @@ from backend.methods.evaluation import Evaluation
 from backend.models import catalogue
 from backend.models.loading import LoadedModel, load_model
 from backend.studies import session
-from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from backend.tasks.entity_tracking import (
+    ENTITY_TRACKING,
+    counterfactual_prompts,
+    reference_prompts,
+    sample_prompts,
+)
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Mode, Reading, Setting, intervention
 from tests import tiny
 from tests.engine.test_second_device import FAMILIES, figures, methods
@@ -56,7 +62,9 @@ def test_clicks_are_the_same_on_a_gpu(monkeypatch: pytest.MonkeyPatch, reading: 
     def probabilities(device: str) -> Iterator[Any]:
         loaded = {name: load_model(name, Placement(device)) for name in ("base", "chat")}
         monkeypatch.setattr(session, "load", loaded.__getitem__)
-        ready = session.prepare(Setting("base", 50, 7, 0), lambda stage, share: None)
+        ready = session.prepare(
+            Setting("base", Prompts(ENTITY_TRACKING, 50, 0, (7,))), lambda stage, share: None
+        )
         for click in clicks:
             yield session.answers(ready, click).probability
 
@@ -69,8 +77,8 @@ def test_the_bundled_scores_are_the_same_on_a_gpu() -> None:
         base = load_model("base", Placement(device))
         prompts = sample_prompts(base.tokenizer, 40)
         pairs = RunPairs(base.model, prompts, counterfactual_prompts(base.tokenizer, prompts))
-        receivers = catalogue.circuit("base").heads(Group.A)
-        scores.append(scores_of(pairs, Group.B, receivers).numpy())
+        receivers = catalogue.circuit("base").heads("A")
+        scores.append(scores_of(pairs, "B", receivers).numpy())
     # A relative change is huge where the clean run hardly says the answer at all.
     np.testing.assert_allclose(*scores, atol=1e-4, rtol=1e-3)
 
@@ -80,7 +88,7 @@ def test_tf32_of_one_model_leaves_another_as_it_was() -> None:
         prompts = sample_prompts(model.tokenizer, 20)
         pairs = RunPairs(model.model, prompts, counterfactual_prompts(model.tokenizer, prompts))
         with at_work(model.runtime):
-            return scores_of(pairs, Group.A)
+            return scores_of(pairs, "A")
 
     base = load_model("base", Placement(GPU))
     before = scores(base)
@@ -96,7 +104,13 @@ def test_a_full_memory_is_explained_and_leaves_the_model_usable(
     tokenizer = tiny.word_tokenizer()
     loaded = LoadedModel("any", model, tokenizer, shape_of(model))
     prompts, reference = sample_prompts(tokenizer, 512), reference_prompts(tokenizer, 8)
-    parts = [[site for site in all_sites(loaded.shape) if site.head == Head(0, 0)]]
+    parts = [
+        [
+            site
+            for site in all_sites(loaded.shape, ENTITY_TRACKING.position_names)
+            if site.head == Head(0, 0)
+        ]
+    ]
     expected = Evaluation(loaded, prompts, reference).ablated(parts)
 
     total = torch.cuda.get_device_properties(0).total_memory

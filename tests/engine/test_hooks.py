@@ -7,10 +7,10 @@ import threading
 import pytest
 import torch
 
-from backend.core.circuit import ModelShape
+from backend.core.heads import ModelShape
 from backend.engine.architectures import decoder, shape_of
 from backend.engine.hooks import edited_head_outputs, record_head_outputs
-from backend.engine.positions import input_ids, vital_head_outputs, vital_tokens
+from backend.engine.positions import input_ids, position_head_outputs, position_tokens
 from backend.tasks.entity_tracking import sample_prompts
 from tests import oracles, tiny
 
@@ -34,8 +34,8 @@ def test_recording_sees_what_enters_the_output_projection(model):
 
 def test_recording_at_the_vital_tokens_only(model):
     expected = oracles.head_outputs(model, PROMPTS)
-    seen = vital_head_outputs(model, PROMPTS)
-    for prompt, tokens in enumerate(vital_tokens(model, PROMPTS)):
+    seen = position_head_outputs(model, PROMPTS)
+    for prompt, tokens in enumerate(position_tokens(model, PROMPTS)):
         torch.testing.assert_close(seen[:, prompt], expected[:, prompt, tokens], rtol=0, atol=0)
 
 

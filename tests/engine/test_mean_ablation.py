@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from backend.core.circuit import Head, Position, Site
+from backend.core.heads import Head, Site
 from backend.core.metrics import Ablation
 from backend.engine.architectures import shape_of
 from backend.engine.mean_ablation import (
@@ -20,14 +20,18 @@ from backend.engine.mean_ablation import (
 )
 from backend.engine.memory import prompt_batches
 from backend.engine.positions import (
-    VITAL,
     all_sites,
     mean_head_outputs,
+    position_head_outputs,
     site_mask,
-    vital_head_outputs,
     zero_head_outputs,
 )
-from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from backend.tasks.entity_tracking import (
+    ENTITY_TRACKING,
+    counterfactual_prompts,
+    reference_prompts,
+    sample_prompts,
+)
 from tests import oracles, tiny
 
 TOKENIZER = tiny.word_tokenizer()
@@ -42,7 +46,7 @@ def model(request):
 
 
 def some_sites(model, share=0.4, seed=0):
-    sites = sorted(all_sites(shape_of(model)), key=str)
+    sites = sorted(all_sites(shape_of(model), ENTITY_TRACKING.position_names), key=str)
     return random.Random(seed).sample(sites, int(share * len(sites)))
 
 
@@ -112,7 +116,11 @@ def test_float32_stays_within_1e_5_of_a_plain_run(maker):
 
 def test_circuits_in_one_run_are_the_circuits_one_by_one(model):
     ablated_run = prepare_ablated_run(model, PROMPTS, mean_head_outputs(model, REFERENCE))
-    circuits = [some_sites(model, seed=1), [], all_sites(shape_of(model))]
+    circuits = [
+        some_sites(model, seed=1),
+        [],
+        all_sites(shape_of(model), ENTITY_TRACKING.position_names),
+    ]
     together = circuits_logits(ablated_run, circuits)
     apart = torch.stack([circuit_logits(ablated_run, sites) for sites in circuits])
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-12)
@@ -120,12 +128,12 @@ def test_circuits_in_one_run_are_the_circuits_one_by_one(model):
 
 def test_a_head_that_is_off_can_take_another_value_than_the_mean(model):
     means = mean_head_outputs(model, REFERENCE)
-    values = vital_head_outputs(model, COUNTERFACTUAL)
+    values = position_head_outputs(model, COUNTERFACTUAL)
     on, patched = some_sites(model)[::2], some_sites(model)[1::2]
     ablated_run = with_values(prepare_ablated_run(model, PROMPTS, means), patched, values)
 
     def off_value(layer, prompt, token, head):
-        for index, position in enumerate(VITAL):
+        for index, position in enumerate(ENTITY_TRACKING.position_names):
             at = PROMPTS.positions[position][prompt]
             if token == at and Site(Head(layer, head), position) in patched:
                 return values[layer, prompt, index, head]
@@ -138,17 +146,23 @@ def test_a_head_that_is_off_can_take_another_value_than_the_mean(model):
 def test_nothing_on_leaves_nothing_to_patch_when_values_are_the_means(model):
     means = mean_head_outputs(model, REFERENCE)
     ablated_run = prepare_ablated_run(model, PROMPTS, means)
-    patched = with_values(ablated_run, all_sites(shape_of(model)), ablated_run.off_values)
+    patched = with_values(
+        ablated_run,
+        all_sites(shape_of(model), ENTITY_TRACKING.position_names),
+        ablated_run.off_values,
+    )
     assert torch.equal(circuit_logits(ablated_run, []), circuit_logits(patched, []))
 
 
 def test_site_mask_names_exactly_the_sites():
     shape = shape_of(tiny.llama())
-    assert site_mask(shape, all_sites(shape)).all()
-    mask = site_mask(shape, [Site(Head(2, 3), Position.query_label)])
+    assert site_mask(
+        shape, all_sites(shape, ENTITY_TRACKING.position_names), ENTITY_TRACKING.position_names
+    ).all()
+    mask = site_mask(shape, [Site(Head(2, 3), "query_label")], ENTITY_TRACKING.position_names)
     assert mask.nonzero().tolist() == [[2, 1, 3]]
     with pytest.raises(ValueError, match="not in tuple"):
-        site_mask(shape, [Site(Head(0, 0), Position.correct_object)])
+        site_mask(shape, [Site(Head(0, 0), "correct_object")], ENTITY_TRACKING.position_names)
 
 
 def test_lora_wrapped_equals_merged():
@@ -168,7 +182,7 @@ def test_lora_wrapped_equals_merged():
 def test_means_and_values_do_not_depend_on_the_batches(monkeypatch):
     model = tiny.in_float64(tiny.llama())
     assert prompt_batches(model, 9, length=25) == [slice(0, 9)]
-    means, values = mean_head_outputs(model, REFERENCE), vital_head_outputs(model, PROMPTS)
+    means, values = mean_head_outputs(model, REFERENCE), position_head_outputs(model, PROMPTS)
     monkeypatch.setattr("backend.engine.memory._NUMBERS_AT_ONCE", 60_000)
     monkeypatch.setattr("backend.engine.memory._LEAST_ON_CPU", 1)
     batches = prompt_batches(model, 9, length=25)
@@ -176,4 +190,4 @@ def test_means_and_values_do_not_depend_on_the_batches(monkeypatch):
     assert [row for batch in batches for row in range(9)[batch]] == list(range(9))
     assert len(prompt_batches(model, 9, length=250)) == 9
     torch.testing.assert_close(mean_head_outputs(model, REFERENCE), means, rtol=0, atol=1e-12)
-    torch.testing.assert_close(vital_head_outputs(model, PROMPTS), values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(position_head_outputs(model, PROMPTS), values, rtol=0, atol=1e-12)

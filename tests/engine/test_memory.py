@@ -5,19 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backend.core.circuit import Group
 from backend.core.errors import UserError
 from backend.engine import memory
 from backend.engine.activation_patching import patched_logits, prepare_clean
 from backend.engine.architectures import shape_of
 from backend.engine.memory import bytes_of_prompt, check_fits, chunks, moved, prompt_batches
 from backend.engine.path_patching.scores import path_patching_scores
-from backend.engine.positions import all_sites, vital_head_outputs
+from backend.engine.positions import all_sites, position_head_outputs
 from backend.engine.replay import FullRun
 from backend.methods.evaluation import Evaluation
 from backend.models.loading import LoadedModel
 from backend.studies.session import prepare
-from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from backend.tasks.entity_tracking import (
+    ENTITY_TRACKING,
+    counterfactual_prompts,
+    reference_prompts,
+    sample_prompts,
+)
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from tests import tiny
 
@@ -66,7 +71,10 @@ def test_chunks_that_wait_elsewhere_answer_as_before(monkeypatch):
     model = tiny.grouped_llama()
     loaded = LoadedModel("tiny", model, TOKENIZER, shape_of(model))
     reference = reference_prompts(TOKENIZER, 6, n_boxes=3)
-    parts = [frozenset(list(all_sites(loaded.shape))[::step]) for step in (2, 3, 5)]
+    parts = [
+        frozenset(list(all_sites(loaded.shape, ENTITY_TRACKING.position_names))[::step])
+        for step in (2, 3, 5)
+    ]
 
     def answers() -> list:
         evaluation = Evaluation(loaded, PROMPTS, reference)
@@ -100,7 +108,7 @@ def test_too_many_prompts_are_refused_before_they_run(monkeypatch):
     with pytest.raises(UserError, match="Choose at most 10 prompts"):
         check_fits(model, 11, LENGTH)
     with pytest.raises(UserError, match=r"would need about .* GB .*Choose at most"):
-        prepare(Setting("base", 1000, 7, 0), lambda stage, share: None)
+        prepare(Setting("base", Prompts(ENTITY_TRACKING, 1000, 0, (7,))), lambda stage, share: None)
 
 
 def full(*_):
@@ -122,7 +130,7 @@ def test_full_memory_ends_in_the_chunk_to_try(monkeypatch):
             evaluation.ablated([()])
         broken.setattr("backend.engine.path_patching.scores._patched_runs", full)
         with pytest.raises(UserError, match=message):
-            path_patching_scores(model, PROMPTS, counterfactual, Group.A)
+            path_patching_scores(model, PROMPTS, counterfactual, "A")
     assert (evaluation.ablated([()])[0] == right).all()
 
 
@@ -130,5 +138,5 @@ def test_other_errors_stay_what_they_are(monkeypatch):
     model = tiny.llama()
     with pytest.raises(RuntimeError, match="shape"), memory.memory_errors_explained(model, 3):
         raise RuntimeError("shape mismatch")
-    values = vital_head_outputs(model, PROMPTS)
+    values = position_head_outputs(model, PROMPTS)
     assert patched_logits(prepare_clean(model, PROMPTS), [], values).isfinite().all()

@@ -7,14 +7,14 @@ from functools import cache
 import pytest
 import torch
 
-from backend.core.circuit import Group, Head
+from backend.core.heads import Head
 from backend.core.metrics import Score
 from backend.engine.architectures import decoder, logits_of
 from backend.engine.path_patching.plain_patching import patched_plainly
 from backend.engine.path_patching.receivers_runs import receivers_runs
 from backend.engine.path_patching.run_pairs import RunPairs, scenes
 from backend.engine.path_patching.scores import path_patching_scores, scores_of
-from backend.tasks.entity_tracking import counterfactual_prompts, sample_prompts
+from backend.tasks.entity_tracking import ENTITY_TRACKING, counterfactual_prompts, sample_prompts
 from tests import oracles, tiny
 
 TOKENIZER = tiny.word_tokenizer()
@@ -35,7 +35,7 @@ def plain_runs(maker):
     return oracles.run(model, PROMPTS), oracles.run(model, COUNTERFACTUAL)
 
 
-@pytest.mark.parametrize("group", Group)
+@pytest.mark.parametrize("group", ENTITY_TRACKING.keys)
 @pytest.mark.parametrize("maker", tiny.MAKERS)
 def test_scores_equal_two_plain_runs_per_sender(maker, group):
     model = float64_model(maker)
@@ -59,7 +59,7 @@ def test_scores_equal_two_plain_runs_per_sender(maker, group):
     torch.testing.assert_close(in_float32.double() + 1, expected + 1, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("group", Group)
+@pytest.mark.parametrize("group", ENTITY_TRACKING.keys)
 @pytest.mark.parametrize("maker", ["grouped", "gpt2", "granite"])
 def test_the_change_of_logit_difference_equals_two_plain_runs_per_sender(maker, group):
     model, score = float64_model(maker), Score.logit_difference
@@ -76,8 +76,8 @@ def test_what_was_kept_of_one_score_is_not_taken_for_another(tmp_path):
     pairs = RunPairs(tiny.llama(), PROMPTS, COUNTERFACTUAL)
     for _ in range(2):
         for score in Score:
-            found = scores_of(pairs, Group.A, kept_in=tmp_path, score=score)
-            assert torch.equal(found, scores_of(pairs, Group.A, score=score))
+            found = scores_of(pairs, "A", kept_in=tmp_path, score=score)
+            assert torch.equal(found, scores_of(pairs, "A", score=score))
 
 
 @pytest.mark.parametrize("projection", ["q_proj", "k_proj", "v_proj"])
@@ -86,8 +86,10 @@ def test_what_was_kept_of_one_score_is_not_taken_for_another(tmp_path):
 def test_receivers_receive_what_they_are_said_to(maker, projection):
     model = float64_model(maker)
     pair = RunPairs(model, PROMPTS, COUNTERFACTUAL).of(slice(0, len(PROMPTS)))
-    plainly = dict(patched_plainly(pair, Group.C, range(3), RECEIVERS, projection))
-    for rows, scene in scenes(pair, pair.clean.run, Group.C):
+    plainly = dict(
+        patched_plainly(pair, ENTITY_TRACKING.group("C"), range(3), RECEIVERS, projection)
+    )
+    for rows, scene in scenes(pair, pair.clean.run, ENTITY_TRACKING.group("C")):
         for layer, final in receivers_runs(scene, range(3), RECEIVERS, projection):
             torch.testing.assert_close(
                 logits_of(model, final), plainly[layer][rows], rtol=0, atol=1e-12
@@ -96,7 +98,7 @@ def test_receivers_receive_what_they_are_said_to(maker, projection):
     assert (plainly[0] - untouched[:, None]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("group", [Group.B, Group.C, Group.D])
+@pytest.mark.parametrize("group", ENTITY_TRACKING.groups[1:], ids=lambda group: group.key)
 @pytest.mark.parametrize("maker", tiny.MAKERS)
 @torch.no_grad()
 def test_keys_are_received_as_in_two_plain_runs_per_sender(maker, group):
@@ -131,13 +133,13 @@ def test_keys_are_received_as_in_two_plain_runs_per_sender(maker, group):
     assert moved > 1e-3
 
 
-@pytest.mark.parametrize("group", Group)
+@pytest.mark.parametrize("group", ENTITY_TRACKING.keys)
 def test_a_counterfactual_that_is_the_prompt_scores_zero(group):
     scores = path_patching_scores(float64_model("grouped"), PROMPTS, PROMPTS, group, RECEIVERS)
     assert scores.abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("group", [Group.B, Group.C, Group.D])
+@pytest.mark.parametrize("group", ["B", "C", "D"])
 def test_heads_that_are_not_below_a_receiver_score_exactly_zero(group):
     model = tiny.llama()
     scores = path_patching_scores(model, PROMPTS, COUNTERFACTUAL, group, [Head(2, 1)])
@@ -153,14 +155,14 @@ def test_a_value_receiver_is_the_key_value_head_that_query_heads_share():
     model = tiny.grouped_llama()
 
     def scores(*receivers):
-        return path_patching_scores(model, PROMPTS, COUNTERFACTUAL, Group.C, receivers)
+        return path_patching_scores(model, PROMPTS, COUNTERFACTUAL, "C", receivers)
 
     assert torch.equal(scores(Head(3, 2)), scores(Head(3, 3)))
     assert torch.equal(scores(Head(3, 2)), scores(Head(3, 2), Head(3, 3)))
     assert not torch.equal(scores(Head(3, 1)), scores(Head(3, 2)))
 
 
-@pytest.mark.parametrize("group", Group)
+@pytest.mark.parametrize("group", ENTITY_TRACKING.keys)
 def test_lora_wrapped_equals_merged(group):
     wrapped = tiny.in_float64(tiny.lora_llama())
     before = path_patching_scores(wrapped, PROMPTS, COUNTERFACTUAL, group, RECEIVERS)
@@ -169,7 +171,7 @@ def test_lora_wrapped_equals_merged(group):
     torch.testing.assert_close(after, before, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("group", Group)
+@pytest.mark.parametrize("group", ENTITY_TRACKING.keys)
 def test_prompts_do_not_depend_on_each_other_or_on_the_batches(group, monkeypatch):
     model = float64_model("llama")
     together = path_patching_scores(model, PROMPTS, COUNTERFACTUAL, group, RECEIVERS)
@@ -184,7 +186,7 @@ def test_progress_ends_at_the_total_and_may_cancel():
     model = tiny.llama()
     steps = []
     path_patching_scores(
-        model, PROMPTS, COUNTERFACTUAL, Group.D, RECEIVERS, lambda *step: steps.append(step)
+        model, PROMPTS, COUNTERFACTUAL, "D", RECEIVERS, lambda *step: steps.append(step)
     )
     done, totals = zip(*steps, strict=True)
     assert set(totals) == {done[-1]}
@@ -196,7 +198,7 @@ def test_progress_ends_at_the_total_and_may_cancel():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        path_patching_scores(model, PROMPTS, COUNTERFACTUAL, Group.B, RECEIVERS, cancel)
+        path_patching_scores(model, PROMPTS, COUNTERFACTUAL, "B", RECEIVERS, cancel)
     for block in decoder(model).layers:
         for module in block.self_attn.children():
             assert not module._forward_hooks

@@ -16,21 +16,30 @@ from backend.engine.mean_ablation import (
     prepare_ablated_run,
     with_values,
 )
-from backend.engine.positions import all_sites, input_ids, mean_head_outputs, vital_head_outputs
+from backend.engine.positions import all_sites, input_ids, mean_head_outputs, position_head_outputs
 from backend.engine.replay import full_run, replay
-from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from backend.tasks.entity_tracking import (
+    ENTITY_TRACKING,
+    counterfactual_prompts,
+    reference_prompts,
+    sample_prompts,
+)
 from tests import oracles, tiny
 
 TOKENIZER = tiny.word_tokenizer()
 PROMPTS = sample_prompts(TOKENIZER, 6, n_boxes=3)
-SITES = st.sets(st.sampled_from(sorted(all_sites(shape_of(tiny.llama())), key=str)))
+SITES = st.sets(
+    st.sampled_from(
+        sorted(all_sites(shape_of(tiny.llama()), ENTITY_TRACKING.position_names), key=str)
+    )
+)
 
 
 @cache
 def prepared():
     model = tiny.in_float64(tiny.grouped_llama())
     means = mean_head_outputs(model, reference_prompts(TOKENIZER, 6, n_boxes=3))
-    values = vital_head_outputs(model, counterfactual_prompts(TOKENIZER, PROMPTS))
+    values = position_head_outputs(model, counterfactual_prompts(TOKENIZER, PROMPTS))
     return (
         model,
         means,

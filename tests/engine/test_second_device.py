@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from backend.core import devices
-from backend.core.circuit import Circuit, Group, Head
 from backend.core.components import Component
 from backend.core.devices import Device
+from backend.core.heads import Head
 from backend.core.placement import Placement
 from backend.core.serialize import to_json
 from backend.engine.activation_patching import patched_logits, prepare_clean
@@ -23,7 +23,7 @@ from backend.engine.architectures import shape_of
 from backend.engine.attention import attention_mass
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
-from backend.engine.positions import vital_head_outputs
+from backend.engine.positions import position_head_outputs
 from backend.engine.validation import can_take_apart
 from backend.methods.cmap import cmap, group_sets
 from backend.methods.compare import compare
@@ -34,22 +34,30 @@ from backend.methods.minimality import minimality
 from backend.models import catalogue
 from backend.models.loading import LoadedModel, load_model
 from backend.studies import session
-from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import (
+    ENTITY_TRACKING,
+    counterfactual_prompts,
+    reference_prompts,
+    sample_prompts,
+)
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Mode, Reading, Setting, intervention
 from tests import tiny
 from tests.second_device import SECOND, second_device, spread
 from tests.second_device import moved as moved_there
 
-CIRCUIT = Circuit(
+CIRCUIT = Circuit.of(
+    ENTITY_TRACKING,
     {
-        Group.A: (Head(3, 0), Head(2, 3)),
-        Group.B: (Head(2, 1),),
-        Group.C: (Head(1, 0), Head(1, 2)),
-        Group.D: (Head(0, 0), Head(0, 1)),
+        "A": (Head(3, 0), Head(2, 3)),
+        "B": (Head(2, 1),),
+        "C": (Head(1, 0), Head(1, 2)),
+        "D": (Head(0, 0), Head(0, 1)),
     },
     "any",
 )
-RECEIVERS = {Group.A: Group.A, Group.B: Group.A, Group.C: Group.B, Group.D: Group.C}
+RECEIVERS = {"A": "A", "B": "A", "C": "B", "D": "C"}
 FAMILIES = ("llama", "lora", "gemma2", "neox", "granite")
 
 
@@ -63,18 +71,18 @@ def methods(model: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Each method by its name, on few prompts."""
     tokenizer = tiny.word_tokenizer()
     loaded = LoadedModel("any", model, tokenizer, shape_of(model))
-    prompts = sample_prompts(tokenizer, 6, 3, 0)
+    prompts = sample_prompts(tokenizer, 6, 0, 3)
     counterfactual = counterfactual_prompts(tokenizer, prompts)
     pairs = RunPairs(model, prompts, counterfactual)
-    for group in Group:
+    for group in ENTITY_TRACKING.keys:
         receivers = CIRCUIT.heads(RECEIVERS[group])
-        yield f"stage {group.name}", partial(scores_of, pairs, group, receivers)
+        yield f"stage {group}", partial(scores_of, pairs, group, receivers)
 
     def evaluation() -> Evaluation:
-        return Evaluation(loaded, prompts, reference_prompts(tokenizer, 6, 3, 1))
+        return Evaluation(loaded, prompts, reference_prompts(tokenizer, 6, 1, 3))
 
     def click() -> Tensor:
-        values = vital_head_outputs(model, counterfactual)
+        values = position_head_outputs(model, counterfactual)
         return patched_logits(prepare_clean(model, prompts), CIRCUIT.sites, values).cpu()
 
     yield "click", click
@@ -82,7 +90,7 @@ def methods(model: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "minimality", lambda: minimality(evaluation(), CIRCUIT)
     yield "completeness", lambda: completeness(evaluation(), CIRCUIT, 2)
     yield "compare", lambda: compare([evaluation(), evaluation()], CIRCUIT, n_random=2)
-    sets = group_sets(CIRCUIT, [(Group.B,)])
+    sets = group_sets(CIRCUIT, [("B",)])
     for part in Component:
         yield f"cmap {part.name}", lambda part=part: cmap(evaluation(), evaluation(), sets, part)
 
@@ -162,7 +170,9 @@ def test_clicks_are_the_same_on_another_device(
     ]
 
     def probabilities() -> list[np.ndarray]:
-        ready = session.prepare(Setting("base", 10, 3, 0), lambda stage, share: None)
+        ready = session.prepare(
+            Setting("base", Prompts(ENTITY_TRACKING, 10, 0, (3,))), lambda stage, share: None
+        )
         return [session.answers(ready, click).probability for click in clicks]
 
     here = probabilities()
@@ -175,7 +185,7 @@ def test_clicks_are_the_same_on_another_device(
 @pytest.mark.parametrize("put", [moved_there, spread])
 def test_attention_is_the_same_on_another_device(put: Callable[[Any], Any]) -> None:
     model = tiny.llama(attn_implementation="eager")
-    prompts = sample_prompts(tiny.word_tokenizer(), 6, 3, 0)
+    prompts = sample_prompts(tiny.word_tokenizer(), 6, 0, 3)
     here = attention_mass(copy.deepcopy(model), prompts)
     with second_device():
         there = attention_mass(put(model), prompts)

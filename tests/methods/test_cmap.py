@@ -10,32 +10,34 @@ import numpy as np
 import pytest
 import torch
 
-from backend.core.circuit import Circuit, Group, Head, Position, Site
 from backend.core.components import Component
 from backend.core.errors import UserError
+from backend.core.heads import Head, Site
 from backend.core.placement import Dtype, Placement
 from backend.core.statistics import recovery
 from backend.engine.activation_patching import clean_logits, patched_logits, prepare_clean
 from backend.engine.architectures import shape_of
-from backend.engine.positions import all_sites, vital_head_outputs
+from backend.engine.positions import all_sites, position_head_outputs
 from backend.engine.transplants import foreign, transplanted_logits
 from backend.methods.cmap import cmap, compatible, group_sets, head_map, read_alike
 from backend.methods.compare import examine
 from backend.models.loading import LoadedModel
-from backend.tasks.entity_tracking import sample_prompts
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING, sample_prompts
+from backend.tasks.prompts import Prompts
 from tests import oracles, planted, tiny
 
 TOKENIZER = tiny.word_tokenizer()
 PROMPTS = sample_prompts(TOKENIZER, 6, n_boxes=3)
 SITES = [
-    Site(Head(0, 1), Position.prev_query_label),
-    Site(Head(1, 2), Position.query_label),
-    Site(Head(1, 3), Position.last),
-    Site(Head(3, 0), Position.last),
-    Site(Head(3, 1), Position.last),
+    Site(Head(0, 1), "prev_query_label"),
+    Site(Head(1, 2), "query_label"),
+    Site(Head(1, 3), "last"),
+    Site(Head(3, 0), "last"),
+    Site(Head(3, 1), "last"),
 ]
 SITE_SETS = {"everywhere": SITES, "query label": SITES[1:4], "last": SITES[3:]}
-CIRCUIT = Circuit(planted.CIRCUIT, "planted")
+CIRCUIT = Circuit.of(ENTITY_TRACKING, planted.CIRCUIT, "planted")
 NAMES = {Component.q: "q_proj", Component.k: "k_proj", Component.v: "v_proj"}
 
 
@@ -106,7 +108,7 @@ def test_head_outputs_against_the_oracle(pair):
         for prompt in range(len(PROMPTS))
     }
     logits = patched_logits(
-        prepare_clean(target, PROMPTS), SITES, vital_head_outputs(source, PROMPTS)
+        prepare_clean(target, PROMPTS), SITES, position_head_outputs(source, PROMPTS)
     )
     torch.testing.assert_close(logits, oracles.replaced(target, PROMPTS, new), rtol=0, atol=1e-12)
 
@@ -126,9 +128,9 @@ def test_all_heads_at_all_tokens_is_what_one_computes_by_hand(pair):
             residual = residual + block.self_attn.o_proj(outputs[layer].flatten(-2))
             residual = residual + block.mlp(block.post_attention_layernorm(residual))
         expected = oracles.base_of(target).lm_head(stack.norm(residual[:, -1]))
-    values, clean = vital_head_outputs(source, PROMPTS), prepare_clean(target, PROMPTS)
-    everything = all_sites(shape_of(target))
-    for sites in (everything, {site for site in everything if site.position is Position.last}):
+    values, clean = position_head_outputs(source, PROMPTS), prepare_clean(target, PROMPTS)
+    everything = all_sites(shape_of(target), ENTITY_TRACKING.position_names)
+    for sites in (everything, {site for site in everything if site.position == "last"}):
         logits = patched_logits(clean, sites, values)
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
 
@@ -138,7 +140,9 @@ def test_a_model_s_own_parts_change_nothing(pair):
     clean = prepare_clean(model, PROMPTS)
     for name in NAMES.values():
         own = foreign(clean, model, PROMPTS, name)
-        logits = transplanted_logits(clean, all_sites(shape_of(model)), own)
+        logits = transplanted_logits(
+            clean, all_sites(shape_of(model), ENTITY_TRACKING.position_names), own
+        )
         torch.testing.assert_close(logits, clean_logits(clean), rtol=0, atol=1e-12)
 
 
@@ -150,7 +154,7 @@ def evaluation(name, change=None):
     model = planted.model().requires_grad_(False)
     if change:
         change(model.model)
-    return examine(loaded(name, model, planted.tokenizer()), 60, 3, 0)
+    return examine(loaded(name, model, planted.tokenizer()), Prompts(ENTITY_TRACKING, 60, 0, (3,)))
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +213,7 @@ def test_single_heads_on_a_map(better, worse):
     result = head_map(
         better,
         worse,
-        [Position.last, Position.query_label],
+        ["last", "query_label"],
         progress=lambda *step: seen.append(step),
     )
     assert seen[-1][0] == pytest.approx(seen[-1][1])
@@ -218,7 +222,7 @@ def test_single_heads_on_a_map(better, worse):
         for layer, row in enumerate(rows):
             for index, outcome in enumerate(row):
                 name = f"{position} {layer} {index}"
-                alone = cmap(better, worse, {name: {Site(Head(layer, index), Position[position])}})
+                alone = cmap(better, worse, {name: {Site(Head(layer, index), position)}})
                 assert outcome == alone.sets[name]
 
 
@@ -238,7 +242,7 @@ def test_recovery_is_a_share_of_the_gap():
 
 
 def test_sets_are_named_in_reading_order():
-    assert [*group_sets(CIRCUIT, [(Group.A, Group.D), (), tuple(Group)])] == [
+    assert [*group_sets(CIRCUIT, [("A", "D"), (), tuple(ENTITY_TRACKING.keys)])] == [
         "D + A",
         "none",
         "all",
@@ -266,7 +270,7 @@ def test_models_that_do_not_fit_say_why(better):
         "better is loaded on cpu in float32, better on cpu in bfloat16."
     )
     with pytest.raises(UserError, match=r"as other tokens\. Choose two models"):
-        cmap(better, examine(words, 60, 3, 0), SETS)
+        cmap(better, examine(words, Prompts(ENTITY_TRACKING, 60, 0, (3,))), SETS)
 
 
 def test_results_are_plain(better, worse):

@@ -11,20 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from backend.core.circuit import Circuit, Group, Head, ModelShape, Position
 from backend.core.errors import UserError
+from backend.core.heads import Head, ModelShape
 from backend.core.statistics import wilson
 from backend.engine.activation_patching import patched_logits_plainly
 from backend.engine.architectures import shape_of
 from backend.engine.mean_ablation import circuit_logits_plainly
 from backend.engine.memory import chunks
-from backend.engine.positions import vital_means
+from backend.engine.positions import position_means
 from backend.methods.compare import compare, examine, overlap, random_circuits
 from backend.methods.reports import faithfulness_report
 from backend.models.loading import LoadedModel
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from tests import planted, tiny
 
-CIRCUIT = Circuit(planted.CIRCUIT, "planted")
+CIRCUIT = Circuit.of(ENTITY_TRACKING, planted.CIRCUIT, "planted")
 
 
 def loaded(name: str, model: Any, tokenizer: Any) -> LoadedModel:
@@ -39,7 +42,7 @@ def evaluations():
     worse.model.layers[2].self_attn.v_proj.weight[: planted.D_HEAD] *= 0.75
     models = {"planted": planted.model(), "worse": worse}
     return [
-        examine(loaded(name, model, planted.tokenizer()), 40, 3, 0)
+        examine(loaded(name, model, planted.tokenizer()), Prompts(ENTITY_TRACKING, 40, 0, (3,)))
         for name, model in models.items()
     ]
 
@@ -60,12 +63,12 @@ def test_every_figure_is_what_plain_runs_give(evaluations, comparison):
         alone = circuit_logits_plainly(model, prompts, evaluation.means, CIRCUIT.sites)
         assert row.circuit == wilson(right(evaluation, alone))
         assert row.faithfulness.value == row.circuit.value / row.model.value
-        for group in Group:
+        for group in ENTITY_TRACKING.keys:
             sites = CIRCUIT.sites_of([group])
-            means = vital_means(evaluation.means, prompts)
+            means = position_means(evaluation.means, prompts)
             without = right(evaluation, patched_logits_plainly(model, prompts, sites, means))
             rest = circuit_logits_plainly(model, prompts, evaluation.means, CIRCUIT.sites - sites)
-            knockout = row.groups[group.name]
+            knockout = row.groups[group]
             assert knockout.model == wilson(without)
             assert knockout.circuit == wilson(right(evaluation, rest))
             change = knockout.model.value - row.model.value
@@ -110,22 +113,25 @@ def test_the_faithfulness_report_is_the_same_figure(evaluations):
 
 def test_random_circuits_have_the_same_sizes_and_no_head_twice():
     shape = ModelShape(3, 4, 4, 8)
-    circuit = Circuit(
+    circuit = Circuit.of(
+        ENTITY_TRACKING,
         {
-            Group.A: tuple(Head(0, i) for i in range(4)),
-            Group.B: (Head(0, 3), *(Head(1, i) for i in range(4))),
-            Group.D: (Head(2, 1),),
-        }
+            "A": tuple(Head(0, i) for i in range(4)),
+            "B": (Head(0, 3), *(Head(1, i) for i in range(4))),
+            "D": (Head(2, 1),),
+        },
     )
     drawn = random_circuits(circuit, shape, 50, seed=3)
     for sites in drawn:
         tokens = [site.position for site in sites]
-        assert tokens.count(Position.last) == 8
-        assert tokens.count(Position.query_label) == 0
-        assert tokens.count(Position.prev_query_label) == 1
+        assert tokens.count("last") == 8
+        assert tokens.count("query_label") == 0
+        assert tokens.count("prev_query_label") == 1
     assert len({*drawn}) > 40
     assert drawn == random_circuits(circuit, shape, 50, seed=3)
-    everything = Circuit({Group.C: tuple(Head(i, j) for i in range(3) for j in range(4))})
+    everything = Circuit.of(
+        ENTITY_TRACKING, {"C": tuple(Head(i, j) for i in range(3) for j in range(4))}
+    )
     assert random_circuits(everything, shape, 1, seed=0) == [everything.sites]
 
 
@@ -146,14 +152,16 @@ def test_progress_can_cancel(evaluations):
 def test_models_that_cannot_be_asked_the_same_are_refused(evaluations):
     other = replace(evaluations[0].loaded, name="other", tokenizer=tiny.word_tokenizer("BCDEFG"))
     with pytest.raises(UserError, match="planted and other write different words"):
-        compare([evaluations[0], examine(other, 40, 3, 0)], CIRCUIT)
+        compare([evaluations[0], examine(other, Prompts(ENTITY_TRACKING, 40, 0, (3,)))], CIRCUIT)
     with pytest.raises(UserError, match=r"L9\.0 in group A"):
-        compare(evaluations, Circuit({Group.A: (Head(9, 0),)}))
+        compare(evaluations, Circuit.of(ENTITY_TRACKING, {"A": (Head(9, 0),)}))
 
 
 def test_overlap_counts_heads():
-    found = Circuit({Group.A: (Head(0, 0), Head(0, 1)), Group.B: (Head(1, 1),)})
-    expected = Circuit({Group.A: (Head(0, 1), Head(2, 2), Head(2, 3)), Group.C: (Head(1, 1),)})
+    found = Circuit.of(ENTITY_TRACKING, {"A": (Head(0, 0), Head(0, 1)), "B": (Head(1, 1),)})
+    expected = Circuit.of(
+        ENTITY_TRACKING, {"A": (Head(0, 1), Head(2, 2), Head(2, 3)), "C": (Head(1, 1),)}
+    )
     shared = overlap(found, expected)
     assert shared["A"].shared == (Head(0, 1),)
     assert shared["A"].only_found == (Head(0, 0),)
@@ -172,7 +180,10 @@ def test_results_are_plain(comparison):
 def test_batches_change_nothing(evaluations, comparison, monkeypatch):
     monkeypatch.setattr("backend.engine.memory._NUMBERS_AT_ONCE", 60_000)
     monkeypatch.setattr("backend.engine.memory._LEAST_ON_CPU", 1)
-    again = [examine(evaluation.loaded, 40, 3, 0) for evaluation in evaluations]
+    again = [
+        examine(evaluation.loaded, Prompts(ENTITY_TRACKING, 40, 0, (3,)))
+        for evaluation in evaluations
+    ]
     assert chunks(again[0].loaded.model, *again[0].prompts.input_ids.shape).size < 20
     assert compare(again, CIRCUIT, n_random=4) == comparison
 
@@ -182,7 +193,9 @@ def test_faithfulness_to_a_model_at_chance_is_undefined(evaluations):
     guessing = planted.model().requires_grad_(False)
     guessing.model.layers[2].self_attn.v_proj.weight[: planted.D_HEAD] *= 0.6
     guessing.model.layers[3].self_attn.o_proj.weight[:, planted.D_HEAD * 3 :] = 0
-    evaluation = examine(loaded("guessing", guessing, planted.tokenizer()), 40, 3, 0)
+    evaluation = examine(
+        loaded("guessing", guessing, planted.tokenizer()), Prompts(ENTITY_TRACKING, 40, 0, (3,))
+    )
     found = compare([evaluations[0], evaluation], CIRCUIT, n_random=2)
     choices = [row.forced_choice for row in found.models]
     assert [choice.is_above_chance for choice in choices] == [True, False]
@@ -193,7 +206,7 @@ def test_faithfulness_to_a_model_at_chance_is_undefined(evaluations):
     report = faithfulness_report(evaluation, CIRCUIT)
     assert math.isnan(report.faithfulness.value)
     assert report.forced_choice == choices[1]
-    objects = torch.tensor(evaluation.prompts.object_ids)
+    objects = torch.tensor(evaluation.prompts.choice_ids)
     with torch.no_grad():
         logits = guessing(torch.tensor(evaluation.prompts.input_ids)).logits[:, -1]
     first = objects.gather(1, logits.gather(1, objects).argmax(1, keepdim=True))[:, 0]

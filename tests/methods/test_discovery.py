@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.core.circuit import Circuit, Group, Head
+from backend.core.heads import Head
 from backend.engine.activation_patching import clean_logits, prepare_clean
 from backend.engine.architectures import shape_of
 from backend.engine.mean_ablation import prepare_ablated_run
@@ -17,9 +17,16 @@ from backend.engine.path_patching.scores import path_patching_scores
 from backend.engine.positions import mean_head_outputs
 from backend.methods.discovery import circuit_accuracies, discover, prune
 from backend.methods.reports import correctly_answered, whole_answers
-from backend.methods.results import NO_TEST, Criteria
+from backend.methods.stages import NO_TEST, Criteria
 from backend.models.loading import load_model
-from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import (
+    ENTITY_TRACKING,
+    counterfactual_prompts,
+    reference_prompts,
+    sample_prompts,
+)
+from backend.tasks.prompts import Prompts
 from tests import planted, tiny
 
 SIZES = {group: len(heads) for group, heads in planted.CIRCUIT.items()}
@@ -30,8 +37,12 @@ TOKENIZER = planted.tokenizer()
 @cache
 def planted_runs(n_boxes):
     model = planted.model()
-    prompts = sample_prompts(TOKENIZER, 40, n_boxes)
+    prompts = sample_prompts(TOKENIZER, 40, n_boxes=n_boxes)
     return model, prompts, counterfactual_prompts(TOKENIZER, prompts)
+
+
+def by_group(found):
+    return {stage.group: stage for stage in found.stages}
 
 
 def planted_ablated_run():
@@ -50,16 +61,18 @@ def test_the_planted_model_tracks_entities(n_boxes):
 @pytest.mark.parametrize("n_boxes", [2, 3])
 def test_discovery_finds_the_planted_circuit_exactly(n_boxes):
     found = discover(RunPairs(*planted_runs(n_boxes)), CRITERIA)
-    assert found.circuit(CRITERIA, "found", {}).groups == planted.CIRCUIT
+    assert found.circuit(CRITERIA, "found", {}) == Circuit.of(
+        ENTITY_TRACKING, planted.CIRCUIT, "found"
+    )
     # Two heads of a group do the same: only rounding says which is first.
-    assert {group: tuple(sorted(stage.receivers)) for group, stage in found.stages.items()} == {
-        Group.A: (),
-        Group.B: planted.CIRCUIT[Group.A],
-        Group.C: planted.CIRCUIT[Group.B],
-        Group.D: planted.CIRCUIT[Group.C],
+    assert {stage.group: tuple(sorted(stage.receivers)) for stage in found.stages} == {
+        "A": (),
+        "B": planted.CIRCUIT["A"],
+        "C": planted.CIRCUIT["B"],
+        "D": planted.CIRCUIT["C"],
     }
     for group, heads in planted.CIRCUIT.items():
-        others = found.stages[group].mean.copy()
+        others = by_group(found)[group].mean.copy()
         for head in heads:
             assert others[head] < -0.3
             others[head] = 0
@@ -68,8 +81,8 @@ def test_discovery_finds_the_planted_circuit_exactly(n_boxes):
 
 def test_stages_are_the_scores_of_path_patching():
     runs = planted_runs(3)
-    stage = discover(RunPairs(*runs), CRITERIA).stages[Group.C]
-    scores = path_patching_scores(*runs, Group.C, planted.CIRCUIT[Group.B])
+    stage = by_group(discover(RunPairs(*runs), CRITERIA))["C"]
+    scores = path_patching_scores(*runs, "C", planted.CIRCUIT["B"])
     np.testing.assert_allclose(stage.mean, scores.mean(0), rtol=1e-6)
     np.testing.assert_allclose(stage.standard_error, scores.std(0) / 40**0.5, rtol=1e-6)
 
@@ -88,22 +101,22 @@ def test_a_circuit_survives_its_file_with_where_it_came_from():
 def test_a_head_in_a_and_b_counts_as_b():
     prompts = sample_prompts(tiny.word_tokenizer(), 6, n_boxes=3)
     counterfactual = counterfactual_prompts(tiny.word_tokenizer(), prompts)
-    everyone = Criteria(dict.fromkeys(Group, 16), fdr=NO_TEST)
+    everyone = Criteria(dict.fromkeys(ENTITY_TRACKING.keys, 16), fdr=NO_TEST)
     found = discover(RunPairs(tiny.llama(), prompts, counterfactual), everyone)
     circuit = found.circuit(everyone, "all", {})
-    both = {*found.stages[Group.A].strongest(16)} & {*circuit.heads(Group.B)}
+    both = {*by_group(found)["A"].strongest(16)} & {*circuit.heads("B")}
     assert both
-    assert not both & {*circuit.heads(Group.A)}
+    assert not both & {*circuit.heads("A")}
 
 
 def test_heads_without_the_least_effect_receive_nothing():
-    found = discover(RunPairs(*planted_runs(3)), Criteria(fdr=NO_TEST), least_effect=0.1)
+    found = discover(RunPairs(*planted_runs(3)), Criteria(fdr=NO_TEST, least_effect=0.1))
     # Two heads of a group do the same: only rounding says which is first.
-    assert {group: tuple(sorted(stage.receivers)) for group, stage in found.stages.items()} == {
-        Group.A: (),
-        Group.B: planted.CIRCUIT[Group.A],
-        Group.C: planted.CIRCUIT[Group.B],
-        Group.D: planted.CIRCUIT[Group.C],
+    assert {stage.group: tuple(sorted(stage.receivers)) for stage in found.stages} == {
+        "A": (),
+        "B": planted.CIRCUIT["A"],
+        "C": planted.CIRCUIT["B"],
+        "D": planted.CIRCUIT["C"],
     }
 
 
@@ -115,40 +128,49 @@ def test_prompts_that_fit_into_memory_run_once_for_all_stages():
     assert len(runs) == len(["clean", "counterfactual"])
 
 
-def test_progress_names_the_stage():
-    steps = []
-    discover(RunPairs(*planted_runs(3)), CRITERIA, progress=lambda *step: steps.append(step))
-    assert list(dict.fromkeys(stage for stage, _, _ in steps)) == list(Group)
+def test_progress_goes_on_from_stage_to_stage():
+    shares = []
+    discover(
+        RunPairs(*planted_runs(3)),
+        CRITERIA,
+        progress=lambda done, total: shares.append(done / total),
+    )
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    # Every stage ends where the next one begins.
+    n = len(ENTITY_TRACKING.groups)
+    assert {place / n for place in range(n + 1)} <= {*shares}
 
 
 def test_pruning_keeps_what_the_answer_needs():
     """One of the two fetchers is enough; D's ordinal is a function of the token, as is its mean."""
     ablated_run, answers = planted_ablated_run()
-    decoys = Circuit(
+    decoys = Circuit.of(
+        ENTITY_TRACKING,
         {
             group: (*heads, Head(0, 0), Head(1, 1), Head(2, 3), Head(3, 0))
             for group, heads in planted.CIRCUIT.items()
-        }
+        },
     )
     pruned = prune(ablated_run, decoys, answers, least_accuracy=0.99)
-    assert pruned.heads(Group.B) == planted.CIRCUIT[Group.B]
-    assert pruned.heads(Group.C) == planted.CIRCUIT[Group.C]
-    assert pruned.heads(Group.D) == ()
-    assert len(pruned.heads(Group.A)) == 1
-    assert pruned.heads(Group.A)[0] in planted.CIRCUIT[Group.A]
+    assert pruned.heads("B") == planted.CIRCUIT["B"]
+    assert pruned.heads("C") == planted.CIRCUIT["C"]
+    assert pruned.heads("D") == ()
+    assert len(pruned.heads("A")) == 1
+    assert pruned.heads("A")[0] in planted.CIRCUIT["A"]
 
 
 def test_pruning_leaves_a_circuit_that_is_not_accurate_enough():
     ablated_run, answers = planted_ablated_run()
-    circuit = Circuit({Group.A: planted.CIRCUIT[Group.A]})
+    circuit = Circuit.of(ENTITY_TRACKING, {"A": planted.CIRCUIT["A"]})
     assert prune(ablated_run, circuit, answers, least_accuracy=0.99) == circuit
 
 
 def test_the_planted_circuit_is_as_accurate_as_the_model():
     ablated_run, answers = planted_ablated_run()
-    circuit = Circuit(planted.CIRCUIT)
-    lost = [Group.A, Group.B, Group.C]
-    without = [circuit.keep(m for m in circuit.members if m[0] is not group) for group in lost]
+    circuit = Circuit.of(ENTITY_TRACKING, planted.CIRCUIT)
+    lost = ["A", "B", "C"]
+    without = [circuit.keep(m for m in circuit.members if m[0] != group) for group in lost]
     circuits = [circuit.sites, *(each.sites for each in without)]
     whole, *broken = circuit_accuracies(ablated_run, circuits, answers).tolist()
     assert whole == 1
@@ -157,8 +179,12 @@ def test_the_planted_circuit_is_as_accurate_as_the_model():
 
 def test_prompts_are_chosen_as_if_all_were_asked_at_once():
     loaded, told = load_model("base"), []
-    chosen = correctly_answered(loaded, 30, 7, 5, lambda done, total: told.append((done, total)))
-    prompts = sample_prompts(loaded.tokenizer, 300, 7, 5)
+    chosen = correctly_answered(
+        loaded,
+        Prompts(ENTITY_TRACKING, 30, 5, (7,)),
+        lambda done, total: told.append((done, total)),
+    )
+    prompts = sample_prompts(loaded.tokenizer, 300, 5, 7)
     right = whole_answers(loaded, prompts).correct
     assert chosen.texts == tuple(np.array(prompts.texts)[right][:30])
     assert 1 < len(told) < 10

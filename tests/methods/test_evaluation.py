@@ -13,17 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.core.circuit import Group, Site
+from backend.core.heads import Site
 from backend.core.metrics import Ablation, Metric
 from backend.engine import memory
 from backend.engine.answers import read_answers
 from backend.methods.compare import as_in_paper
 from backend.methods.evaluation import Evaluation
-from backend.tasks.entity_tracking import PromptSet, counterfactual_prompts
+from backend.tasks.entity_tracking import counterfactual_prompts
+from backend.tasks.prompts import PromptSet
 from tests import oracles
 from tests.circuits import CIRCUIT, TOKENIZER, Examined
 
-QUESTIONS: list[Collection[Site]] = [CIRCUIT.sites, CIRCUIT.sites_of([Group.A]), frozenset()]
+QUESTIONS: list[Collection[Site]] = [CIRCUIT.sites, CIRCUIT.sites_of(["A"]), frozenset()]
 
 
 @cache
@@ -35,10 +36,10 @@ def examined(kind: str) -> Examined:
 def prompts_of(kind: str) -> PromptSet:
     """Prompts whose right answers, which are those that the model gives, are among the choices."""
     prompts = examined(kind).prompts
-    choices, answers = prompts.object_ids.copy(), prompts.answer_ids
+    choices, answers = prompts.choice_ids.copy(), prompts.answer_ids
     missing = (choices != answers[:, None]).all(1)
     choices[missing, 0] = answers[missing]
-    return replace(prompts, object_ids=choices)
+    return replace(prompts, choice_ids=choices)
 
 
 @cache

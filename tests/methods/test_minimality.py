@@ -7,13 +7,15 @@ from math import ceil, isnan
 
 import pytest
 
-from backend.core.circuit import Circuit, Group, Head, Site
 from backend.core.errors import UserError
+from backend.core.heads import Head, Site
 from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
 from backend.methods.completeness import completeness, random_sets
 from backend.methods.minimality import minimal_circuit, minimality
 from backend.methods.results import HeadContribution
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from tests import oracles, tiny
 from tests.circuits import CIRCUIT, Examined
 
@@ -24,18 +26,16 @@ def examined(request):
 
 
 def alone_without(examined, members):
-    removed = {Site(head, group.position) for group, head in members}
+    removed = {Site(head, ENTITY_TRACKING.group(group).position) for group, head in members}
     return examined.accuracy(oracles.circuit_alone, CIRCUIT.sites - removed)
 
 
 def test_minimality_is_the_papers_procedure(examined):
     found = minimality(examined.evaluation, CIRCUIT)
-    assert [(each.group, each.head) for each in found.heads] == [
-        (group.name, head) for group, head in CIRCUIT.members
-    ]
+    assert [(each.group, each.head) for each in found.heads] == [*CIRCUIT.members]
     assert found.accuracy.value == pytest.approx(alone_without(examined, []))
     for each in found.heads:
-        group = Group[each.group]
+        group = each.group
         v = group, each.head
         cost = {}
         for other in CIRCUIT.heads(group):
@@ -65,7 +65,7 @@ def test_minimality_is_the_papers_procedure(examined):
 def test_the_minimal_circuit_has_the_heads_that_add(examined):
     found = minimality(examined.evaluation, CIRCUIT)
     smaller = minimal_circuit(CIRCUIT, found, least=0.05)
-    expected = [(Group[each.group], each.head) for each in found.heads if each.adds(0.05)]
+    expected = [(each.group, each.head) for each in found.heads if each.adds(0.05)]
     assert list(smaller.members) == expected
     assert smaller.provenance["minimality"]["least_gain"] == 0.05
     assert Circuit.from_json(smaller.to_json()) == smaller
@@ -87,7 +87,9 @@ def test_a_head_adds_if_at_least_one_percent_is_lost(before, after, adds):
 
 def test_completeness_is_the_papers_procedure(examined):
     found = completeness(examined.evaluation, CIRCUIT, n_random=3, seed=5)
-    sets = [CIRCUIT.sites_of([group]) for group in Group] + random_sets(CIRCUIT, 3, seed=5)
+    sets = [CIRCUIT.sites_of([group]) for group in ENTITY_TRACKING.keys] + random_sets(
+        CIRCUIT, 3, seed=5
+    )
     removals = [*found.groups, *found.random]
     names = ["A", "B", "C", "D", "random 1", "random 2", "random 3"]
     assert [removal.name for removal in removals] == names
@@ -141,8 +143,8 @@ def test_progress_counts_up_and_can_cancel(method):
 def test_edge_cases_of_circuits(method):
     evaluation = Examined("llama").evaluation
     with pytest.raises(UserError, match=r"L9\.0 in group A"):
-        method(evaluation, Circuit({Group.A: (Head(9, 0),)}))
-    empty = method(evaluation, Circuit({}))
+        method(evaluation, Circuit.of(ENTITY_TRACKING, {"A": (Head(9, 0),)}))
+    empty = method(evaluation, Circuit.of(ENTITY_TRACKING, {}))
     assert empty.model == "llama"
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backend.core.circuit import Group
 from backend.core.placement import Dtype, Placement
 from backend.engine.path_patching.scores import path_patching_scores
 from backend.methods.noise import Noise, probe, said, verdict
 from backend.methods.reports import correctly_answered
-from backend.methods.requests import Prompts
 from backend.models import loaded_models
-from backend.tasks.entity_tracking import counterfactual_prompts
+from backend.tasks.entity_tracking import ENTITY_TRACKING, counterfactual_prompts
+from backend.tasks.prompts import Prompts
 from tests import planted
 
 
@@ -26,17 +25,16 @@ def name(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_noise_is_the_difference_of_the_scores(name: str) -> None:
     rough = loaded_models.load(name, Placement("cpu", Dtype.bfloat16))
-    found = probe(rough, n=6, boxes=2)
+    found = probe(rough, Prompts(ENTITY_TRACKING, 6, 0, (2,)))
     exact = planted.model()
     # The weights that are probed are the rounded ones, in both dtypes.
     for weight, rounded in zip(exact.parameters(), rough.model.parameters(), strict=True):
         weight.data = rounded.detach().float()
     loaded_models.unload(name)
-    prompts = correctly_answered(loaded_models.load(name), 6, 2, 0)
+    prompts = correctly_answered(loaded_models.load(name), Prompts(ENTITY_TRACKING, 6, 0, (2,)))
     other = counterfactual_prompts(rough.tokenizer, prompts)
     scores = [
-        path_patching_scores(model, prompts, other, Group.A).mean(0)
-        for model in (exact, rough.model)
+        path_patching_scores(model, prompts, other, "A").mean(0) for model in (exact, rough.model)
     ]
     assert [each.group for each in found] == ["A", "B", "C", "D"]
     assert found[0].noise == pytest.approx(float((scores[0] - scores[1]).abs().max()), rel=1e-3)
@@ -46,23 +44,23 @@ def test_the_noise_is_the_difference_of_the_scores(name: str) -> None:
 
 
 def test_in_float32_there_is_none(name: str) -> None:
-    found = probe(loaded_models.load(name, Placement("cpu")), n=4, boxes=2)
+    found = probe(loaded_models.load(name, Placement("cpu")), Prompts(ENTITY_TRACKING, 4, 0, (2,)))
     assert max(each.noise for each in found) == 0
 
 
 def test_a_model_is_probed_once_and_its_weights_stay() -> None:
     rough = loaded_models.load("base", Placement("cpu", Dtype.float16))
     before = [weight.clone() for weight in rough.model.parameters()]
-    text, _ = said(rough)
+    text, _ = said(rough, ENTITY_TRACKING)
     assert "float16" in text
-    assert said(rough) is said(rough)
+    assert said(rough, ENTITY_TRACKING) is said(rough, ENTITY_TRACKING)
     after = rough.model.parameters()
     assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
     loaded_models.unload("base")
 
 
 def test_the_verdict_names_groups_that_rounding_hides() -> None:
-    asked = Prompts(8, 7, 3)
+    asked = Prompts(ENTITY_TRACKING, 8, 3, (7,))
     fine = Noise("A", 0.001, 0.4, 0.1, asked)
     blurred = Noise("B", 0.02, 0.4, 0.01, asked)
     drowned = Noise("C", 0.005, 0.002, 0.001, asked)

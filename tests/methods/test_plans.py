@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from torch import nn
 
-from backend.core.circuit import Group
 from backend.core.components import Component
 from backend.core.progress import Step, between, cost_of, step_of
 from backend.engine.architectures import layers
-from backend.methods.methods import METHODS, method_name, n_parts
+from backend.methods.methods import METHODS, n_parts
 from backend.methods.plans import plan_of
 from backend.methods.requests import (
     AccuracyRequest,
@@ -22,28 +21,28 @@ from backend.methods.requests import (
     EdgesRequest,
     FaithfulnessRequest,
     MinimalityRequest,
-    Prompts,
     Request,
     SetRequest,
     StageRequest,
-    heads_of,
+    method_name,
 )
 from backend.models import catalogue, loaded_models
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 
-FEW = Prompts(24, 3, 0)
+FEW = Prompts(ENTITY_TRACKING, 24, 0, (3,))
 CIRCUIT = catalogue.circuit("base")
-HEADS = heads_of(CIRCUIT)
 REQUESTS: list[Request] = [
     AccuracyRequest(("base", "chat"), FEW),
-    FaithfulnessRequest(("base", "chat"), HEADS, FEW),
-    ComparisonRequest(("base", "chat"), HEADS, FEW),
-    CmapRequest("chat", "base", HEADS, Component.output, FEW),
+    FaithfulnessRequest(("base", "chat"), CIRCUIT, FEW),
+    ComparisonRequest(("base", "chat"), CIRCUIT, FEW),
+    CmapRequest("chat", "base", CIRCUIT, Component.output, FEW),
     SetRequest("chat", "base", CIRCUIT.sites, Component.output, FEW),
-    StageRequest("base", FEW, Group.A, ()),
-    StageRequest("base", FEW, Group.D, CIRCUIT.heads(Group.C)),
-    MinimalityRequest("base", HEADS, FEW),
-    CompletenessRequest("base", HEADS, FEW, 5),
-    EdgesRequest("base", HEADS, FEW),
+    StageRequest("base", FEW, "A", ()),
+    StageRequest("base", FEW, "D", CIRCUIT.heads("C")),
+    MinimalityRequest("base", CIRCUIT, FEW),
+    CompletenessRequest("base", CIRCUIT, FEW, 5),
+    EdgesRequest("base", CIRCUIT, FEW),
 ]
 
 

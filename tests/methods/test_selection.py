@@ -12,15 +12,27 @@ import pytest
 import torch
 from scipy import stats
 
-from backend.core.circuit import Circuit, Group, Head
+from backend.core.heads import Head
 from backend.core.statistics import false_discovery, p_below_zero
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.methods.discovery import discover, summarised
-from backend.methods.results import DEFAULT_FDR, NO_TEST, SATURATED, Criteria, Discovery, Stage
-from backend.studies.stages import following, n_valid, nothing_to_feed, remark
-from backend.tasks.entity_tracking import counterfactual_prompts, sample_prompts
+from backend.methods.stages import (
+    DEFAULT_FDR,
+    NO_TEST,
+    SATURATED,
+    Criteria,
+    Discovery,
+    Stage,
+    n_valid,
+    next_stage,
+    nothing_to_feed,
+    remark,
+)
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING, counterfactual_prompts, sample_prompts
 from tests import planted, tiny
 
+GROUP_A, GROUP_B = (ENTITY_TRACKING.group(key) for key in "AB")
 SHAPE = (30, 9)
 N_STUDIES = 200
 
@@ -41,7 +53,7 @@ def planted_in(scores: torch.Tensor, heads: dict[Head, float]) -> Stage:
     """A stage of noise to which some heads add a score, given in standard errors."""
     for head, z in heads.items():
         scores[:, head.layer, head.index] += z * 0.01 / len(scores) ** 0.5
-    return summarised(scores, ())
+    return summarised("A", scores, ())
 
 
 def quiet(heads: dict[Head, float]) -> Stage:
@@ -65,7 +77,7 @@ def test_what_is_clear_is_scipys_benjamini_and_hochberg(rate: float) -> None:
 
 def test_the_p_values_are_scipys_one_sided_t_test() -> None:
     scores = torch.tensor(np.random.default_rng(1).normal(-0.1, 1, size=(12, 3, 4)))
-    stage = summarised(scores, ())
+    stage = summarised("A", scores, ())
     ours = p_below_zero(stage.mean, stage.standard_error, stage.n)
     theirs = stats.ttest_1samp(scores.numpy(), 0, alternative="less").pvalue
     np.testing.assert_allclose(ours, theirs, rtol=1e-10)
@@ -76,7 +88,7 @@ def test_the_p_values_are_scipys_one_sided_t_test() -> None:
 def test_centred_scores_are_tested_against_the_middle_head_of_their_layer() -> None:
     for n_heads in (4, 5):
         scores = torch.tensor(np.random.default_rng(2).normal(size=(15, 2, n_heads)))
-        stage = summarised(scores, ())
+        stage = summarised("A", scores, ())
         for layer in range(2):
             order = stage.mean[layer].argsort()
             middle = scores[:, layer, order[[(n_heads - 1) // 2, n_heads // 2]]].mean(-1)
@@ -95,20 +107,20 @@ def test_centred_scores_are_tested_against_the_middle_head_of_their_layer() -> N
 def test_noise_gives_no_circuit(kind: str, n: int, centred: bool) -> None:
     """Of 270 heads some are two standard errors below zero; that is no finding."""
     criteria = Criteria(centred=centred)
-    stages = [summarised(noise(seed, n, kind), ()) for seed in range(N_STUDIES)]
-    found = sum(bool(criteria.kept(Group.A, stage)) for stage in stages)
+    stages = [summarised("A", noise(seed, n, kind), ()) for seed in range(N_STUDIES)]
+    found = sum(bool(criteria.kept(GROUP_A, stage)) for stage in stages)
     # Three standard errors of a share of 0.05 among 200 studies.
     assert found / N_STUDIES <= DEFAULT_FDR + 3 * (0.05 * 0.95 / N_STUDIES) ** 0.5
     if kind == "normal" and not centred:
         untested = replace(criteria, fdr=NO_TEST)
-        assert all(len(untested.kept(Group.A, stage)) == 8 for stage in stages)
+        assert all(len(untested.kept(GROUP_A, stage)) == 8 for stage in stages)
 
 
 def test_few_of_those_kept_are_noise_and_few_that_matter_are_lost() -> None:
     true = {Head(layer, layer % 9): -6.0 for layer in range(10, 20)}
-    criteria = Criteria(dict.fromkeys(Group, 40))
+    criteria = Criteria(dict.fromkeys(ENTITY_TRACKING.keys, 40))
     kept = [
-        criteria.kept(Group.A, planted_in(noise(seed, 100, "normal"), true)) for seed in range(100)
+        criteria.kept(GROUP_A, planted_in(noise(seed, 100, "normal"), true)) for seed in range(100)
     ]
     false_shares = [sum(head not in true for head in each) / len(each) for each in kept]
     assert np.mean(false_shares) <= DEFAULT_FDR + 0.01
@@ -128,16 +140,16 @@ def test_heads_that_cannot_reach_a_receiver_are_not_among_those_tried() -> None:
     scores = torch.tensor(np.random.default_rng(3).normal(size=(50, *SHAPE))) * 0.01
     scores = (scores - scores.mean(0)) / scores.std(0) * 0.01
     scores[:, 0, 0] -= 3.4 * 0.01 / 50**0.5
-    assert not summarised(scores, ()).strongest(1, fdr=DEFAULT_FDR)
+    assert not summarised("A", scores, ()).strongest(1, fdr=DEFAULT_FDR)
     scores[:, 1:] = 0
-    stage = summarised(scores, ())
+    stage = summarised("A", scores, ())
     assert stage.n_tried == SHAPE[1]
     assert stage.strongest(1, fdr=DEFAULT_FDR) == (Head(0, 0),)
 
 
 def test_a_stage_of_an_older_file_is_not_tested_and_keeps_nothing() -> None:
     stage = quiet({Head(1, 1): -20.0})
-    old = Stage(stage.mean, stage.standard_error, stage.receivers)
+    old = Stage("A", stage.mean, stage.standard_error, stage.receivers)
     assert not old.strongest(8, fdr=DEFAULT_FDR)
     assert not old.is_saturated
     assert old.strongest(1) == (Head(1, 1),)
@@ -146,11 +158,13 @@ def test_a_stage_of_an_older_file_is_not_tested_and_keeps_nothing() -> None:
 def test_random_models_give_no_circuit() -> None:
     tokenizer, empty = tiny.word_tokenizer(), 0
     for seed in range(20):
-        prompts = sample_prompts(tokenizer, 30, 3, seed)
+        prompts = sample_prompts(tokenizer, 30, seed, 3)
         pairs = RunPairs(tiny.llama(seed), prompts, counterfactual_prompts(tokenizer, prompts))
         found = discover(pairs, Criteria())
         empty += not found.circuit(Criteria(), "found", {}).members
-        assert found.stages[Group.A].strongest(8) or not (found.stages[Group.A].mean < 0).any()
+        of_a = found.stages[0]
+        assert of_a.group == "A"
+        assert of_a.strongest(8) or not (of_a.mean < 0).any()
     assert empty >= 17  # 19 are expected; fewer than 17 has a chance of 2 %
 
 
@@ -161,11 +175,11 @@ def test_a_sure_model_saturates_the_score() -> None:
     assert sure.is_saturated
     assert not sure.strongest(8, fdr=DEFAULT_FDR)
     assert sure.strongest(1, fdr=NO_TEST) == (Head(1, 1),)
-    said = remark(Group.A, sure, Criteria())
+    said = remark(GROUP_A, sure, Criteria())
     assert said
     assert "saturated" in said
     assert "none is kept" in said
-    assert remark(Group.A, replace(stage, clean_probability=0.8), Criteria()) is None
+    assert remark(GROUP_A, replace(stage, clean_probability=0.8), Criteria()) is None
     large = replace(sure, mean=10 * sure.mean, standard_error=10 * sure.standard_error)
     assert large.strongest(8, fdr=DEFAULT_FDR) == (Head(1, 1),)
 
@@ -181,7 +195,7 @@ def test_log_odds_that_fall_hardly_move_the_probability_of_a_sure_model() -> Non
 
 def test_the_clean_probability_is_the_models() -> None:
     model, tokenizer = planted.model(), planted.tokenizer()
-    prompts = sample_prompts(tokenizer, 12, 3)
+    prompts = sample_prompts(tokenizer, 12, n_boxes=3)
     pairs = RunPairs(model, prompts, counterfactual_prompts(tokenizer, prompts))
     pairs.batches = [slice(0, 5), slice(5, 12)]
     with torch.no_grad():
@@ -193,27 +207,28 @@ def test_the_clean_probability_is_the_models() -> None:
 def test_after_a_stage_that_keeps_nothing_there_is_none() -> None:
     clear, unclear = quiet({Head(1, 1): -20.0}), quiet({})
     criteria = Criteria()
-    of_b = replace(unclear, receivers=(Head(1, 1),))
-    assert following([], criteria) is Group.A
-    assert following([clear], criteria) is Group.B
-    assert following([unclear], criteria) is None
-    assert following([clear, of_b], criteria) is None
-    assert n_valid([clear, of_b, unclear], criteria) == 2
-    found = Discovery({Group.A: clear, Group.B: of_b}, 100).circuit(criteria, "part", {})
-    assert found.members == ((Group.A, Head(1, 1)),)
-    assert "B keeps no head" in nothing_to_feed(Group.B)
+    of_b = replace(unclear, group="B", receivers=(Head(1, 1),))
+    assert next_stage(ENTITY_TRACKING, [], criteria) == (GROUP_A, ())
+    assert next_stage(ENTITY_TRACKING, [clear], criteria) == (GROUP_B, (Head(1, 1),))
+    assert next_stage(ENTITY_TRACKING, [unclear], criteria) is None
+    assert next_stage(ENTITY_TRACKING, [clear, of_b], criteria) is None
+    of_c = replace(unclear, group="C")
+    assert n_valid(ENTITY_TRACKING, [clear, of_b, of_c], criteria) == 2
+    found = Discovery(ENTITY_TRACKING, (clear, of_b), 100).circuit(criteria, "part", {})
+    assert found.members == (("A", Head(1, 1)),)
+    assert "B keeps no head" in nothing_to_feed(ENTITY_TRACKING.group("C"))
 
 
 def test_a_circuit_without_heads_survives_its_file() -> None:
     stage = quiet({})
-    found = Discovery({Group.A: stage}, stage.n).circuit(Criteria(), "none", {})
+    found = Discovery(ENTITY_TRACKING, (stage,), stage.n).circuit(Criteria(), "none", {})
     assert not found.members
     assert Circuit.from_json(found.to_json()) == found
 
 
 def test_scores_errors_and_numbers_stand_in_the_circuits_file() -> None:
     stage = quiet({Head(1, 1): -20.0})
-    found = Discovery({Group.A: stage}, stage.n).circuit(Criteria(fdr=0.1), "found", {})
+    found = Discovery(ENTITY_TRACKING, (stage,), stage.n).circuit(Criteria(fdr=0.1), "found", {})
     about = Circuit.from_json(found.to_json()).provenance
     assert about["false_discovery_rate"] == 0.1
     (head,) = about["heads"]["A"]

@@ -23,6 +23,7 @@ from backend.core.errors import UserError
 from backend.models import registry
 from backend.models.loading import load_model
 from backend.models.model_config import blueprint
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from tests.dashboard import ROOT
 from tests.tiny import llama, word_tokenizer
 
@@ -342,7 +343,7 @@ def test_bad_models_break_neither_the_page_nor_the_command_for_others(
 
 
 def test_the_family_itself_is_good(family: Path) -> None:
-    assert load_model(str(family / "base")).notes == ()
+    assert load_model(str(family / "base")).notes(ENTITY_TRACKING) == ()
     adapted = load_model(str(family / "lora")).adapter
     assert adapted
     assert adapted.n_weights == 16

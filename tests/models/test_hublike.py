@@ -15,14 +15,15 @@ from tokenizers import Tokenizer
 
 from backend.commands.cli import main
 from backend.core import serialize
-from backend.core.circuit import Circuit, Group
 from backend.methods.cmap import cmap, group_sets
 from backend.methods.compare import compare, examine
 from backend.methods.results import Cmap, ComparedModel, Completeness, Edges, Minimality
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.models.loading import load_model
-from backend.tasks.entity_tracking import sample_prompts
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING, sample_prompts
+from backend.tasks.prompts import Prompts
 from shell.frame.words import unmarked
 from tests import hublike, planted, tiny, trained
 from tests.dashboard import ROOT
@@ -39,7 +40,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     place = tmp_path_factory.mktemp("hublike")
     base, adapter = hublike.save_family(place)
     circuit = place / "circuit.json"
-    circuit.write_text(Circuit(planted.CIRCUIT, "planted").to_json())
+    circuit.write_text(Circuit.of(ENTITY_TRACKING, planted.CIRCUIT, "planted").to_json())
     return {"base": base, "adapter": adapter, "circuit": str(circuit)}
 
 
@@ -61,7 +62,7 @@ def test_its_files_are_read_as_transformers_of_the_time_wrote_them(family: dict[
     assert len([*folder.glob("model-*.safetensors")]) > 1
     loaded = load_model(family["base"])
     assert type(loaded.tokenizer).__name__ == "LlamaTokenizer"
-    prompts = sample_prompts(loaded.tokenizer, 5, 3)
+    prompts = sample_prompts(loaded.tokenizer, 5, n_boxes=3)
     as_saved = Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert prompts.input_ids.tolist() == [each.ids for each in as_saved.encode_batch(prompts.texts)]
     assert (prompts.input_ids[:, 0] == loaded.tokenizer.bos_token_id).all()
@@ -92,7 +93,7 @@ def test_discover(capsys: Any, family: dict[str, str]) -> None:
 
 def test_discover_in_the_adapted_model(capsys: Any, family: dict[str, str]) -> None:
     data, _ = run(capsys, "discover", family["adapter"], "--keep", "A=2", "B=1", "C=1", "D=1")
-    assert set(planted.CIRCUIT[Group.A]) == set(Circuit.from_data(data).heads(Group.A))
+    assert set(planted.CIRCUIT["A"]) == set(Circuit.from_data(data).heads("A"))
 
 
 def test_compare(capsys: Any, family: dict[str, str]) -> None:
@@ -147,7 +148,9 @@ def test_a_model_that_cannot_do_the_task_is_told_so(capsys: Any, tmp_path: Path)
 
 def page(name: str, chosen: Mapping[str, str] = MappingProxyType({}), **values: str) -> AppTest:
     """A page on this model's prompts, with the planted circuit in the sidebar."""
-    catalogue.add_circuit("planted.json", Circuit(planted.CIRCUIT, "planted").to_json().encode())
+    catalogue.add_circuit(
+        "planted.json", Circuit.of(ENTITY_TRACKING, planted.CIRCUIT, "planted").to_json().encode()
+    )
     test = AppTest.from_file(str(APP), default_timeout=60)
     test.query_params.update({"n": "50", "boxes": "3", "circuit": "planted"} | values)
     test.run()
@@ -191,7 +194,7 @@ def html(test: AppTest) -> str:
 def test_the_circuit_page(name: str, family: dict[str, str]) -> None:
     test = page("circuit", model=family[name])
     figures = {metric.label: metric.value for metric in test.metric}
-    whole = examine(load_model(family[name]), 50, 3, 0).whole
+    whole = examine(load_model(family[name]), Prompts(ENTITY_TRACKING, 50, 0, (3,))).whole
     assert figures["Whole model"] == f"{whole.mean():.3f}"
     assert is_noted(test, family[name])
 
@@ -207,8 +210,12 @@ def test_the_compare_page(family: dict[str, str]) -> None:
     names = [family["base"], family["adapter"]]
     test.multiselect(key="compared").set_value(names)
     press(rerun(test), "Run")
-    evaluations = [examine(load_model(name), 50, 3, 0) for name in names]
-    for model in compare(evaluations, Circuit(planted.CIRCUIT, "planted")).models:
+    evaluations = [
+        examine(load_model(name), Prompts(ENTITY_TRACKING, 50, 0, (3,))) for name in names
+    ]
+    for model in compare(
+        evaluations, Circuit.of(ENTITY_TRACKING, planted.CIRCUIT, "planted")
+    ).models:
         assert f"{model.faithfulness.value:.3f}" in html(test)
     assert is_noted(test, *names)
 
@@ -216,8 +223,11 @@ def test_the_compare_page(family: dict[str, str]) -> None:
 def test_the_cmap_page(family: dict[str, str]) -> None:
     pair = {"source": family["base"], "target": family["adapter"]}
     test = press(page("cmap", pair, model=family["base"]), "Run")
-    source, target = (examine(load_model(family[name]), 50, 3, 0) for name in ("base", "adapter"))
-    circuit = Circuit(planted.CIRCUIT, "planted")
+    source, target = (
+        examine(load_model(family[name]), Prompts(ENTITY_TRACKING, 50, 0, (3,)))
+        for name in ("base", "adapter")
+    )
+    circuit = Circuit.of(ENTITY_TRACKING, planted.CIRCUIT, "planted")
     for outcome in cmap(source, target, group_sets(circuit)).sets.values():
         assert f"{outcome.accuracy.value:.3f}" in html(test)
     assert is_noted(test, *pair.values())

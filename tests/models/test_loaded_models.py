@@ -20,6 +20,8 @@ from backend.methods.compare import evaluation
 from backend.models import loaded_models, registry
 from backend.models.loading import load_model, weight_bytes
 from backend.studies import session
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from tests.tiny import llama, word_tokenizer
 
@@ -147,9 +149,11 @@ def test_asked_by_two_threads_a_model_is_loaded_once(
 
 def test_unloading_lets_go_of_the_model_and_of_what_was_prepared_with_it(names: list[str]) -> None:
     for name in names[:2]:
-        prepared = session.prepare(Setting(name, 5, 3, 0), lambda *_: None)
+        prepared = session.prepare(
+            Setting(name, Prompts(ENTITY_TRACKING, 5, 0, (3,))), lambda *_: None
+        )
         session.source_values(prepared, names[0])
-        assert len(evaluation(name, 5, 3, 0).whole) == 5
+        assert len(evaluation(name, Prompts(ENTITY_TRACKING, 5, 0, (3,))).whole) == 5
     model = weakref.ref(prepared.loaded.model)
     weights = weakref.ref(prepared.loaded.base)
     gc.freeze()  # as jobs do that end

@@ -10,14 +10,15 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 
-from backend.core.circuit import ModelShape
 from backend.core.errors import UserError
+from backend.core.heads import ModelShape
 from backend.core.placement import Dtype, Placement, check_device
 from backend.core.progress import Cancelled
 from backend.methods.reports import accuracy_report
 from backend.models import loading, registry
 from backend.models.loading import load_model
-from backend.tasks.entity_tracking import sample_prompts
+from backend.tasks.entity_tracking import ENTITY_TRACKING, sample_prompts
+from backend.tasks.prompts import Prompts
 from tests import tiny
 from tests.tiny import grouped_llama, llama, word_tokenizer
 
@@ -149,8 +150,10 @@ def test_what_is_run_whole_is_said(tmp_path: Path, maker: str) -> None:
     tiny.MAKERS[maker]().save_pretrained(tmp_path)
     word_tokenizer().save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path))
-    assert any("runs all of it" in note for note in loaded.notes) == (maker == "granite")
-    assert accuracy_report(loaded, 20, 3, 0).accuracy.n == 20
+    assert any("runs all of it" in note for note in loaded.notes(ENTITY_TRACKING)) == (
+        maker == "granite"
+    )
+    assert accuracy_report(loaded, Prompts(ENTITY_TRACKING, 20, 0, (3,))).accuracy.n == 20
 
 
 def test_a_registered_adapter_goes_on_the_base_that_the_registry_names(

@@ -11,15 +11,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from backend.core.circuit import Group, Head
 from backend.core.components import Component
+from backend.core.heads import Head
 from backend.core.serialize import to_json
 from backend.engine.activation_patching import clean_logits, patched_logits, prepare_clean
 from backend.engine.architectures import shape_of, unwrapped
 from backend.engine.attention import attention_mass
 from backend.engine.mean_ablation import circuit_logits, prepare_ablated_run
 from backend.engine.path_patching.run_pairs import RunPairs
-from backend.engine.positions import VITAL, mean_head_outputs, vital_head_outputs
+from backend.engine.positions import mean_head_outputs, position_head_outputs
 from backend.engine.transplants import foreign, transplanted_logits
 from backend.methods.cmap import head_map
 from backend.methods.compare import as_in_paper, compare, examine
@@ -28,14 +28,15 @@ from backend.methods.discovery import discover
 from backend.methods.edges import edges
 from backend.methods.evaluation import Evaluation
 from backend.methods.minimality import minimality
-from backend.methods.results import NO_TEST, Criteria
+from backend.methods.stages import NO_TEST, Criteria
 from backend.models.loading import LoadedModel, load_model, without_output_adapter
 from backend.tasks.entity_tracking import (
-    PromptSet,
+    ENTITY_TRACKING,
     counterfactual_prompts,
     reference_prompts,
     sample_prompts,
 )
+from backend.tasks.prompts import Prompts, PromptSet
 from tests import oracles, tiny
 from tests.circuits import CIRCUIT, TOKENIZER
 
@@ -62,7 +63,7 @@ def loaded(model: Any, name: str = "model") -> LoadedModel:
 
 def path_patching(model: Any) -> list[Tensor]:
     pairs = RunPairs(model, PROMPTS, counterfactual_prompts(TOKENIZER, PROMPTS))
-    found = discover(pairs, Criteria(dict.fromkeys(Group, 3), fdr=NO_TEST))
+    found = discover(pairs, Criteria(dict.fromkeys(ENTITY_TRACKING.keys, 3), fdr=NO_TEST))
     return [stage.mean for stage in found.stages.values()]
 
 
@@ -77,14 +78,14 @@ def circuit_alone(model: Any) -> Tensor:
 
 
 def click(model: Any) -> Tensor:
-    other = vital_head_outputs(model, counterfactual_prompts(TOKENIZER, PROMPTS))
+    other = position_head_outputs(model, counterfactual_prompts(TOKENIZER, PROMPTS))
     return patched_logits(prepare_clean(model, PROMPTS), CIRCUIT.sites, other)
 
 
 def transplanted(target: Any, source: Any, part: Component) -> Tensor:
     clean = prepare_clean(target, PROMPTS)
     if part is Component.output:
-        return patched_logits(clean, CIRCUIT.sites, vital_head_outputs(source, PROMPTS))
+        return patched_logits(clean, CIRCUIT.sites, position_head_outputs(source, PROMPTS))
     other = foreign(clean, source, PROMPTS, f"{part.name}_proj")  # type: ignore[arg-type]
     return transplanted_logits(clean, CIRCUIT.sites, other)
 
@@ -134,7 +135,7 @@ def test_whole_studies_are_the_same(models: dict[str, Any]) -> None:
             to_json(compare([evaluation], CIRCUIT, n_random=2).models[0].groups),
             to_json(minimality(evaluation, CIRCUIT)),
             to_json(completeness(evaluation, CIRCUIT, n_random=3)),
-            to_json(head_map(source, evaluation, VITAL[-1:])),
+            to_json(head_map(source, evaluation, ENTITY_TRACKING.position_names[-1:])),
         ]
 
     assert studied(models["wrapped"]) == studied(models["merged"]) != studied(models["base"])
@@ -182,11 +183,11 @@ def test_as_in_the_paper_means_the_bare_projection_around_the_circuit(
 
 
 def test_a_model_without_such_an_adapter_has_nothing_to_show() -> None:
-    evaluation = examine(loaded(tiny.llama()), 5, 3, 0)
+    evaluation = examine(loaded(tiny.llama()), Prompts(ENTITY_TRACKING, 5, 0, (3,)))
     assert as_in_paper(evaluation, CIRCUIT, evaluation.whole) is None
     assert compare([evaluation], CIRCUIT, n_random=2).models[0].as_in_paper is None
 
 
 def test_heads_are_counted_through_the_adapter(models: dict[str, Any]) -> None:
     assert shape_of(models["wrapped"]) == shape_of(models["merged"])
-    assert Head(3, 3) in CIRCUIT.heads(Group.A)
+    assert Head(3, 3) in CIRCUIT.heads("A")

@@ -12,17 +12,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
-from backend.core.circuit import Circuit, Group, Head
 from backend.core.errors import UserError
+from backend.core.heads import Head
 from backend.engine.memory import bytes_in
 from backend.models import loaded_models, prepared
 from backend.studies import session
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Mode, Reading, Setting, intervention
 from tests.tiny import llama, word_tokenizer
 
 GB = 1_000_000_000
 WHOLE = {key: object() for key in "abcd"}
-CIRCUIT = Circuit({Group.A: (Head(3, 0),), Group.D: (Head(0, 2),)})
+CIRCUIT = Circuit.of(ENTITY_TRACKING, {"A": (Head(3, 0),), "D": (Head(0, 2),)})
 STEP = intervention(CIRCUIT, Reading.circuit, Mode.mean)
 
 
@@ -242,8 +245,8 @@ def test_a_budget_that_is_no_number_is_explained(
 
 @pytest.mark.parametrize("n", [3, 40])
 def test_a_bench_takes_no_more_than_it_was_expected_to(name: str, n: int) -> None:
-    ready = session.prepare(Setting(name, n, 3, 0), lambda *_: None)
-    expected = session.bytes_expected(ready.loaded.model, *ready.prompts.input_ids.shape)
+    ready = session.prepare(Setting(name, Prompts(ENTITY_TRACKING, n, 0, (3,))), lambda *_: None)
+    expected = session.bytes_expected(ready.loaded.model, *ready.prompts.input_ids.shape, 3)
     assert session.bytes_of(ready) <= expected
     assert prepared.used() == session.bytes_of(ready)
     session.answers(ready, STEP)
@@ -251,8 +254,8 @@ def test_a_bench_takes_no_more_than_it_was_expected_to(name: str, n: int) -> Non
 
 
 def test_what_is_expected_of_many_prompts_is_about_what_they_take(name: str) -> None:
-    ready = session.prepare(Setting(name, 500, 5, 0), lambda *_: None)
-    expected = session.bytes_expected(ready.loaded.model, *ready.prompts.input_ids.shape)
+    ready = session.prepare(Setting(name, Prompts(ENTITY_TRACKING, 500, 0, (5,))), lambda *_: None)
+    expected = session.bytes_expected(ready.loaded.model, *ready.prompts.input_ids.shape, 3)
     assert session.bytes_of(ready) <= expected < 2 * session.bytes_of(ready)
 
 
@@ -267,7 +270,7 @@ def test_a_setting_that_does_not_fit_is_refused_before_it_runs(
 ) -> None:
     monkeypatch.setenv(prepared.VARIABLE, "0.001")
     with pytest.raises(UserError, match=r"once prepared.*Choose fewer prompts"):
-        session.prepare(Setting(name, 40, 3, 0), lambda *_: None)
+        session.prepare(Setting(name, Prompts(ENTITY_TRACKING, 40, 0, (3,))), lambda *_: None)
 
 
 def test_unloading_a_model_lets_go_of_what_was_prepared_with_it_alone(
@@ -275,7 +278,9 @@ def test_unloading_a_model_lets_go_of_what_was_prepared_with_it_alone(
 ) -> None:
     llama(1).save_pretrained(tmp_path)
     word_tokenizer().save_pretrained(tmp_path)
-    settings = [Setting(each, 5, 3, 0) for each in (name, str(tmp_path))]
+    settings = [
+        Setting(each, Prompts(ENTITY_TRACKING, 5, 0, (3,))) for each in (name, str(tmp_path))
+    ]
     gone, stays = (weakref.ref(session.prepare(each, lambda *_: None)) for each in settings)
     loaded_models.unload(name)
     assert gone() is None

@@ -19,11 +19,13 @@ from torch import Tensor
 from backend.core.errors import UserError
 from backend.core.placement import Placement
 from backend.methods.methods import METHODS
-from backend.methods.requests import AccuracyRequest, Prompts
+from backend.methods.requests import AccuracyRequest
 from backend.models import loaded_models, loading
 from backend.models.fingerprints import Fingerprint, fingerprint
 from backend.models.registry import BUNDLED
 from backend.studies import session, store, studies
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from tests.dashboard import ROOT
 from tests.tiny import llama, word_tokenizer
@@ -171,7 +173,9 @@ def test_a_loaded_model_knows_whether_it_is_still_what_is_on_disk(folder: Path) 
 
 
 def test_the_values_of_a_source_that_has_changed_are_taken_anew(folder: Path) -> None:
-    prepared = session.prepare(Setting("base", 5, 3, 0), lambda *_: None)
+    prepared = session.prepare(
+        Setting("base", Prompts(ENTITY_TRACKING, 5, 0, (3,))), lambda *_: None
+    )
     source = folder.parent / "source"
     shutil.copytree(BUNDLED / "chat", source)
     before = session.source_values(prepared, str(source))
@@ -188,7 +192,7 @@ def test_what_is_stored_says_what_really_ran(folder: Path, monkeypatch: pytest.M
             save(folder, 2)
             yield part
 
-    asked = AccuracyRequest((str(folder),), Prompts(20, 3, 0))
+    asked = AccuracyRequest((str(folder),), Prompts(ENTITY_TRACKING, 20, 0, (3,)))
     monkeypatch.setitem(METHODS, "accuracy", replace(accuracy, work=changed_meanwhile))
     parts = [*studies.run(asked, lambda *_: None)]
     assert studies.find(asked) is None, "what is on disk by now has not been measured"

@@ -11,9 +11,11 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
-from backend.core.circuit import Circuit, Group
 from backend.models import catalogue
 from backend.studies.session import Session, answers, prepare
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Mode, Reading, Setting, intervention
 from shell.frame.history import NodeKey
 from tests.dashboard import ROOT, serving, watched_pages
@@ -38,7 +40,9 @@ def open_page(server: str, browser: Any) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def session() -> Session:
-    return prepare(Setting("base", 200, 7, 0), lambda stage, share: None)
+    return prepare(
+        Setting("base", Prompts(ENTITY_TRACKING, 200, 0, (7,))), lambda stage, share: None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,9 @@ def circuit() -> Circuit:
 
 def head(page: Any, member: NodeKey) -> Any:
     group, name = member
-    return page.get_by_role("switch", name=re.compile(f"^{name}, {group.value}, "))
+    return page.get_by_role(
+        "switch", name=re.compile(f"^{name}, {ENTITY_TRACKING.group(group).name}, ")
+    )
 
 
 def expect_figure(page: Any, label: str, value: float) -> None:
@@ -109,7 +115,7 @@ def test_keyboard_and_group_switch(open_page: Open, session: Session, circuit: C
     page.keyboard.press("Control+z")
     expect_numbers(page, session, circuit, set())
     page.get_by_role("button", name=re.compile("^Group B,")).click()
-    off = {member for member in circuit.members if member[0] is Group.B}
+    off = {member for member in circuit.members if member[0] == "B"}
     expect_numbers(page, session, circuit, off)
     expect_off(page, off)
 
@@ -136,7 +142,7 @@ def test_buttons(open_page: Open, session: Session, circuit: Circuit) -> None:
 
 def test_both_readings_and_both_modes(open_page: Open, session: Session, circuit: Circuit) -> None:
     page = open_page()
-    off = {member for member in circuit.members if member[0] is Group.C}
+    off = {member for member in circuit.members if member[0] == "C"}
     page.get_by_role("button", name=re.compile("^Group C,")).click()
     page.get_by_role("radio", name="Whole model minus heads").click()
     expect_numbers(page, session, circuit, off, Reading.model)
@@ -175,7 +181,7 @@ def test_a_deep_link_can_be_the_servers_first_request(
     browser: Any, session: Session, circuit: Circuit
 ) -> None:
     member = circuit.members[0]
-    link = f"/?off={member[0].name}{str(member[1])[1:]}&mode=counterfactual"
+    link = f"/?off={member[0]}{str(member[1])[1:]}&mode=counterfactual"
     with serving(ROOT / "app.py") as address, watched_pages(browser) as open_watched:
         page = open_watched(address + link)
         expect(page.locator(".spoken")).to_be_attached(timeout=START_MS)
@@ -185,7 +191,9 @@ def test_a_deep_link_can_be_the_servers_first_request(
 
 def test_another_model_keeps_the_heads(open_page: Open, circuit: Circuit) -> None:
     other = catalogue.bundled_models()[1]
-    its_bench = prepare(Setting(other, 200, 7, 0), lambda stage, share: None)
+    its_bench = prepare(
+        Setting(other, Prompts(ENTITY_TRACKING, 200, 0, (7,))), lambda stage, share: None
+    )
     page = open_page()
     head(page, circuit.members[0]).click()
     page.get_by_role("combobox", name="Model").click()

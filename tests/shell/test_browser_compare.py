@@ -11,13 +11,15 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
-from backend.core.circuit import Circuit
 from backend.core.statistics import Estimate
 from backend.methods.cmap import cmap, group_sets
 from backend.methods.compare import compare, examine
 from backend.methods.evaluation import Evaluation
 from backend.models import catalogue
 from backend.models.loaded_models import load
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from tests.dashboard import watched_pages
 
 pytestmark = pytest.mark.browser
@@ -49,7 +51,8 @@ def circuit() -> Circuit:
 
 @pytest.fixture(scope="module")
 def evaluations() -> list[Evaluation]:
-    return [examine(load(name), N, BOXES, SEED) for name in catalogue.bundled_models()]
+    prompts = Prompts(ENTITY_TRACKING, N, SEED, (BOXES,))
+    return [examine(load(name), prompts) for name in catalogue.bundled_models()]
 
 
 def expect_row(page: Any, name: str, *estimates: Estimate) -> None:

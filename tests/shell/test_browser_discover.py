@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
-from backend.core.circuit import Circuit
+from backend.tasks.circuit import Circuit
 from shell.circuit.edges import edge_weights
 from tests.dashboard import watched_pages
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.browser
 
 START_MS = 60_000
 NAME = "discovered-by-test"
-Open = Callable[[], Any]
+Open = Callable[[int], Any]
 
 
 @pytest.fixture

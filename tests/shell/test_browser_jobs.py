@@ -13,11 +13,14 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
-from backend.core.circuit import Circuit
 from backend.methods.cmap import cmap, group_sets
 from backend.methods.compare import compare, examine
 from backend.models import catalogue
-from backend.studies.session import load, prepare
+from backend.models.loaded_models import load
+from backend.studies.session import prepare
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from shell.frame.history import NodeKey
 from tests.dashboard import watched_pages
@@ -96,7 +99,9 @@ def test_two_sessions_at_once_show_their_own_numbers_and_clicks_do_not_wait(
     expect(second.get_by_text("Waiting for 1 job before it")).to_be_visible()
 
     go_to(second, "Circuit")
-    session = prepare(Setting("base", 50, 3, 1), lambda stage, share: None)
+    session = prepare(
+        Setting("base", Prompts(ENTITY_TRACKING, 50, 1, (3,))), lambda stage, share: None
+    )
     off: set[NodeKey] = set()
     for member in circuit.members[::6]:
         head(second, member).click()
@@ -107,11 +112,13 @@ def test_two_sessions_at_once_show_their_own_numbers_and_clicks_do_not_wait(
     models = catalogue.bundled_models()
     last = first.get_by_role("rowheader", name=catalogue.label(models[-1]))
     expect(last).to_be_visible(timeout=LONG_MS)
-    for row in compare([examine(load(name), 1000, 5, 2) for name in models], circuit, 2).models:
+    many = Prompts(ENTITY_TRACKING, 1000, 2, (5,))
+    for row in compare([examine(load(name), many) for name in models], circuit, 2).models:
         name = catalogue.label(row.name)
         expect_row(first, name, row.model, row.circuit, row.random.mean, row.faithfulness)
     go_to(second, "CMAP")
-    expected = cmap(*(examine(load(models[i]), 50, 3, 1) for i in (1, 0)), group_sets(circuit))
+    few = Prompts(ENTITY_TRACKING, 50, 1, (3,))
+    expected = cmap(*(examine(load(models[i]), few) for i in (1, 0)), group_sets(circuit))
     expect(second.get_by_role("rowheader", name=re.compile("^all"))).to_be_visible(timeout=LONG_MS)
     for name, outcome in expected.sets.items():
         expect_row(second, name, outcome.accuracy, outcome.change)
@@ -175,7 +182,8 @@ def test_a_job_outlives_its_tab_and_another_opens_its_result(
     expect(jobs).to_have_count(0)
     expect(other.get_by_text("other choices than those made now")).to_have_count(0)
     expect(other.get_by_role("spinbutton", name="Seed")).to_have_value("5")
-    expected = cmap(*(examine(load(models[i]), 50, 4, 5) for i in (1, 0)), group_sets(circuit))
+    prompts = Prompts(ENTITY_TRACKING, 50, 5, (4,))
+    expected = cmap(*(examine(load(models[i]), prompts) for i in (1, 0)), group_sets(circuit))
     for name, outcome in expected.sets.items():
         expect_row(other, name, outcome.accuracy, outcome.change)
 

@@ -15,6 +15,8 @@ from playwright.sync_api import expect
 from backend.core.errors import UserError
 from backend.models import registry
 from backend.studies.session import prepare
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from tests.dashboard import watched_pages
 
@@ -67,7 +69,9 @@ def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(
     page.get_by_role("option", name=NAME).click()
     expect(page.get_by_text("Fine-tuned on: what a test wants.")).to_be_visible()
     monkeypatch.setattr(registry, "ADDED", local / "models.toml")
-    session = prepare(Setting(NAME, 200, 7, 0), lambda stage, share: None)
+    session = prepare(
+        Setting(NAME, Prompts(ENTITY_TRACKING, 200, 0, (7,))), lambda stage, share: None
+    )
     whole = page.get_by_test_id("stMetric").filter(has_text="Whole model")
     expect(whole).to_contain_text(f"{session.whole.correct.mean():.3f}", timeout=START_MS)
 

@@ -10,19 +10,22 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.commands.cli import main
-from backend.core.circuit import Circuit, Group, Head, Position, Site
 from backend.core.components import Component
+from backend.core.heads import Head, Site
 from backend.core.progress import Cancelled
 from backend.core.statistics import Estimate
 from backend.methods.cmap import cmap, group_sets
 from backend.methods.compare import as_in_paper, compare, examine, overlap
 from backend.methods.methods import joined
-from backend.methods.requests import CmapRequest, ComparisonRequest, Heads, Prompts
+from backend.methods.requests import CmapRequest, ComparisonRequest
 from backend.methods.results import Difference
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.studies import jobs, store
 from backend.studies.studies import run
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from circuitviz.tables import figures_table
 from shell.compare.comparison import as_csv, difference_sentence
 from shell.frame import studies
@@ -30,15 +33,15 @@ from tests import tiny
 from tests.dashboard import ROOT
 
 APP = ROOT / "app.py"
-SMALL = Prompts(50, 3, 0)
+SMALL = Prompts(ENTITY_TRACKING, 50, 0, (3,))
 CIRCUIT = catalogue.circuit("base")
-HEADS = Heads("base", frozenset(CIRCUIT.members))
+HEADS = CIRCUIT
 PAIR = catalogue.bundled_models()[:2]
 
 
 def page(name: str, **query: str) -> AppTest:
     test = AppTest.from_file(str(APP), default_timeout=60)
-    test.query_params.update({"n": str(SMALL.n), "boxes": str(SMALL.boxes)} | query)
+    test.query_params.update({"n": str(SMALL.n), "boxes": str(SMALL.options[0])} | query)
     return test.run().switch_page(f"pages/{name}.py").run()
 
 
@@ -64,7 +67,7 @@ def _forget_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def evaluations() -> list[Any]:
-    return [examine(load(name), SMALL.n, SMALL.boxes, SMALL.seed) for name in PAIR]
+    return [examine(load(name), SMALL) for name in PAIR]
 
 
 def test_a_comparison_shows_the_engines_numbers(evaluations: list[Any]) -> None:
@@ -94,7 +97,7 @@ def test_a_row_as_the_papers_code_ran_it_is_there_when_asked_for() -> None:
     assert words not in html(test)
     test.toggle(key="as_in_paper").set_value(True).run()
     assert html(test).count(words) == 1
-    evaluation = examine(load(adapted), SMALL.n, SMALL.boxes, SMALL.seed)
+    evaluation = examine(load(adapted), SMALL)
     expected = as_in_paper(evaluation, CIRCUIT, evaluation.whole)
     assert expected
     for estimate in (expected.circuit, expected.faithfulness):
@@ -120,12 +123,12 @@ def test_another_choice_is_told_from_what_is_shown() -> None:
 
 def test_heads_that_are_off_can_be_left_out() -> None:
     (group, head), *kept = CIRCUIT.members
-    test = page("compare", off=f"{group.name}{str(head)[1:]}")
+    test = page("compare", off=f"{group}{str(head)[1:]}")
     assert not test.exception
     test.session_state["compared_heads"] = f"Those switched on ({len(kept)})"
     test.run()
     press(test, "Run")
-    assert test.session_state["comparison"].request.heads.members == frozenset(kept)
+    assert test.session_state["comparison"].request.circuit.nodes == frozenset(kept)
     test.session_state["comparison"].job.cancel()
 
 
@@ -172,7 +175,7 @@ def test_a_cmap_shows_the_engines_numbers(evaluations: list[Any]) -> None:
     assert [token for found in maps for token in found.heads] == [
         "prev_query_label", "query_label", "last",
     ]  # fmt: skip
-    site = Site(CIRCUIT.heads(Group.A)[0], Position.last)
+    site = Site(CIRCUIT.heads("A")[0], "last")
     test.multiselect(key="pinned").set_value([site]).run()
     assert "your set" in html(test)
 
@@ -180,7 +183,7 @@ def test_a_cmap_shows_the_engines_numbers(evaluations: list[Any]) -> None:
 def test_what_the_command_line_measured_is_there_at_once(
     evaluations: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.boxes)]
+    asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.options[0])]
     assert main(["compare", *PAIR, *asked]) == 0
     test = page("compare")
     assert "comparison" not in test.session_state
@@ -195,7 +198,7 @@ def test_what_the_command_line_measured_is_there_at_once(
 def test_pressing_run_computes_nothing_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.boxes)]
+    asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.options[0])]
     assert main(["compare", *PAIR, *asked]) == 0
     monkeypatch.setattr("backend.studies.session.load", None)
     monkeypatch.setattr(jobs, "job", None)
@@ -209,7 +212,7 @@ def test_pressing_run_computes_nothing_again(
 def test_an_unfinished_cmap_is_shown_and_run_does_the_rest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.boxes)]
+    asked = ["--prompts", str(SMALL.n), "--boxes", str(SMALL.options[0])]
     assert main(["cmap", *PAIR[::-1], *asked]) == 0
     test = page("cmap")
     assert any("1 of 4 parts are there: press Run" in caption.value for caption in test.caption)
@@ -246,7 +249,9 @@ def test_a_circuit_outside_the_model_gets_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", tmp_path)
-    (tmp_path / "big.json").write_text(Circuit({Group.A: (Head(31, 31),)}, "big").to_json())
+    (tmp_path / "big.json").write_text(
+        Circuit.of(ENTITY_TRACKING, {"A": (Head(31, 31),)}, "big").to_json()
+    )
     for name in ("compare", "cmap"):
         test = page(name, circuit="big")
         (warning,) = test.warning

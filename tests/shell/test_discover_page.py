@@ -12,17 +12,21 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.commands.cli import main
-from backend.core.circuit import Circuit, Group, Head
+from backend.core.heads import Head
 from backend.core.serialize import from_json
 from backend.methods.compare import examine
 from backend.methods.completeness import completeness
 from backend.methods.minimality import minimality
-from backend.methods.results import DEFAULT_FDR, DEFAULT_SIZES, NO_TEST, Criteria, Edges
+from backend.methods.results import Edges
+from backend.methods.stages import DEFAULT_FDR, NO_TEST, Criteria
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.studies import jobs
 from backend.studies.session import prepare
 from backend.studies.stages import found_circuit, run_stages
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from shell.circuit.edges import edge_weights
 from shell.discover import discovery
@@ -36,7 +40,8 @@ from tests.dashboard import ROOT
 APP = ROOT / "app.py"
 N = 10
 SHOWN = 50
-SETTING = Setting("base", N, 7, 0)
+SETTING = Setting("base", Prompts(ENTITY_TRACKING, N, 0, (7,)))
+A = ENTITY_TRACKING.group("A")
 CRITERIA = Criteria(fdr=NO_TEST)
 """On so few prompts hardly a head is clear."""
 
@@ -86,8 +91,8 @@ def stages(test: AppTest) -> tuple[Any, ...]:
     return tuple(test.session_state["discoveries"][SETTING][0].parts)
 
 
-def expected(kept: dict[Group, int] | None = None, until: Group = Group.D) -> list[Any]:
-    criteria = replace(CRITERIA, sizes={**DEFAULT_SIZES, **(kept or {})})
+def expected(kept: dict[str, int] | None = None, until: str = "D") -> list[Any]:
+    criteria = replace(CRITERIA, sizes={"A": 8, "B": 6, "C": 4, "D": 4, **(kept or {})})
     return list(run_stages(SETTING, criteria, (), until, lambda stage, share: None))
 
 
@@ -97,8 +102,8 @@ def charts(test: AppTest) -> list[dict[str, Any]]:
 
 def test_all_four_stages_show_the_scores_of_path_patching() -> None:
     test = run_all(page())
-    assert len(charts(test)) == len(Group)
-    for group, shown, right in zip(Group, stages(test), expected(), strict=True):
+    assert len(charts(test)) == len(ENTITY_TRACKING.keys)
+    for group, shown, right in zip(ENTITY_TRACKING.groups, stages(test), expected(), strict=True):
         assert shown.receivers == right.receivers
         frame = stage_frame(Plan(SETTING, CRITERIA), shown, group)
         for row in frame.itertuples():
@@ -112,10 +117,10 @@ def test_all_four_stages_show_the_scores_of_path_patching() -> None:
 
 def test_stages_run_one_by_one() -> None:
     test = page()
-    for group in Group:
-        press(test, f"Run {group.name}")
+    for group in ENTITY_TRACKING.keys:
+        press(test, f"Run {group}")
         finish(test)
-        assert len(stages(test)) == list(Group).index(group) + 1
+        assert len(stages(test)) == ENTITY_TRACKING.keys.index(group) + 1
     assert [s.receivers for s in stages(test)] == [s.receivers for s in expected()]
 
 
@@ -139,9 +144,9 @@ def test_median_centred_scores_rank_the_heads() -> None:
     test = run_all(page(discover_ranking=discovery.CENTRED))
     stage = stages(test)[0]
     criteria = replace(CRITERIA, centred=True)
-    kept = criteria.kept(Group.A, stage)
+    kept = criteria.kept(A, stage)
     assert stages(test)[1].receivers == kept
-    frame = stage_frame(Plan(SETTING, criteria), stage, Group.A)
+    frame = stage_frame(Plan(SETTING, criteria), stage, A)
     for layer, rows in frame.groupby("layer"):
         assert rows["score"].median() == pytest.approx(0, abs=1e-6), layer
 
@@ -171,18 +176,18 @@ def test_cancelling_keeps_the_finished_stages(monkeypatch: pytest.MonkeyPatch) -
     assert "Cancelled. What was finished is kept." in test.info[0].value
     assert len(charts(test)) == 2
     finish(press(test, "Run the rest, from C"))
-    assert len(charts(test)) == len(Group)
+    assert len(charts(test)) == len(ENTITY_TRACKING.keys)
 
 
 def test_another_tab_finds_the_same_stages() -> None:
     run_all(page())
-    assert len(charts(page())) == len(Group)
+    assert len(charts(page())) == len(ENTITY_TRACKING.keys)
 
 
 def test_an_unknown_model_gets_a_message_and_the_page_goes_on() -> None:
     test = page(model="no-such-model")
     press(test, "Run all four stages")
-    finish(test, Setting("no-such-model", N, 7, 0))
+    finish(test, Setting("no-such-model", Prompts(ENTITY_TRACKING, N, 0, (7,))))
     assert "There is no model" in test.error[0].value
     assert "Run all four stages" in labels(test)
 
@@ -193,11 +198,11 @@ def test_saving_keeps_heads_and_where_they_come_from(tmp_path: Path) -> None:
     assert "Saved as “mine”" in test.success[0].value
     saved = Circuit.from_json((tmp_path / "mine.json").read_text())
     right = found_circuit(SETTING, expected(), CRITERIA, "mine")
-    assert saved.groups == right.groups
-    assert not {*saved.heads(Group.A)} & {*saved.heads(Group.B)}
+    assert saved.nodes == right.nodes
+    assert not {*saved.heads("A")} & {*saved.heads("B")}
     for key in ("model", "seed", "boxes", "n_prompts", "sizes", "receivers", "scores", "date"):
         assert key in saved.provenance
-    assert saved.provenance["sizes"] == {g.name: n for g, n in DEFAULT_SIZES.items()}
+    assert saved.provenance["sizes"] == {"A": 8, "B": 6, "C": 4, "D": 4}
 
 
 @pytest.mark.parametrize("name", ["base", "../../etc/passwd", "", "a b", "x" * 65])
@@ -212,10 +217,10 @@ def test_a_bad_name_gets_a_message_and_no_file(tmp_path: Path, name: str) -> Non
 
 
 def test_the_found_circuit_opens_in_the_circuit_page() -> None:
-    shown = Setting("base", SHOWN, 7, 0)
+    shown = Setting("base", Prompts(ENTITY_TRACKING, SHOWN, 0, (7,)))
     jobs.job(shown, lambda report: iter([prepare(shown, report)])).future.result(120)
     test = page(name_for_base_found="opened")
-    head = (Group.A, catalogue.circuit("base").heads(Group.A)[0])
+    head = ("A", catalogue.circuit("base").heads("A")[0])
     test.session_state["history"] = History(Switches(frozenset({head})))
     run_all(test)
     press(test, "Open in the Circuit page")
@@ -228,18 +233,19 @@ def test_a_model_that_guesses_gets_a_sentence_and_an_empty_circuit(tmp_path: Pat
     folder = tmp_path / "guessing"
     planted.guessing().save_pretrained(folder)
     planted.tokenizer().save_pretrained(folder)
-    guesses = Setting(str(folder), 20, 2, 0)
+    guesses = Setting(str(folder), Prompts(ENTITY_TRACKING, 20, 0, (2,)))
     suggested = _plain(f"{guesses.model}-found")
     test = page(model=guesses.model, boxes=2, discover_n=20, discover_fdr=DEFAULT_FDR)
     finish(press(test, "Run all four stages"), guesses)
     said = [caption.value for caption in test.caption]
     assert sum("No head is clear among the 12 that were tried" in text for text in said) == 1
-    assert sum("Not run: A keeps no head" in text for text in said) == len("BCD")
+    for key in "ABC":
+        assert sum(f"Not run: {key} keeps no head" in text for text in said) == 1
     assert "Nothing is left to run" in labels(test)
     assert len(charts(test)) == 1
     assert "nothing in it to examine" in test.info[0].value
     test.session_state[f"name_for_{suggested}"] = "empty"
-    shown = replace(guesses, n=SHOWN)
+    shown = replace(guesses, prompts=replace(guesses.prompts, n=SHOWN))
     jobs.job(shown, lambda report: iter([prepare(shown, report)])).future.result(120)
     press(test, "Open in the Circuit page")
     assert not catalogue.circuit("empty").members
@@ -249,13 +255,11 @@ def test_a_model_that_guesses_gets_a_sentence_and_an_empty_circuit(tmp_path: Pat
 def test_heads_that_are_not_clear_are_neither_kept_nor_framed() -> None:
     test = run_all(page(discover_fdr=DEFAULT_FDR))
     (stage, *_), criteria = stages(test), Criteria()
-    assert len(criteria.kept(Group.A, stage)) < len(CRITERIA.kept(Group.A, stage))
+    assert len(criteria.kept(A, stage)) < len(CRITERIA.kept(A, stage))
     framed = [
-        row.name
-        for row in stage_frame(Plan(SETTING, criteria), stage, Group.A).itertuples()
-        if row.kept
+        row.name for row in stage_frame(Plan(SETTING, criteria), stage, A).itertuples() if row.kept
     ]
-    assert {*framed} == {*map(str, criteria.kept(Group.A, stage))}
+    assert {*framed} == {*map(str, criteria.kept(A, stage))}
 
 
 def ask(test: AppTest, label: str) -> Any:
@@ -270,7 +274,7 @@ def test_minimality_drops_heads_and_takes_them_back() -> None:
     test = run_all(page())
     found = ask(test, "Measure minimality")
     n_heads = len(found.heads)
-    evaluation = examine(load("base"), N, 7, 0)
+    evaluation = examine(load("base"), SETTING.prompts)
     circuit = found_circuit(SETTING, expected(), CRITERIA, "found")
     again = replace(minimality(evaluation, circuit), circuit=found.circuit)
     assert repr(found) == repr(again)  # an undefined gain is nan, and nan is not itself
@@ -289,7 +293,7 @@ def test_minimality_drops_heads_and_takes_them_back() -> None:
 def test_completeness_is_the_engines() -> None:
     test = run_all(page())
     found = ask(test, "Measure completeness")
-    evaluation = examine(load("base"), N, 7, 0)
+    evaluation = examine(load("base"), SETTING.prompts)
     circuit = found_circuit(SETTING, expected(), CRITERIA, "found")
     assert found == completeness(evaluation, circuit)
     assert f"{found.mean_incompleteness.value:.3f}" in [metric.value for metric in test.metric]
@@ -308,7 +312,7 @@ def test_a_circuit_of_the_sidebar_can_be_examined() -> None:
     test = page()
     found = ask(test, "Measure edges")
     assert {edge.sender for edge in found.edges if edge.group == "A"} == {
-        *catalogue.circuit("base").heads(Group.A)
+        *catalogue.circuit("base").heads("A")
     }
 
 
@@ -320,7 +324,9 @@ def test_completeness_measured_on_the_command_line_is_found(
     assert main(["completeness", "base", *asked]) == 0
     test = page()
     is_found = not any(label.startswith("Measure completeness") for label in labels(test))
-    assert is_found == (seed == SETTING.seed)
+    assert is_found == (seed == SETTING.prompts.seed)
     if is_found:
-        found = completeness(examine(load("base"), N, 7, 0), catalogue.circuit("base"), seed=0)
+        found = completeness(
+            examine(load("base"), SETTING.prompts), catalogue.circuit("base"), seed=0
+        )
         assert test.metric[0].value == f"{found.mean_incompleteness.value:.3f}"

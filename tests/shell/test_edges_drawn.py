@@ -7,18 +7,20 @@ from typing import Any
 
 import pytest
 
-from backend.core.circuit import Circuit, Group, Head
+from backend.core.heads import Head
 from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
 from backend.methods.results import Edge, Edges
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.graph import LOGITS, circuit_graph
 from circuitviz.layout import circuit_layout
 from circuitviz.picture import circuit_picture
 from shell.circuit.edges import edge_weights
 from tests.circuitviz.samples import TINY
 
-B, A = (Group.B, Head(0, 1)), (Group.A, Head(1, 0))
-GROUPS = {Group.B: (B[1],), Group.A: (A[1],)}
+B, A = ("B", Head(0, 1)), ("A", Head(1, 0))
+GROUPS = {"B": (B[1],), "A": (A[1],)}
 
 
 def measured(*weights: tuple[str, Head, Head | None, float]) -> Circuit:
@@ -27,7 +29,7 @@ def measured(*weights: tuple[str, Head, Head | None, float]) -> Circuit:
         for group, sender, receiver, weight in weights
     ]
     edges = to_json(Edges("base", "circuit", tuple(found)))
-    return Circuit(GROUPS, provenance={"edges": edges})
+    return Circuit.of(ENTITY_TRACKING, GROUPS, provenance={"edges": edges})
 
 
 CIRCUIT = measured(("B", B[1], A[1], -0.4), ("A", A[1], None, 0.1))
@@ -50,7 +52,9 @@ def test_an_edge_that_is_not_clear_among_all_is_not_drawn() -> None:
     ]
     unclear = [replace(both[0], weight=replace(both[0].weight, p=p)) for p in (0.4, 0.9)]
     for edges, drawn in ((both, 2), ([*both, *unclear], 1)):
-        circuit = Circuit(GROUPS, provenance={"edges": to_json(Edges("base", "c", tuple(edges)))})
+        circuit = Circuit.of(
+            ENTITY_TRACKING, GROUPS, provenance={"edges": to_json(Edges("base", "c", tuple(edges)))}
+        )
         assert len(edge_weights(circuit)) == drawn
 
 
@@ -58,7 +62,7 @@ def test_an_edge_that_is_not_clear_among_all_is_not_drawn() -> None:
     "edges", [None, 3, {}, {"edges": 1}, {"model": "m", "circuit": "c", "edges": [{"group": "E"}]}]
 )
 def test_malformed_edges_are_not_measured(edges: Any) -> None:
-    circuit = Circuit(GROUPS, provenance={"edges": edges})
+    circuit = Circuit.of(ENTITY_TRACKING, GROUPS, provenance={"edges": edges})
     assert edge_weights(circuit) == {}
     assert not picture_of(circuit)["isMeasured"]
 
@@ -74,4 +78,4 @@ def test_weaker_edges_are_left_out_and_the_rest_is_still_measured() -> None:
     data = picture_of(CIRCUIT, least=0.2)
     assert [edge["score"] for edge in data["measured"]] == ["−0.40"]
     assert picture_of(CIRCUIT, least=1.0)["isMeasured"]
-    assert not picture_of(Circuit(GROUPS))["isMeasured"]
+    assert not picture_of(Circuit.of(ENTITY_TRACKING, GROUPS))["isMeasured"]

@@ -16,26 +16,31 @@ import pytest
 
 from backend.commands.cli import main
 from backend.core import files
-from backend.core.circuit import Circuit
 from backend.core.errors import UserError
 from backend.core.serialize import to_json
 from backend.engine import checkpoints
-from backend.methods.requests import AccuracyRequest, ComparisonRequest, Prompts, heads_of
+from backend.methods.requests import AccuracyRequest, ComparisonRequest
 from backend.models import catalogue
 from backend.models.loaded_models import fingerprint_of
 from backend.studies import store, studies
 from backend.studies.keys import identity, marks_of
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from tests import planted
 from tests.dashboard import ROOT
 
-HEADS = heads_of(catalogue.circuit("base"))
-PROMPTS = Prompts(20, 3, 0)
+HEADS = catalogue.circuit("base")
+PROMPTS = Prompts(ENTITY_TRACKING, 20, 0, (3,))
 SERVER = """
 import sys
-from backend import catalogue, jobs, studies
-from backend.methods.requests import ComparisonRequest, Prompts, heads_of
-models, heads = ("base", "chat"), heads_of(catalogue.circuit("base"))
-request = ComparisonRequest(models, heads, Prompts(20, 3, 0))
+from backend.methods.requests import ComparisonRequest
+from backend.models import catalogue
+from backend.studies import jobs, studies
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
+models, circuit = ("base", "chat"), catalogue.circuit("base")
+request = ComparisonRequest(models, circuit, Prompts(ENTITY_TRACKING, 20, 0, (3,)))
 def work(report):
     def told(stage, share):
         print(stage, flush=True)
@@ -135,7 +140,9 @@ def test_a_clock_that_jumps_only_changes_the_order(
     shutil.copytree(catalogue.BUNDLED / "base", folder)
     jumped = datetime.now(UTC) + timedelta(days=365 * years)
     os.utime(folder / "model.safetensors", (jumped.timestamp(),) * 2)
-    requests = [AccuracyRequest((str(folder),), Prompts(5, 3, seed)) for seed in (0, 1)]
+    requests = [
+        AccuracyRequest((str(folder),), Prompts(ENTITY_TRACKING, 5, seed, (3,))) for seed in (0, 1)
+    ]
     before = to_json((*studies.run(requests[0], silent),))
     with monkeypatch.context() as clock:
         clock.setattr(store, "datetime", Mock(wraps=datetime, now=lambda _: jumped))
@@ -161,12 +168,13 @@ def test_a_circuit_that_was_found_is_printed_though_the_disk_is_full(
     planted.model().save_pretrained(tmp_path)
     planted.tokenizer().save_pretrained(tmp_path)
     where = {"--save": "found", "--out": str(tmp_path / "found.json")}[option]
-    sizes = [f"{group.name}={len(heads)}" for group, heads in planted.CIRCUIT.items()]
+    sizes = [f"{group}={len(heads)}" for group, heads in planted.CIRCUIT.items()]
     small = "--prompts", "20", "--boxes", "2"
     code = main(["discover", str(tmp_path), *small, "--keep", *sizes, option, where])
     out, err = capsys.readouterr()
     assert code == 1
-    assert dict(Circuit.from_data(json.loads(out)).groups) == planted.CIRCUIT
+    found = Circuit.from_data(json.loads(out))
+    assert {key: found.heads(key) for key in ENTITY_TRACKING.keys} == planted.CIRCUIT
     *_, last = err.splitlines()
     assert last.startswith("error: ")
     assert "cannot be written" in last

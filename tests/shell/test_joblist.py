@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend.core.circuit import Group
 from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.progress import Report
@@ -21,24 +21,24 @@ from backend.methods.requests import (
     CmapRequest,
     ComparisonRequest,
     CompletenessRequest,
-    Heads,
     MinimalityRequest,
-    Prompts,
 )
-from backend.methods.results import DEFAULT_SIZES, Criteria
+from backend.methods.stages import Criteria
 from backend.models import catalogue
 from backend.studies import device_locks, jobs
 from backend.studies.device_locks import Notice
 from backend.studies.jobs import State
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from shell.discover.discovery import Plan
 from shell.frame.waiting import duration
 from tests.dashboard import ROOT
 
 APP = ROOT / "app.py"
-PROMPTS = Prompts(500, 4, 3)
+PROMPTS = Prompts(ENTITY_TRACKING, 500, 3, (4,))
 CIRCUIT = catalogue.circuit("base")
-HEADS = Heads("base", frozenset(CIRCUIT.members))
+HEADS = CIRCUIT
 PATIENCE = 60
 COMPARISON = ComparisonRequest(("chat", "base"), HEADS, PROMPTS)
 
@@ -92,7 +92,7 @@ def test_without_jobs_it_says_where_they_come_from() -> None:
 
 
 def test_running_queued_finished_and_failed_jobs_say_so(running: jobs.Job) -> None:
-    submitted(MinimalityRequest("base", HEADS, Prompts(50, 3, 0)))
+    submitted(MinimalityRequest("base", HEADS, Prompts(ENTITY_TRACKING, 50, 0, (3,))))
     text = said(page())
     assert "Compare: Chat, Base · circuit “base” · 500 prompts, seed 3, 4 boxes" in text
     assert "Minimality, 30% of a group removed: Base · circuit “base” · 50 prompts" in text
@@ -104,7 +104,7 @@ def test_ended_jobs_say_how() -> None:
         raise UserError("The folder is damaged. Choose another.")
         yield 1
 
-    plan = Plan(Setting("base", 50, 3, 0), Criteria())
+    plan = Plan(Setting("base", Prompts(ENTITY_TRACKING, 50, 0, (3,))), Criteria())
     failed = jobs.job("fails", fail, plan.title, plan)
     submitted(COMPARISON).future.result(PATIENCE)
     assert failed.state is State.failed
@@ -144,7 +144,7 @@ def test_open_goes_to_a_comparison_with_its_choices() -> None:
     press(test, f"open_{job.number}")
     chosen = test.session_state
     assert not test.exception
-    assert (chosen["n"], chosen["boxes"], chosen["seed"]) == (500, 4, 3)
+    assert (chosen["n"], chosen["options"], chosen["seed"]) == (500, (4,), 3)
     assert test.multiselect(key="compared").value == ["chat", "base"]
     assert chosen["comparison"].job is job
     assert not [info for info in test.info if "other choices" in info.value]
@@ -164,8 +164,8 @@ def test_open_goes_to_a_transplant_with_its_choices() -> None:
 
 
 def test_open_goes_to_a_discovery_with_its_choices() -> None:
-    criteria = Criteria({**DEFAULT_SIZES, Group.B: 9}, centred=True, fdr=0.2)
-    plan = Plan(Setting("chat", 30, 5, 7), criteria)
+    criteria = Criteria({"A": 8, "B": 9, "C": 4, "D": 4}, centred=True, fdr=0.2)
+    plan = Plan(Setting("chat", Prompts(ENTITY_TRACKING, 30, 7, (5,))), criteria)
     job = jobs.job(("discover", plan.setting), lambda report: iter([]), plan.title, plan)
     job.future.result(PATIENCE)
     test = press(page(), f"open_{job.number}")
@@ -184,8 +184,8 @@ def test_open_goes_to_a_question_about_a_circuit_that_is_chosen_again(
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", tmp_path)
     half = CIRCUIT.keep(CIRCUIT.members[::2])
     (tmp_path / "half.json").write_text(half.to_json())
-    heads = Heads("half", frozenset(half.members))
-    request = CompletenessRequest("chat", heads, Prompts(30, 5, 7))
+    heads = replace(half, name="half")
+    request = CompletenessRequest("chat", heads, Prompts(ENTITY_TRACKING, 30, 7, (5,)))
     job = submitted(request, lambda report: iter([]))
     job.future.result(PATIENCE)
     test = press(page(), f"open_{job.number}")

@@ -13,6 +13,8 @@ from backend.core.placement import Dtype
 from backend.models import catalogue, loaded_models, registry
 from backend.studies import jobs
 from backend.studies.session import prepare
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from tests import tiny
 from tests.dashboard import ROOT
@@ -117,7 +119,8 @@ def test_small_numbers_come_with_a_verdict_on_their_noise() -> None:
     press(test, "load_base")
     finish(test, "base")
     assert loaded_models.loaded()["base"].placement.dtype is Dtype.bfloat16
-    asked = jobs.known(("noise", loaded_models.loaded()["base"]))
+    key = "noise", loaded_models.loaded()["base"], ENTITY_TRACKING
+    asked = jobs.known(key)
     assert asked
     asked.future.result(60)
     test.run()
@@ -128,6 +131,9 @@ def test_small_numbers_come_with_a_verdict_on_their_noise() -> None:
         told = [element.value for element in said if "ounding in bfloat16" in element.value]
         assert [text.startswith("Base: ") for text in told] == [True]
         assert told[0].endswith("8 prompts, seed 0, 7 boxes.")
+    test.switch_page("pages/models.py").run()
+    press(test, "unload_base")
+    assert jobs.known(key) is None
 
 
 def test_a_model_that_cannot_be_had_says_what_to_do() -> None:
@@ -168,7 +174,7 @@ def test_a_malformed_file_is_told_on_the_page() -> None:
 
 def test_unloading_frees_what_the_circuit_page_prepared(folder: Path) -> None:
     registry.add("mine", str(folder))
-    setting = Setting("mine", 50, 7, 0)
+    setting = Setting("mine", Prompts(ENTITY_TRACKING, 50, 0, (7,)))
     job = jobs.job(setting, lambda report: iter([prepare(setting, report)]))
     job.future.result(120)
     model = weakref.ref(loaded_models.loaded()["mine"].model)

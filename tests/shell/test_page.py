@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend.core.circuit import Circuit, Group, Head
+from backend.core.heads import Head
 from backend.engine.answers import Answers
 from backend.models import catalogue
+from backend.models.loaded_models import load
 from backend.studies import jobs
-from backend.studies.session import Session, answers, load, prepare
+from backend.studies.session import Session, answers, prepare
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Intervention, Mode, Reading, Setting, intervention
 from shell.frame.history import History, Switches
 from shell.frame.view import View
@@ -26,7 +30,7 @@ SMALL = 50
 
 def session_of(model: str) -> Session:
     """The session that the page will show, so that no test waits for it."""
-    setting = Setting(model, SMALL, 7, 0)
+    setting = Setting(model, Prompts(ENTITY_TRACKING, SMALL, 0, (7,)))
     return jobs.job(setting, lambda report: iter([prepare(setting, report)])).future.result(120)[0]
 
 
@@ -76,7 +80,7 @@ def test_a_model_whose_files_have_changed_is_shown_as_it_is_now(tmp_path: Path) 
 def test_the_address_restores_heads_reading_and_mode(reading: Reading, mode: Mode) -> None:
     session, circuit = session_of("base"), catalogue.circuit("base")
     off = frozenset(circuit.members[::3])
-    names = ",".join(f"{group.name}{str(head)[1:]}" for group, head in off)
+    names = ",".join(f"{group}{str(head)[1:]}" for group, head in off)
     test = page(off=names, reading=reading.name, mode=mode.name, example="7")
     now = answers(session, intervention(circuit, reading, mode, off, source=View().source))
     part = {Reading.circuit: "Circuit", Reading.model: "Model minus heads"}[reading]
@@ -126,8 +130,8 @@ def test_examples_step_and_go_round() -> None:
 
 def test_next_flip_goes_where_the_first_answer_changed() -> None:
     session, circuit = session_of("base"), catalogue.circuit("base")
-    off = frozenset(member for member in circuit.members if member[0] is Group.B)
-    names = ",".join(f"{group.name}{str(head)[1:]}" for group, head in off)
+    off = frozenset(member for member in circuit.members if member[0] == "B")
+    names = ",".join(f"{group}{str(head)[1:]}" for group, head in off)
     before = answers(session, intervention(circuit, Reading.circuit, Mode.mean))
     after = answers(session, intervention(circuit, Reading.circuit, Mode.mean, off))
     changed = before.top_ids[:, 0] != after.top_ids[:, 0]
@@ -151,7 +155,10 @@ def test_unknown_names_get_a_message(query: dict[str, str], message: str) -> Non
     session_of("base")
     test = page(**query)
     if "model" in query:
-        jobs.job(Setting(query["model"], SMALL, 7, 0), lambda report: iter([])).future.exception(60)
+        jobs.job(
+            Setting(query["model"], Prompts(ENTITY_TRACKING, SMALL, 0, (7,))),
+            lambda report: iter([]),
+        ).future.exception(60)
         test.run()
     assert not test.exception
     assert message in test.error[0].value
@@ -160,7 +167,7 @@ def test_unknown_names_get_a_message(query: dict[str, str], message: str) -> Non
 def test_a_damaged_model_gets_a_message_and_the_page_goes_on(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     test = page(model=str(tmp_path))
-    setting = Setting(str(tmp_path), SMALL, 7, 0)
+    setting = Setting(str(tmp_path), Prompts(ENTITY_TRACKING, SMALL, 0, (7,)))
     jobs.job(setting, lambda report: iter([])).future.exception(60)
     test.run()
     assert not test.exception
@@ -193,7 +200,9 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_circuit_outside_the_model_gets_a_message(added: Path) -> None:
     session_of("base")
-    (added / "big.json").write_text(Circuit({Group.A: (Head(31, 31),)}, "big").to_json())
+    (added / "big.json").write_text(
+        Circuit.of(ENTITY_TRACKING, {"A": (Head(31, 31),)}, "big").to_json()
+    )
     test = page(circuit="big")
     assert not test.exception
     assert "has head L31.31 in group A" in test.error[0].value

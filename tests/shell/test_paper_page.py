@@ -16,8 +16,8 @@ from streamlit.testing.v1 import AppTest
 
 from backend import published
 from backend.commands.cli import main
-from backend.core.circuit import Group, Head
 from backend.core.components import Component
+from backend.core.heads import Head
 from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
 from backend.methods.requests import (
@@ -25,8 +25,6 @@ from backend.methods.requests import (
     ComparisonRequest,
     CompletenessRequest,
     MinimalityRequest,
-    Prompts,
-    heads_of,
 )
 from backend.methods.results import (
     Cmap,
@@ -39,6 +37,8 @@ from backend.methods.results import (
 from backend.models import catalogue
 from backend.studies import store, studies
 from backend.studies.keys import marks_of
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from circuitviz.paper_charts import knockout_lines, transplant_bars
 from shell.paper.paper import published_scores
 from shell.paper.paper_figures import published_contributions, published_removals
@@ -51,7 +51,7 @@ SECTIONS = (
     "Attention knockout",
 )  # fmt: skip
 CIRCUIT = catalogue.circuit("base")
-HEADS, PROMPTS = heads_of(CIRCUIT), Prompts(40, 4, 3)
+HEADS, PROMPTS = CIRCUIT, Prompts(ENTITY_TRACKING, 40, 3, (4,))
 FIGURE = Estimate(0.625, 0.511, 0.731, 40)
 
 
@@ -154,7 +154,11 @@ def test_stored_transplants_stand_beside_the_papers_and_one_can_choose() -> None
     result = Cmap("chat", "base", Component.output.name, FIGURE, FIGURE, FIGURE, sets)
     older = CmapRequest("chat", "base", HEADS, Component.output, PROMPTS)
     keep(older, result)
-    keep(replace(older, prompts=Prompts(41, 4, 3)), result, date="2026-02-01T12:00:00+00:00")
+    keep(
+        replace(older, prompts=Prompts(ENTITY_TRACKING, 41, 3, (4,))),
+        result,
+        date="2026-02-01T12:00:00+00:00",
+    )
     keys = replace(older, part=Component.k)
     keep(keys, replace(result, part="k"), date="2026-03-01T12:00:00+00:00")
     odd = replace(older, sets=(("A", CIRCUIT.sites),))
@@ -172,7 +176,7 @@ def test_stored_transplants_stand_beside_the_papers_and_one_can_choose() -> None
 
 
 def test_stored_minimality_and_completeness_stand_beside_the_papers() -> None:
-    each = HeadContribution("A", CIRCUIT.heads(Group.A)[0], (), FIGURE, FIGURE, FIGURE)
+    each = HeadContribution("A", CIRCUIT.heads("A")[0], (), FIGURE, FIGURE, FIGURE)
     keep(MinimalityRequest("chat", HEADS, PROMPTS), Minimality("chat", "base", FIGURE, (each,)))
     groups = tuple(Removal(name, 2, FIGURE, FIGURE, FIGURE) for name in "ABCD")
     alike = Completeness("chat", "base", groups, groups[:3], Estimate(0.123, 0.1, 0.2, 3))
@@ -234,20 +238,18 @@ for section in {SECTIONS!r}:
     assert len(done.stdout.split()) == len(SECTIONS)
 
 
-@pytest.mark.parametrize("group", Group)
-def test_heat_maps_have_every_published_score(group: Group) -> None:
+@pytest.mark.parametrize("group", ENTITY_TRACKING.keys)
+def test_heat_maps_have_every_published_score(group: str) -> None:
     circuit = published.circuit("goat-7b")
     frame = published_scores(circuit, group)
     assert len(frame) == 32 * 32
-    assert list(frame["score"]) == [
-        s for row in published.scores("goat-7b")[group.name] for s in row
-    ]
+    assert list(frame["score"]) == [s for row in published.scores("goat-7b")[group] for s in row]
     kept = frame[frame["kept"]]
     assert set(kept["name"]) == {str(head) for head in circuit.heads(group)}
 
 
 def test_bars_of_minimality_are_the_pool_with_the_circuit_marked() -> None:
-    frame = published_contributions("llama-7b", Group.C)
+    frame = published_contributions("llama-7b", "C")
     assert len(frame) == 25
     assert frame["minimal"].sum() == 20
     first = frame.iloc[0]

@@ -14,19 +14,20 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend.core.circuit import Group
 from backend.core.components import Component
 from backend.methods.methods import METHODS
-from backend.methods.requests import CmapRequest, ComparisonRequest, Prompts, StageRequest, heads_of
+from backend.methods.requests import CmapRequest, ComparisonRequest, StageRequest
 from backend.models import catalogue
 from backend.studies import jobs, store, studies
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from shell.frame import places
 from shell.frame.words import unmarked
 from shell.results import results
 from tests.dashboard import ROOT
 
-HEADS = heads_of(catalogue.circuit("base"))
-PROMPTS = Prompts(50, 3, 0)
+HEADS = catalogue.circuit("base")
+PROMPTS = Prompts(ENTITY_TRACKING, 50, 0, (3,))
 COMPARISON = ComparisonRequest(("base", "chat"), HEADS, PROMPTS)
 
 
@@ -99,13 +100,13 @@ def test_one_result_shows_its_figures_and_opens_on_its_page(
         assert shown.loc[(label, "faithfulness"), "value"] == part.figures.faithfulness.value
     press(test, "Open on the Compare page")
     assert test.session_state["comparison"].request == COMPARISON
-    assert (test.session_state["n"], test.session_state["boxes"]) == (50, 3)
+    assert (test.session_state["n"], test.session_state["options"]) == (50, (3,))
     assert any(caption.value.startswith("From 2") for caption in test.caption)
     assert not test.info
 
 
 def test_a_stage_opens_on_the_discover_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = StageRequest("chat", Prompts(10, 3, 1), Group.A, ())
+    request = StageRequest("chat", Prompts(ENTITY_TRACKING, 10, 1, (3,)), "A", ())
     measured(request)
     test = press(ticked(monkeypatch, 0), "Open on the Discover page")
     assert (test.session_state["model"], test.session_state["discover_n"]) == ("chat", 10)
@@ -117,7 +118,7 @@ def test_a_model_that_is_not_here_is_shown_all_the_same(
 ) -> None:
     elsewhere = tmp_path / "their-model"
     shutil.copytree(catalogue.BUNDLED / "chat", elsewhere)
-    stage = StageRequest(str(elsewhere), Prompts(10, 3, 1), Group.A, ())
+    stage = StageRequest(str(elsewhere), Prompts(ENTITY_TRACKING, 10, 1, (3,)), "A", ())
     both = replace(COMPARISON, models=("base", str(elsewhere)))
     measured(stage, both)
     shutil.rmtree(elsewhere)
@@ -149,12 +150,12 @@ def test_two_results_stand_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_results_of_two_methods_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured(COMPARISON, StageRequest("base", Prompts(5, 2, 0), Group.A, ()))
+    measured(COMPARISON, StageRequest("base", Prompts(ENTITY_TRACKING, 5, 0, (2,)), "A", ()))
     assert "results of two methods" in said(ticked(monkeypatch, 0, 1))
 
 
 def test_files_hold_every_figure_and_are_taken_in_again() -> None:
-    cmap = CmapRequest("chat", "base", HEADS, Component.q, Prompts(10, 2, 0))
+    cmap = CmapRequest("chat", "base", HEADS, Component.q, Prompts(ENTITY_TRACKING, 10, 0, (2,)))
     both = measured(COMPARISON, cmap)
     table = pd.read_csv(io.StringIO(results.as_csv(both)))
     assert set(table["method"]) == {"compare", "cmap"}

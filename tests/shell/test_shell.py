@@ -8,13 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.core.circuit import Group, Head
+from backend.core.heads import Head
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.setting import Mode, Reading
 from shell.frame.history import History, Switches
 from shell.frame.view import N_PROMPTS, View, from_query, to_query
 
 nodes = st.frozensets(
-    st.tuples(st.sampled_from(Group), st.builds(Head, st.integers(0, 99), st.integers(0, 99))),
+    st.tuples(
+        st.sampled_from(ENTITY_TRACKING.keys),
+        st.builds(Head, st.integers(0, 99), st.integers(0, 99)),
+    ),
     max_size=8,
 )
 names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=60)
@@ -24,7 +28,7 @@ views = st.builds(
     circuit=names,
     n=st.sampled_from(N_PROMPTS),
     seed=st.integers(0, 2**31 - 1),
-    boxes=st.integers(2, 10),
+    options=st.tuples(st.integers(2, 10)),
     reading=st.sampled_from(Reading),
     mode=st.sampled_from(Mode),
     source=names,
@@ -45,7 +49,7 @@ def test_the_plain_page_has_a_plain_address() -> None:
     assert to_query(View()) == {}
 
 
-@given(st.dictionaries(st.sampled_from([*View.__dataclass_fields__, "else"]), st.text()))
+@given(st.dictionaries(st.sampled_from([*View.__dataclass_fields__, "boxes", "else"]), st.text()))
 def test_rubbish_is_named_and_the_rest_kept(query: dict[str, str]) -> None:
     view, complaints = from_query(query)
     assert len(complaints) <= len(query)
@@ -65,7 +69,8 @@ def test_each_bad_parameter_is_named(name: str, text: str) -> None:
     view, complaints = from_query({name: text, "seed": "3"} | {name: text})
     assert len(complaints) == 1
     assert complaints[0].startswith(f"“{name}=")
-    assert getattr(view, name) == getattr(View(), name)
+    shown, plain = (vars(each) | {"boxes": each.prompts.options} for each in (view, View()))
+    assert shown[name] == plain[name]
     assert view.seed == (0 if name == "seed" else 3)
 
 

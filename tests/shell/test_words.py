@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend.core.circuit import READING_ORDER
-from backend.methods.requests import Heads
 from backend.models import catalogue, registry
 from backend.studies import jobs, store
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from shell.frame.words import unmarked
 from shell.results import results
 from tests.dashboard import ROOT
@@ -26,7 +25,7 @@ HOSTILE = (
 )
 AS_FILE = "![p](www.evil.test) :red[r]"
 WHOLE = catalogue.circuit("base")
-FEW = Heads(HOSTILE, frozenset((group, WHOLE.heads(group)[0]) for group in READING_ORDER))
+FEW = [(key, WHOLE.heads(key)[0]) for key in ENTITY_TRACKING.keys]
 METHODS = ("compare", "cmap", "minimality", "completeness")
 
 
@@ -40,7 +39,7 @@ def plant(local: Path) -> None:
     circuits, damaged = local / "circuits", local / "damaged"
     circuits.mkdir(exist_ok=True)
     damaged.mkdir(exist_ok=True)
-    groups = {group.name: [list(head)] for group, head in FEW.members}
+    groups = {key: [list(head)] for key, head in FEW}
     for name, data in {
         "hostile": {"name": HOSTILE, "groups": groups},
         AS_FILE: {"name": HOSTILE, "groups": groups},
@@ -57,7 +56,7 @@ def plant_results(shipped: Path, local: Path) -> None:
         data = json.loads(min(shipped.glob(f"{method}-*.json")).read_text())
         header = data["header"]
         header["versions"] = {HOSTILE: HOSTILE}
-        header["request"]["heads"]["name"] = HOSTILE
+        header["request"]["circuit"]["name"] = HOSTILE
         for mark in header["models"]:
             mark["label"] = HOSTILE
         content = {"header": header, "parts": data["parts"]}
@@ -214,7 +213,7 @@ def _unguarded(node: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "path", [*(ROOT / "pages").glob("*.py"), *(ROOT / "shell").glob("*.py")], ids=lambda p: p.name
+    "path", [*(ROOT / "pages").glob("*.py"), *(ROOT / "shell").rglob("*.py")], ids=lambda p: p.name
 )
 def test_errors_and_labels_are_never_given_to_markdown_as_they_are(path: Path) -> None:
     found = []

@@ -18,8 +18,10 @@ from backend.core import priority
 from backend.core.errors import UserError
 from backend.core.placement import CPU
 from backend.core.progress import Cancelled, Report
-from backend.methods.requests import AccuracyRequest, Prompts
+from backend.methods.requests import AccuracyRequest
 from backend.studies import device_locks, studies
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from tests.dashboard import ROOT
 
 PATIENCE = 60
@@ -210,7 +212,7 @@ def test_a_turn_of_two_devices_waits_for_both(monkeypatch: pytest.MonkeyPatch) -
 def test_what_another_process_stored_meanwhile_is_not_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    request = AccuracyRequest(("base",), Prompts(20, 3, 0))
+    request = AccuracyRequest(("base",), Prompts(ENTITY_TRACKING, 20, 0, (3,)))
     first = [*studies.run(request, unheard)]
     (entry,) = (stored.entry for stored in [studies.find(request)] if stored)
     text = entry.path.read_text()

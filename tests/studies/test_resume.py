@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 
 from backend.commands.cli import main
-from backend.core.circuit import Group
 from backend.core.progress import Cancelled
 from backend.engine import memory
 from backend.engine.path_patching import scores
 from backend.methods.methods import METHODS
 from backend.methods.plans import plan_of
-from backend.methods.requests import Prompts, StageRequest
+from backend.methods.requests import StageRequest
 from backend.studies import store, studies
 from backend.studies.keys import identity
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from tests import planted
 from tests.dashboard import ROOT
 
@@ -132,8 +133,8 @@ def test_a_stage_goes_on_after_its_last_batch_of_prompts(
     monkeypatch.setattr(memory, "_NUMBERS_AT_ONCE", 1)
     planted.model().save_pretrained(tmp_path)
     planted.tokenizer().save_pretrained(tmp_path)
-    receivers = planted.CIRCUIT[Group.C]
-    request = StageRequest(str(tmp_path), Prompts(20, 2, 0), Group.D, receivers)
+    receivers = planted.CIRCUIT["C"]
+    request = StageRequest(str(tmp_path), Prompts(ENTITY_TRACKING, 20, 0, (2,)), "D", receivers)
     key = identity(request)
     assert key
 
@@ -164,7 +165,7 @@ def test_a_stage_goes_on_after_its_last_batch_of_prompts(
     (whole,) = METHODS["stage"].work(request, (), lambda stage, share: None, lambda part: None)
     np.testing.assert_array_equal(resumed.mean, whole.mean)
     np.testing.assert_array_equal(resumed.standard_error, whole.standard_error)
-    assert resumed.strongest(1) == planted.CIRCUIT[Group.D]
+    assert resumed.strongest(1) == planted.CIRCUIT["D"]
 
     store.forget_unfinished(key)
     calls.clear()

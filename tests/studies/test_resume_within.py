@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from backend.core.circuit import Circuit, Head
 from backend.core.components import Component
+from backend.core.heads import Head
 from backend.core.metrics import Metric
 from backend.core.progress import Cancelled, silent
 from backend.core.serialize import to_json
@@ -27,20 +27,22 @@ from backend.methods.requests import (
     CompletenessRequest,
     EdgesRequest,
     MinimalityRequest,
-    Prompts,
     Request,
-    heads_of,
 )
 from backend.models import loaded_models
 from backend.studies import store, studies
 from backend.studies.keys import identity
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from tests import planted
 from tests.dashboard import ROOT
 
-HEADS = heads_of(
-    Circuit({group: (Head(0, 3), Head(1, 1), *heads) for group, heads in planted.CIRCUIT.items()})
+HEADS = Circuit.of(
+    ENTITY_TRACKING,
+    {group: (Head(0, 3), Head(1, 1), *heads) for group, heads in planted.CIRCUIT.items()},
 )
-PROMPTS = Prompts(20, 2, 0)
+PROMPTS = Prompts(ENTITY_TRACKING, 20, 0, (2,))
 REQUESTS: dict[str, Callable[[str, str], Request]] = {
     "minimality": lambda good, _: MinimalityRequest(good, HEADS, PROMPTS),
     "completeness": lambda good, _: CompletenessRequest(good, HEADS, PROMPTS, 3),
@@ -185,7 +187,7 @@ from backend.methods.requests import *
 from backend.core.components import Component
 from backend.studies.studies import unfinished
 
-heads, prompts = heads_of(circuit("base")), Prompts(5, 3, 0)
+heads, prompts = circuit("base"), Prompts(ENTITY_TRACKING, 5, 0, (3,))
 for request in (
     MinimalityRequest("base", heads, prompts),
     CompletenessRequest("base", heads, prompts),

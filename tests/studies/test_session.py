@@ -7,26 +7,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.core.circuit import Circuit, Group, Head
 from backend.core.errors import UserError
+from backend.core.heads import Head
 from backend.engine.activation_patching import patched_logits_plainly
 from backend.engine.answers import read_answers
 from backend.engine.mean_ablation import circuit_logits_plainly
-from backend.engine.positions import mean_head_outputs, vital_head_outputs
+from backend.engine.positions import mean_head_outputs, position_head_outputs
 from backend.studies.session import Session, answers, prepare, source_values
-from backend.tasks.entity_tracking import reference_prompts
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING, reference_prompts
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Intervention, Mode, Reading, Setting, intervention
 from tests.tiny import llama, word_tokenizer
 
-CIRCUIT = Circuit(
+CIRCUIT = Circuit.of(
+    ENTITY_TRACKING,
     {
-        Group.A: (Head(3, 0), Head(3, 2)),
-        Group.B: (Head(2, 1),),
-        Group.C: (Head(1, 3),),
-        Group.D: (Head(0, 2),),
-    }
+        "A": (Head(3, 0), Head(3, 2)),
+        "B": (Head(2, 1),),
+        "C": (Head(1, 3),),
+        "D": (Head(0, 2),),
+    },
 )
-OFF = frozenset({(Group.A, Head(3, 2)), (Group.D, Head(0, 2))})
+OFF = frozenset({("A", Head(3, 2)), ("D", Head(0, 2))})
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +43,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def session(folders: dict[str, Path]) -> Session:
-    return prepare(Setting(str(folders["target"]), 12, 3, 0), lambda stage, share: None)
+    return prepare(
+        Setting(str(folders["target"]), Prompts(ENTITY_TRACKING, 12, 0, (3,))),
+        lambda stage, share: None,
+    )
 
 
 def asked(reading: Reading, mode: Mode, source: str | None = None) -> Intervention:
-    return intervention(CIRCUIT, reading, mode, OFF, frozenset({(Group.C, Head(0, 0))}), source)
+    return intervention(CIRCUIT, reading, mode, OFF, frozenset({("C", Head(0, 0))}), source)
 
 
 @pytest.mark.parametrize("reading", list(Reading))
@@ -53,7 +59,7 @@ def test_another_models_values_are_what_that_model_gives(
 ) -> None:
     source = str(folders["source"])
     step = asked(reading, Mode.other, source)
-    values = vital_head_outputs(llama(1), session.prompts)
+    values = position_head_outputs(llama(1), session.prompts)
     model = session.loaded.model
     if reading is Reading.model:
         logits = patched_logits_plainly(model, session.prompts, step.off, values)
@@ -78,7 +84,7 @@ def test_a_model_patched_from_itself_is_itself(session: Session, reading: Readin
 
 def test_a_knock_out_is_a_plain_run_with_means(session: Session) -> None:
     step = asked(Reading.circuit, Mode.mean)
-    reference = reference_prompts(session.loaded.tokenizer, session.n_reference, 3, 0)
+    reference = reference_prompts(session.loaded.tokenizer, session.n_reference, 0, 3)
     means = mean_head_outputs(session.loaded.model, reference)
     logits = circuit_logits_plainly(session.loaded.model, session.prompts, means, step.on)
     plainly = read_answers([logits.double()], session.prompts)

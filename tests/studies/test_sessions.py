@@ -10,6 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from backend.models import prepared
 from backend.studies import jobs, session
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from tests.dashboard import ROOT
 from tests.studies.test_jobs import PATIENCE, Step
@@ -51,7 +53,7 @@ def test_a_page_that_is_drawn_makes_no_garbage_permanent(monkeypatch: pytest.Mon
 
 
 def test_a_session_holds_on_to_nothing_that_was_prepared_for_it() -> None:
-    setting = Setting("base", 50, 3, 5)
+    setting = Setting("base", Prompts(ENTITY_TRACKING, 50, 5, (3,)))
     ready = weakref.ref(session.prepare(setting, lambda *_: None))
     page = AppTest.from_file(str(APP), default_timeout=60)
     page.query_params.update({"n": "50", "boxes": "3", "seed": "5"})

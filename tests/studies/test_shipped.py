@@ -10,15 +10,15 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.bundled import shipped
-from backend.core.circuit import Group
 from backend.methods.methods import METHODS
 from backend.methods.requests import CmapRequest, ComparisonRequest
-from backend.methods.results import Criteria
 from backend.methods.rows import figures
+from backend.methods.stages import Criteria
 from backend.models import catalogue
 from backend.studies import jobs, store, studies
 from backend.studies.keys import identity
 from backend.studies.stages import run_stages, stage_request, stored_stages
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 from tests.dashboard import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -35,7 +35,7 @@ def test_every_file_is_an_answer_to_what_the_pages_or_the_readme_ask() -> None:
     for stored in stored_stages(setting, Criteria()):
         asked.add(identity(stage_request(setting, stages, Criteria())))
         stages.append(stored.parts[0])
-    assert len(stages) == len(Group)
+    assert len(stages) == len(ENTITY_TRACKING.keys)
     entries = store.entries()
     assert {entry.header.key for entry in entries} == asked
     assert all(entry.is_complete and entry.is_shipped for entry in entries)
@@ -69,7 +69,7 @@ def test_a_sample_computed_again_is_the_same() -> None:
     setting = shipped.DISCOVERY
     found = stored_stages(setting, Criteria())
     store.SHIPPED = store.RESULTS
-    (stage,) = run_stages(setting, Criteria(), (), Group.A, lambda stage, share: None)
+    (stage,) = run_stages(setting, Criteria(), (), "A", lambda stage, share: None)
     np.testing.assert_allclose(stage.mean, found[0].parts[0].mean, atol=1e-4)
 
 

@@ -15,9 +15,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from backend.core.circuit import Group, Head
 from backend.core.components import Component
 from backend.core.errors import UserError
+from backend.core.heads import Head
 from backend.core.serialize import to_json
 from backend.methods.methods import METHODS
 from backend.methods.requests import (
@@ -25,19 +25,19 @@ from backend.methods.requests import (
     ComparisonRequest,
     CompletenessRequest,
     MinimalityRequest,
-    Prompts,
     Request,
     StageRequest,
-    heads_of,
 )
 from backend.models import catalogue, fingerprints, loaded_models
 from backend.models.loaded_models import fingerprint_of
 from backend.studies import store, studies
 from backend.studies.keys import identity, marks_of
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from tests import planted
 
-PROMPTS = Prompts(20, 3, 0)
-HEADS = heads_of(catalogue.circuit("base"))
+PROMPTS = Prompts(ENTITY_TRACKING, 20, 0, (3,))
+HEADS = catalogue.circuit("base")
 REQUEST = ComparisonRequest(("base", "chat"), HEADS, PROMPTS)
 
 
@@ -72,7 +72,12 @@ def test_what_is_stored_is_found_as_it_was(parts: tuple[Any, ...]) -> None:
     assert [*studies.run(REQUEST, silent)] == [*parts]
     header = json.loads(path.read_text())["header"]
     assert [model["label"] for model in header["models"]] == ["Base", "Chat"]
-    assert header["request"]["prompts"] == {"n": 20, "boxes": 3, "seed": 0}
+    assert header["request"]["prompts"] == {
+        "task": "entity-tracking",
+        "n": 20,
+        "seed": 0,
+        "options": [3],
+    }
     assert header["seconds"] == 12
     assert header["date"].endswith("+00:00")
     assert header["versions"].keys() >= {"python", "torch", "transformers"}
@@ -96,16 +101,16 @@ ASKED: list[Request] = [
     ComparisonRequest(("base",), HEADS, PROMPTS),
     ComparisonRequest(("chat", "base"), HEADS, PROMPTS),
     replace(REQUEST, prompts=replace(PROMPTS, n=21)),
-    replace(REQUEST, prompts=replace(PROMPTS, boxes=4)),
+    replace(REQUEST, prompts=replace(PROMPTS, options=(4,))),
     replace(REQUEST, prompts=replace(PROMPTS, seed=1)),
-    replace(REQUEST, heads=replace(HEADS, members=HEADS.members - {min(HEADS.members, key=str)})),
+    replace(REQUEST, circuit=replace(HEADS, nodes=HEADS.nodes - {min(HEADS.nodes, key=str)})),
     CmapRequest("base", "chat", HEADS, Component.output, PROMPTS),
     CmapRequest("chat", "base", HEADS, Component.output, PROMPTS),
     CmapRequest("base", "chat", HEADS, Component.k, PROMPTS),
     CmapRequest("base", "chat", HEADS, Component.k, PROMPTS, (("A", frozenset()),)),
-    StageRequest("base", PROMPTS, Group.B, (Head(4, 0),)),
-    StageRequest("base", PROMPTS, Group.C, (Head(4, 0),)),
-    StageRequest("base", PROMPTS, Group.B, (Head(4, 1),)),
+    StageRequest("base", PROMPTS, "B", (Head(4, 0),)),
+    StageRequest("base", PROMPTS, "C", (Head(4, 0),)),
+    StageRequest("base", PROMPTS, "B", (Head(4, 1),)),
     MinimalityRequest("base", HEADS, PROMPTS),
     MinimalityRequest("base", HEADS, PROMPTS, removed=0.2),
     CompletenessRequest("base", HEADS, PROMPTS),
@@ -125,7 +130,7 @@ def test_any_other_question_has_another_key(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_names_and_places_do_not_count(parts: tuple[Any, ...], copied: str) -> None:
     stored(parts)
-    other = replace(REQUEST, models=(copied, "chat"), heads=replace(HEADS, name="mine"))
+    other = replace(REQUEST, models=(copied, "chat"), circuit=replace(HEADS, name="mine"))
     found = studies.find(other)
     assert found
     assert found.parts[0].figures == replace(parts[0].figures, name=copied)
@@ -174,8 +179,8 @@ def test_weights_that_changed_on_disk_are_loaded_and_measured_anew(tmp_path: Pat
             model.model.layers[3].self_attn.v_proj.weight.zero_()
         model.save_pretrained(folder)
         planted.tokenizer().save_pretrained(folder)
-        heads = HEADS.__class__("planted", frozenset({(Group.A, Head(3, 1))}))
-        request = ComparisonRequest((folder,), heads, Prompts(20, 2, 0))
+        heads = replace(HEADS, nodes=frozenset({("A", Head(3, 1))}))
+        request = ComparisonRequest((folder,), heads, Prompts(ENTITY_TRACKING, 20, 0, (2,)))
         (part,) = studies.run(request, silent)
         accuracies.append(part.figures.model.value)
     assert accuracies[0] == 1
@@ -442,17 +447,18 @@ def test_a_header_that_no_result_has_is_no_answer_whatever_its_checksum(
     assert store.set_aside() == [path.name]
 
 
-@pytest.mark.parametrize("prompts", [(2**62, 3, 0), (20, -5, 0), (20, 3, -1), (0, 3, 0)])
+@pytest.mark.parametrize(
+    "change",
+    [{"n": 2**62}, {"options": [-5]}, {"options": [3, 4]}, {"seed": -1}, {"n": 0}, {"task": "x"}],
+)
 def test_prompts_that_there_cannot_be_are_not_opened(
-    parts: tuple[Any, ...], prompts: tuple[int, int, int]
+    parts: tuple[Any, ...], change: dict[str, Any]
 ) -> None:
     path = stored(parts)
     request = json.loads(path.read_text())["header"]["request"]
-    forged(
-        path, request=request | {"prompts": dict(zip(("n", "boxes", "seed"), prompts, strict=True))}
-    )
+    forged(path, request=request | {"prompts": request["prompts"] | change})
     (entry,) = store.entries()
-    with pytest.raises(UserError, match=r"(Choose|Ask for)"):
+    with pytest.raises(UserError, match=r"(Choose|Ask for|Give one)"):
         studies.read(entry)
 
 

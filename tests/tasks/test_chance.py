@@ -13,6 +13,8 @@ from backend.core.statistics import ratio, wilson
 from backend.models import loaded_models, prepared
 from backend.studies import jobs
 from backend.tasks.chance import faithfulness, forced_choice, warning
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from tests.dashboard import ROOT
 from tests.tiny import llama, word_tokenizer
@@ -54,8 +56,8 @@ def test_accuracy_says_what_is_said_instead(
     assert 0 < sum(n for _, n in part["instead"]) <= n_wrong
     assert part["instead"] == sorted(part["instead"], key=lambda each: -each[1])
     assert part["accuracy"]["value"] <= part["forced_choice"]["share"]["value"]
-    assert part["accuracy"]["value"] + part["other_object"]["value"] <= 1
-    assert "is not above chance on these prompts: right object above the others in" in err
+    assert part["accuracy"]["value"] + part["competitor"]["value"] <= 1
+    assert "is not above chance on these prompts: right answer ahead of its competitors in" in err
     assert f"says instead: “{part['instead'][0][0]}”" in err
 
 
@@ -79,7 +81,7 @@ def test_the_bundled_base_is_not_warned_of(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_circuit_page_says_that_there_is_nothing_to_be_faithful_to(guesser: str) -> None:
-    setting = Setting(guesser, 50, 7, 0)
+    setting = Setting(guesser, Prompts(ENTITY_TRACKING, 50, 0, (7,)))
     test = AppTest.from_file(str(APP), default_timeout=60)
     test.query_params.update({"n": "50", "model": guesser})
     test.run()
@@ -95,5 +97,5 @@ def test_the_circuit_page_says_that_there_is_nothing_to_be_faithful_to(guesser: 
     captions = " ".join(caption.value for caption in test.caption)
     n_right = int(session.whole.correct.sum())
     assert f"The model answers {n_right} of 50 prompts right, and is not above chance" in captions
-    assert "Not above chance: right object above the others in" in captions
+    assert "Not above chance: right answer ahead of its competitors in" in captions
     loaded_models.unload(guesser)

@@ -13,15 +13,13 @@ from scipy.stats import chisquare
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from backend.core.circuit import Position
 from backend.core.errors import UserError
 from backend.tasks.entity_tracking import (
-    Role,
     counterfactual_prompts,
     reference_prompts,
     sample_prompts,
-    select,
 )
+from backend.tasks.prompts import select
 from backend.tasks.vocabulary import object_words, usable_vocabulary
 from tests.tiny import word_tokenizer
 
@@ -49,7 +47,7 @@ def byte_level_tokenizer(known: tuple[str, ...]) -> PreTrainedTokenizerFast:
 @settings(deadline=None, max_examples=30)
 @given(n_boxes=boxes, seed=seeds)
 def test_prompts_say_where_things_are(n_boxes: int, seed: int) -> None:
-    prompts = sample_prompts(TOKENIZER, 8, n_boxes, seed)
+    prompts = sample_prompts(TOKENIZER, 8, seed, n_boxes)
     for i in range(len(prompts)):
         words = prompts.words(i)
         context, question = prompts.texts[i].split(". ")
@@ -59,39 +57,42 @@ def test_prompts_say_where_things_are(n_boxes: int, seed: int) -> None:
         assert len(told) == n_boxes == len(set(told.values()))
         assert question == f"Box {label} contains the"
         assert TOKENIZER.decode([prompts.answer_ids[i]]) == answer
-        tokens = {position: prompts.positions[position][i] for position in Position}
-        assert words[tokens[Position.correct_object]] == answer
-        assert words[tokens[Position.query_label]] == label
-        assert words[tokens[Position.prev_query_label]] == label
-        assert tokens[Position.last] == len(words) - 1
-        assert tokens[Position.query_label] == len(words) - 3
-        assert tokens[Position.prev_query_label] < tokens[Position.query_label]
+        tokens = {position: prompts.positions[position][i] for position in prompts.positions}
+        assert words[tokens["correct_object"]] == answer
+        assert words[tokens["query_label"]] == label
+        assert words[tokens["prev_query_label"]] == label
+        assert tokens["last"] == len(words) - 1
+        assert tokens["query_label"] == len(words) - 3
+        assert tokens["prev_query_label"] < tokens["query_label"]
 
 
 @settings(deadline=None, max_examples=30)
 @given(n_boxes=boxes, seed=seeds)
 def test_counterfactuals_share_nothing_that_counts(n_boxes: int, seed: int) -> None:
-    prompts = sample_prompts(TOKENIZER, 8, n_boxes, seed)
+    prompts = sample_prompts(TOKENIZER, 8, seed, n_boxes)
     other = counterfactual_prompts(TOKENIZER, prompts)
     assert other.input_ids.shape == prompts.input_ids.shape
-    assert (other.query != prompts.query).all()
+    assert (other.drawn["query"] != prompts.drawn["query"]).all()
     for i in range(len(prompts)):
-        assert not set(other.objects[i]) & set(prompts.objects[i])
-        assert not set(other.labels[i]) & set(prompts.labels[i])
-        assert other.query_labels[i] not in {*other.labels[i], *prompts.labels[i]}
-        assert other.words(i)[other.positions[Position.query_label][i]] == other.query_labels[i]
-        assert other.positions[Position.prev_query_label][i] in other.label_positions
+        assert not set(other.drawn["objects"][i]) & set(prompts.drawn["objects"][i])
+        assert not set(other.drawn["labels"][i]) & set(prompts.drawn["labels"][i])
+        assert other.drawn["query_labels"][i] not in {
+            *other.drawn["labels"][i],
+            *prompts.drawn["labels"][i],
+        }
+        assert other.words(i)[other.positions["query_label"][i]] == other.drawn["query_labels"][i]
+        assert other.positions["prev_query_label"][i] in other.roles["label"][i]
 
 
 def test_counterfactuals_read_every_label_position() -> None:
     other = counterfactual_prompts(TOKENIZER, sample_prompts(TOKENIZER, 700))
-    counts = Counter(other.positions[Position.prev_query_label].tolist())
+    counts = Counter(other.positions["prev_query_label"].tolist())
     assert chisquare(list(counts.values())).pvalue > 1e-4
-    assert set(counts) == set(other.label_positions.tolist())
+    assert set(counts) == set(other.roles["label"][0].tolist())
 
 
 def test_queries_are_uniform() -> None:
-    counts = np.bincount(sample_prompts(TOKENIZER, 2100).query, minlength=7)
+    counts = np.bincount(sample_prompts(TOKENIZER, 2100).drawn["query"], minlength=7)
     assert chisquare(counts).pvalue > 1e-4
 
 
@@ -105,7 +106,9 @@ def test_reference_prompts_are_others_and_ask_for_an_absent_label() -> None:
     prompts = sample_prompts(TOKENIZER, 50, seed=5)
     reference = reference_prompts(TOKENIZER, 50, seed=5)
     assert not set(prompts.texts) & set(reference.texts)
-    for labels, asked in zip(reference.labels, reference.query_labels, strict=True):
+    for labels, asked in zip(
+        reference.drawn["labels"], reference.drawn["query_labels"], strict=True
+    ):
         assert asked not in labels
 
 
@@ -114,7 +117,7 @@ def test_a_prompt_set_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="read-only"):
         prompts.input_ids[0, 0] = 1
     with pytest.raises(ValueError, match="read-only"):
-        prompts.positions[Position.last][0] = 1
+        prompts.positions["last"][0] = 1
     with pytest.raises(AttributeError):
         prompts.seed = 1  # type: ignore[misc]
 
@@ -123,16 +126,16 @@ def test_select_keeps_whole_prompts() -> None:
     prompts = sample_prompts(TOKENIZER, 6)
     chosen = select(prompts, np.array([False, True, False, False, True, False]))
     assert chosen.texts == (prompts.texts[1], prompts.texts[4])
-    for position in Position:
+    for position in prompts.positions:
         assert (chosen.positions[position] == prompts.positions[position][[1, 4]]).all()
     assert (chosen.answer_ids == prompts.answer_ids[[1, 4]]).all()
 
 
 def test_roles_name_the_tokens_that_count() -> None:
     prompts = sample_prompts(TOKENIZER, 1, n_boxes=3)
-    by_role = Counter(prompts.roles(0))
-    assert by_role[Role.object] == by_role[Role.label] == 2
-    for role in (Role.correct_object, Role.prev_query_label, Role.query_label, Role.last):
+    by_role = Counter(prompts.roles_of(0))
+    assert by_role["object"] == by_role["label"] == 2
+    for role in ("correct_object", "prev_query_label", "query_label", "last"):
         assert by_role[role] == 1
 
 
@@ -142,8 +145,8 @@ def test_split_words_are_dropped_and_positions_still_align() -> None:
     tokenizer = byte_level_tokenizer(frame + known + tuple(string.ascii_uppercase))
     assert set(usable_vocabulary(tokenizer).objects) == set(known)
     prompts = sample_prompts(tokenizer, 20)
-    assert set(prompts.objects.ravel()) <= set(known)
-    assert prompts.words(0)[prompts.positions[Position.correct_object][0]] in known
+    assert set(prompts.drawn["objects"].ravel()) <= set(known)
+    assert prompts.words(0)[prompts.positions["correct_object"][0]] in known
 
 
 def test_too_few_one_token_words_is_said_with_the_number() -> None:
@@ -158,8 +161,8 @@ def test_too_few_one_token_words_is_said_with_the_number() -> None:
 
 @pytest.mark.parametrize("n_boxes", [-1, 0, 1, 11, 100])
 def test_a_wrong_number_of_boxes_is_refused(n_boxes: int) -> None:
-    with pytest.raises(UserError, match=f"2 to 10 boxes, not {n_boxes}"):
-        sample_prompts(TOKENIZER, 1, n_boxes)
+    with pytest.raises(UserError, match=f"2 to 10, not {n_boxes}"):
+        sample_prompts(TOKENIZER, 1, n_boxes=n_boxes)
 
 
 def test_no_prompts_is_refused() -> None:

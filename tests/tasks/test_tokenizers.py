@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, processors
 
-from backend.core.circuit import Position
 from backend.core.errors import UserError
 from backend.tasks.entity_tracking import (
-    PromptSet,
     counterfactual_prompts,
     reference_prompts,
     sample_prompts,
 )
+from backend.tasks.prompts import PromptSet
 from backend.tasks.vocabulary import object_words, usable_vocabulary
 from tests import trained
 
@@ -46,13 +45,13 @@ def check(tokenizer: Any, prompts: PromptSet) -> None:
         def at(tokens: Any, row: int = i) -> list[str]:
             return [decoded(tokenizer, prompts.input_ids[row, token]) for token in tokens]
 
-        assert at(prompts.object_positions) == [words[1] for words in told]
-        assert at(prompts.label_positions) == [words[-1] for words in told]
-        named = {position: at([prompts.positions[position][i]])[0] for position in Position}
-        assert named[Position.query_label] == question.split()[1]
-        assert named[Position.last] == "the"
-        assert named[Position.correct_object] == told[prompts.query[i]][1]
-        assert prompts.positions[Position.last][i] == prompts.input_ids.shape[1] - 1
+        assert at(prompts.roles["object"][i]) == [words[1] for words in told]
+        assert at(prompts.roles["label"][i]) == [words[-1] for words in told]
+        named = {position: at([tokens[i]])[0] for position, tokens in prompts.positions.items()}
+        assert named["query_label"] == question.split()[1]
+        assert named["last"] == "the"
+        assert named["correct_object"] == told[prompts.drawn["query"][i]][1]
+        assert prompts.positions["last"][i] == prompts.input_ids.shape[1] - 1
         assert tokenizer.decode(prompts.input_ids[i], skip_special_tokens=True).strip() == text
 
 
@@ -85,7 +84,7 @@ def test_the_answer_is_the_token_that_would_follow(style: str) -> None:
     tokenizer = trained.STYLES[style]()
     prompts = sample_prompts(tokenizer, 12)
     for i, text in enumerate(prompts.texts):
-        answer = prompts.objects[i, prompts.query[i]]
+        answer = prompts.drawn["objects"][i, prompts.drawn["query"][i]]
         continued = tokenizer(f"{text} {answer}")["input_ids"]
         assert continued == [*prompts.input_ids[i], prompts.answer_ids[i]]
 
@@ -96,13 +95,13 @@ def test_words_that_fall_apart_are_dropped_and_counted(style: str) -> None:
     prompts = sample_prompts(tokenizer, 40)
     check(tokenizer, prompts)
     check(tokenizer, counterfactual_prompts(tokenizer, prompts))
-    vocabulary = prompts.vocabulary
+    vocabulary = usable_vocabulary(tokenizer)
     assert set(vocabulary.objects) == set(FEW_OBJECTS)
     assert set(vocabulary.dropped_objects) == set(object_words()) - set(FEW_OBJECTS)
     assert set(vocabulary.dropped_labels) == set(string.ascii_uppercase) - set(FEW_LABELS)
     assert "leave out 42 of 85 objects and 9 of 26 labels" in vocabulary.note
-    assert set(prompts.objects.ravel()) <= set(FEW_OBJECTS)
-    assert set(prompts.labels.ravel()) <= set(FEW_LABELS)
+    assert set(prompts.drawn["objects"].ravel()) <= set(FEW_OBJECTS)
+    assert set(prompts.drawn["labels"].ravel()) <= set(FEW_LABELS)
 
 
 @styles
@@ -139,7 +138,7 @@ def test_a_frame_word_of_two_tokens_moves_no_position() -> None:
     tokenizer = merging("contain")
     prompts = sample_prompts(tokenizer, 5)
     check(tokenizer, prompts)
-    assert (prompts.positions[Position.query_label] < prompts.input_ids.shape[1] - 3).all()
+    assert (prompts.positions["query_label"] < prompts.input_ids.shape[1] - 3).all()
 
 
 def test_an_end_token_does_not_come_between_prompt_and_answer() -> None:

@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor
 
-from backend.core.circuit import Group, Head
+from backend.core.heads import Head
 from backend.engine.architectures import Projection, last_logits, shape_of
 from backend.engine.hooks import edited_head_outputs, edited_projections, record_head_outputs
 from backend.engine.path_patching.run_pairs import RunPair
-from backend.engine.positions import VITAL
+from backend.tasks.task import Group
 
 
 def patched_plainly(
@@ -31,7 +31,7 @@ def patched_plainly(
     """
     model, ids = pair.clean.model, pair.clean.input_ids
     clean, shape = record_head_outputs(model, ids), shape_of(model)
-    position = VITAL.index(group.position)
+    position = pair.clean.positions.index(group.position)
     at = torch.arange(len(ids), device=ids.device), pair.clean.tokens[:, position]
     shared_by = 1 if projection == "q_proj" else shape.n_heads // shape.n_kv_heads
 

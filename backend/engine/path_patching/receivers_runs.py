@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backend.core.circuit import Head
+from backend.core.heads import Head
 from backend.engine.architectures import Projection, layers, shape_of
 from backend.engine.hooks import Edit, edited_projections, recorded_head_outputs
 from backend.engine.path_patching.run_pairs import Scene

@@ -10,26 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backend.core.circuit import Group
 from backend.engine.activation_patching import CleanRun, clean_logits, prepare_clean
 from backend.engine.answers import log_probability
 from backend.engine.architectures import shape_of
 from backend.engine.costs import Scale
 from backend.engine.hooks import recorded_head_outputs
 from backend.engine.memory import prompt_batches
-from backend.engine.positions import VITAL, vital_head_outputs, vital_tokens
+from backend.engine.positions import position_head_outputs, position_tokens
 from backend.engine.replay import FullRun
 from backend.engine.validation import can_take_apart
-from backend.tasks.entity_tracking import PromptSet, select
+from backend.tasks.prompts import PromptSet, select
+from backend.tasks.task import Group
 
 
 @dataclass(frozen=True, eq=False)
 class RunPair:
     """The clean and the counterfactual run of some prompts.
 
-    heads, counterfactual [n_layers, n, 3, n_heads, d_head]: head outputs at the vital tokens, in
-    the counterfactual at its own. answers [n], token ids; choices [n, k], theirs and those of the
-    answers that they compete with.
+    heads, counterfactual [n_layers, n, n_positions, n_heads, d_head]: head outputs at the task's
+    tokens, in the counterfactual at its own. answers [n], token ids; choices [n, k], theirs and
+    those of the answers that they compete with.
     """
 
     clean: CleanRun
@@ -47,8 +47,9 @@ class RunPairs:
 
     def __init__(self, model: nn.Module, prompts: PromptSet, counterfactual: PromptSet) -> None:
         self.model = model
+        self.task = prompts.task
         self.n_prompts = len(prompts)
-        self.scale = Scale(*shape_of(model)[:2], prompts.input_ids.shape[1])
+        self.scale = Scale(*shape_of(model)[:2], prompts.input_ids.shape[1], prompts.task.positions)
         self.batches = prompt_batches(model, *prompts.input_ids.shape)
         self._latest: slice | None = None
         self._pair = lru_cache(maxsize=1)(partial(_run_pair, model, prompts, counterfactual))
@@ -77,14 +78,14 @@ def _run_pair(
     numbers = np.arange(len(prompts))
     chosen = (start <= numbers) & (numbers < stop)
     prompts = select(prompts, chosen)
-    tokens = vital_tokens(model, prompts)
+    tokens = position_tokens(model, prompts)
     can_take_apart(model)  # Measured now, while nobody listens in.
     with recorded_head_outputs(model, tokens) as recorded:
         clean = prepare_clean(model, prompts)
-    heads = torch.stack(recorded) if recorded else vital_head_outputs(model, prompts)
-    other_heads = vital_head_outputs(model, select(counterfactual, chosen))
+    heads = torch.stack(recorded) if recorded else position_head_outputs(model, prompts)
+    other_heads = position_head_outputs(model, select(counterfactual, chosen))
     answers, choices = (
-        torch.tensor(ids, device=tokens.device) for ids in (prompts.answer_ids, prompts.object_ids)
+        torch.tensor(ids, device=tokens.device) for ids in (prompts.answer_ids, prompts.choice_ids)
     )
     return RunPair(clean, heads, other_heads, answers, choices)
 
@@ -110,7 +111,7 @@ class Scene:
 
 def scenes(pair: RunPair, run: FullRun, group: Group) -> Iterator[tuple[Tensor, Scene]]:
     """Row numbers in the pair, and their scene, for each token at which the group may be."""
-    position = VITAL.index(group.position)
+    position = pair.clean.positions.index(group.position)
     tokens = pair.clean.tokens[:, position]
     for token in tokens.unique().tolist():
         rows = (tokens == token).nonzero()[:, 0]

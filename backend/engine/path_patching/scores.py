@@ -12,12 +12,8 @@ The score is (p_patched - p_clean) / p_clean of the right answer, or the change 
 difference to the answers that it competes with (`backend.core.metrics.Score`): negative when the
 path matters.
 
-| group | token | receivers |
-|---|---|---|
-| A | last | the logits: the sender run is all |
-| B | last | queries of heads in A |
-| C | label asked for | values of heads in B |
-| D | previous occurrence of that label | values of heads in C |
+Where a group writes into the logits, the sender run is all. Else its task says what receives, at
+the group's own token: the queries, keys or values of the heads in other groups.
 
 In practice neither run is whole. With all other heads frozen, the sender run changes the residual
 stream at one token only, through MLPs: no attention, and all heads of a layer are rows of one
@@ -34,7 +30,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from backend.core.circuit import Group, Head
+from backend.core.heads import Head
 from backend.core.metrics import Score
 from backend.core.progress import Progress, silent
 from backend.engine import checkpoints
@@ -46,25 +42,27 @@ from backend.engine.path_patching.plain_patching import patched_plainly
 from backend.engine.path_patching.receivers_runs import receivers_runs
 from backend.engine.path_patching.run_pairs import RunPair, RunPairs, scenes
 from backend.engine.path_patching.sender_runs import sender_finals
-from backend.tasks.entity_tracking import PromptSet
+from backend.tasks.prompts import PromptSet
+from backend.tasks.task import Group
 
-_RECEIVED: dict[Group, Projection] = {Group.B: "q_proj", Group.C: "v_proj", Group.D: "v_proj"}
+_RECEIVED: dict[str, Projection] = {"q": "q_proj", "k": "k_proj", "v": "v_proj"}
 
 
 def path_patching_scores(
     model: nn.Module,
     prompts: PromptSet,
     counterfactual: PromptSet,
-    group: Group,
+    group: str,
     receivers: Collection[Head] = (),
     progress: Progress = silent,
     score: Score = Score.probability,
 ) -> Tensor:
     """The score of every head as a sender to the receivers: [n, n_layers, n_heads].
 
-    `receivers` are heads of the next group, and are not looked at in group A. A head that is not
-    below any receiver scores exactly zero. Under grouped-query attention a receiver of keys or
-    values is the key-value head that a query head shares with others: all of them receive.
+    `receivers` are heads of the groups that this one writes into, and are not looked at where it
+    writes into the logits. A head that is not below any receiver scores exactly zero. Under
+    grouped-query attention a receiver of keys or values is the key-value head that a query head
+    shares with others: all of them receive.
     """
     pairs = RunPairs(model, prompts, counterfactual)
     return scores_of(pairs, group, receivers, progress, score=score)
@@ -73,7 +71,7 @@ def path_patching_scores(
 @torch.no_grad()
 def scores_of(
     pairs: RunPairs,
-    group: Group,
+    group: str,
     receivers: Collection[Head] = (),
     progress: Progress = silent,
     senders: Collection[Head] | None = None,
@@ -85,9 +83,9 @@ def scores_of(
     If there are `senders`, layers without any of them are left at zero. Scores of finished batches
     of prompts are kept in a folder, if there is one, and taken from there.
     """
-    shape = shape_of(pairs.model)
+    shape, sending = shape_of(pairs.model), pairs.task.group(group)
     below = max((head.layer for head in receivers), default=0)
-    n_sending_layers = shape.n_layers if group is Group.A else below
+    n_sending_layers = shape.n_layers if sending.component == "logits" else below
     dtype = torch.promote_types(dtype_of(pairs.model), torch.float32)
     layers = [
         layer
@@ -95,7 +93,7 @@ def scores_of(
         if senders is None or layer in {head.layer for head in senders}
     ]
     folder = checkpoints.inside(kept_in, score.name)
-    costs = pairs.scale.senders(group, {head.layer for head in receivers})
+    costs = pairs.scale.senders(sending, {head.layer for head in receivers})
     if not layers:
         return torch.zeros(pairs.n_prompts, *shape[:2], dtype=dtype)
 
@@ -107,7 +105,7 @@ def scores_of(
             progress(batch.start + size * (first + done / size) / whole, pairs.n_prompts)
 
         def compute() -> Tensor:
-            return _of_pair(pairs.of(batch), group, layers, receivers, dtype, costs, told, score)
+            return _of_pair(pairs.of(batch), sending, layers, receivers, dtype, costs, told, score)
 
         progress(batch.start, pairs.n_prompts)
         return checkpoints.tensor(folder, batch, (size, *shape[:2]), dtype, compute)
@@ -159,11 +157,14 @@ def _patched_runs(
     """
     if pair.clean.run is None:
         everyone = torch.arange(len(pair.answers), device=pair.answers.device)
-        yield everyone, patched_plainly(pair, group, layers, receivers, _RECEIVED.get(group))
+        yield (
+            everyone,
+            patched_plainly(pair, group, layers, receivers, _RECEIVED.get(group.component)),
+        )
         return
     for rows, scene in scenes(pair, pair.clean.run, group):
-        if group is Group.A:
+        if group.component == "logits":
             finals = sender_finals(scene, layers)
         else:
-            finals = receivers_runs(scene, layers, receivers, _RECEIVED[group])
+            finals = receivers_runs(scene, layers, receivers, _RECEIVED[group.component])
         yield rows, ((layer, logits_of(pair.clean.model, final)) for layer, final in finals)

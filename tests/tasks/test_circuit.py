@@ -9,16 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.core.circuit import Circuit, Group, Head, ModelShape, Position, Site
 from backend.core.errors import UserError
+from backend.core.heads import Head, ModelShape, Site
+from backend.tasks.circuit import Circuit
+from backend.tasks.entity_tracking import ENTITY_TRACKING
 
 heads = st.lists(st.tuples(st.integers(0, 31), st.integers(0, 31)), max_size=6, unique=True)
-circuits = st.fixed_dictionaries(dict.fromkeys(Group, heads))
+circuits = st.fixed_dictionaries(dict.fromkeys(ENTITY_TRACKING.keys, heads))
 
 
 @given(circuits)
-def test_json_brings_back_the_circuit(groups: dict[Group, list[tuple[int, int]]]) -> None:
-    circuit = Circuit({g: tuple(sorted(Head(*pair) for pair in groups[g])) for g in Group}, "mine")
+def test_json_brings_back_the_circuit(groups: dict[str, list[tuple[int, int]]]) -> None:
+    circuit = Circuit.of(
+        ENTITY_TRACKING,
+        {g: tuple(sorted(Head(*pair) for pair in groups[g])) for g in ENTITY_TRACKING.keys},
+        "mine",
+    )
     again = Circuit.from_json(circuit.to_json())
     assert again == circuit
     assert again.sites == circuit.sites
@@ -28,28 +34,30 @@ def test_the_authors_own_files_are_read() -> None:
     text = """{"value_fetcher": [[3, 1], [2, 2]], "pos_transmitter": [[2, 0]],
     "pos_detector": [[1, 2]], "struct_reader": [[0, 1]]}"""
     circuit = Circuit.from_json(text)
-    assert circuit.heads(Group.A) == (Head(2, 2), Head(3, 1))
-    assert [circuit.heads(group) for group in (Group.B, Group.C, Group.D)] == [
+    assert circuit.heads("A") == (Head(2, 2), Head(3, 1))
+    assert [circuit.heads(group) for group in ("B", "C", "D")] == [
         (Head(2, 0),),
         (Head(1, 2),),
         (Head(0, 1),),
     ]
     assert Circuit.from_json(circuit.to_json()) == circuit
-    assert Circuit.from_json('{"pos_detector": [[1, 2]]}').members == ((Group.C, Head(1, 2)),)
+    assert Circuit.from_json('{"pos_detector": [[1, 2]]}').members == (("C", Head(1, 2)),)
 
 
 def test_sites_join_groups_at_one_token() -> None:
-    circuit = Circuit({Group.A: (Head(1, 2),), Group.B: (Head(1, 2),), Group.C: (Head(1, 2),)})
+    circuit = Circuit.of(
+        ENTITY_TRACKING, {"A": (Head(1, 2),), "B": (Head(1, 2),), "C": (Head(1, 2),)}
+    )
     assert circuit.sites == {
-        Site(Head(1, 2), Position.last),
-        Site(Head(1, 2), Position.query_label),
+        Site(Head(1, 2), "last"),
+        Site(Head(1, 2), "query_label"),
     }
     assert len(circuit.members) == 3
 
 
 def test_keep_is_a_smaller_circuit() -> None:
-    circuit = Circuit({Group.A: (Head(1, 2), Head(3, 1)), Group.D: (Head(0, 0),)})
-    assert circuit.keep([(Group.A, Head(3, 1))]).members == ((Group.A, Head(3, 1)),)
+    circuit = Circuit.of(ENTITY_TRACKING, {"A": (Head(1, 2), Head(3, 1)), "D": (Head(0, 0),)})
+    assert circuit.keep([("A", Head(3, 1))]).members == (("A", Head(3, 1)),)
 
 
 @pytest.mark.parametrize(
@@ -97,11 +105,13 @@ def test_a_malformed_file_is_refused_by_field(text: str | bytes, field: str) -> 
 
 def test_a_circuit_without_heads_is_one() -> None:
     assert Circuit.from_json('{"groups": {"A": []}}').members == ()
-    assert Circuit.from_json(Circuit({}).to_json()).members == ()
+    assert Circuit.from_json(Circuit.of(ENTITY_TRACKING, {}).to_json()).members == ()
 
 
 def test_figures_that_are_not_numbers_are_written_as_json_has_them() -> None:
-    circuit = Circuit({}, provenance={"scores": {"A": [[float("nan"), float("inf"), 1.0]]}})
+    circuit = Circuit.of(
+        ENTITY_TRACKING, {}, provenance={"scores": {"A": [[float("nan"), float("inf"), 1.0]]}}
+    )
     again = json.loads(circuit.to_json(), parse_constant=pytest.fail)
     assert again["provenance"]["scores"]["A"] == [[None, None, 1.0]]
 
@@ -114,7 +124,7 @@ def test_any_json_is_read_or_refused(content: object) -> None:
 
 
 def test_heads_outside_the_model_are_named() -> None:
-    circuit = Circuit({Group.B: (Head(5, 0),)}, "mine")
+    circuit = Circuit.of(ENTITY_TRACKING, {"B": (Head(5, 0),)}, "mine")
     circuit.check(ModelShape(6, 1, 1, 8), "base")
     with pytest.raises(UserError, match=r"L5\.0 in group B, but base has only 5 layers"):
         circuit.check(ModelShape(5, 8, 8, 16), "base")
