@@ -1,6 +1,7 @@
 """Tokenizers trained on the task's words, in the layouts that models on the hub have.
 
-Each maker takes `labels` and `objects`, the words that it is trained on: the others fall apart.
+Each maker takes `labels` and `objects`, the words that it is trained on: the others fall apart; or
+a `corpus` of another task.
 """
 
 from __future__ import annotations
@@ -91,9 +92,13 @@ STYLES = {
 
 
 def _corpus(
-    labels: Sequence[str] = string.ascii_uppercase, objects: Sequence[str] | None = None
+    labels: Sequence[str] = string.ascii_uppercase,
+    objects: Sequence[str] | None = None,
+    corpus: Sequence[str] | None = None,
 ) -> list[str]:
     """The task's sentences, of these words only; the frame comes often, so that it merges first."""
+    if corpus is not None:
+        return [*corpus]
     objects = object_words() if objects is None else objects
     boxed = [f"The {word} is in Box" for word in objects]
     more = [f" the {word}" for word in objects] + [f" Box {label}" for label in labels]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from backend.core.errors import UserError
 from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.ioi import IOI
 from backend.tasks.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (ENTITY_TRACKING,)}
+TASKS: dict[str, Task] = {task.name: task for task in (ENTITY_TRACKING, IOI)}
 """By name; the first one is what is asked unless told otherwise."""
 DEFAULT_TASK = ENTITY_TRACKING
 

@@ -65,12 +65,12 @@ def usable_vocabulary(tokenizer: Any) -> Vocabulary:
     An object also as the answer, after “contains the”.
     """
     return Vocabulary(
-        _single_tokens(tokenizer, object_words(), _OBJECT_CONTEXTS),
-        _single_tokens(tokenizer, string.ascii_uppercase, _LABEL_CONTEXTS),
+        single_tokens(tokenizer, object_words(), _OBJECT_CONTEXTS),
+        single_tokens(tokenizer, string.ascii_uppercase, _LABEL_CONTEXTS),
     )
 
 
-def _single_tokens(
+def single_tokens(
     tokenizer: Any, words: Sequence[str], contexts: Sequence[tuple[str, str]]
 ) -> dict[str, int]:
     """Token ids of those words that are the same one token in all contexts (before, after)."""
