@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint types models check bench clean
+.PHONY: run test lint types models check bench notebook clean
 
 run: .venv/run.ok  ## start the dashboard on the bundled models
 	$(BIN)/streamlit run app.py
@@ -28,6 +28,9 @@ bench: .venv/test.ok  ## the engine against the obvious way; clicks and first pa
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.browser
 	$(BIN)/python -m benchmarks.load
+
+notebook: .venv/run.ok  ## make docs/notebook.ipynb of docs/notebook.py
+	$(BIN)/python docs/to_notebook.py
 
 clean:
 	rm -rf .venv

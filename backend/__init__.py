@@ -1,1 +1,106 @@
-"""The engine: tasks, models, patching and statistics. Importing it does not import torch."""
+"""The engine: tasks, models, patching and statistics.
+
+What is listed here is public; whatever else is in this package may change. Names are looked up when
+they are first used: importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backend.api import (
+        ablate,
+        answers,
+        circuit_accuracy,
+        cmap,
+        counterfactual,
+        discover,
+        faithfulness,
+        load,
+        load_circuit,
+        patch,
+        path_patch,
+        record_heads,
+        reference,
+        sample,
+    )
+    from backend.core.errors import UserError
+    from backend.core.heads import Head, Site
+    from backend.core.statistics import Estimate
+    from backend.engine.answers import Answers
+    from backend.methods.results import Cmap
+    from backend.methods.stages import Criteria
+    from backend.models.loading import LoadedModel
+    from backend.tasks.circuit import Circuit
+    from backend.tasks.prompts import PromptSet
+    from backend.tasks.registry import TASKS, register
+    from backend.tasks.task import Group, Option, Position, Role, Task, Words
+
+__all__ = [
+    "TASKS",
+    "Answers",
+    "Circuit",
+    "Cmap",
+    "Criteria",
+    "Estimate",
+    "Group",
+    "Head",
+    "LoadedModel",
+    "Option",
+    "Position",
+    "PromptSet",
+    "Role",
+    "Site",
+    "Task",
+    "UserError",
+    "Words",
+    "ablate",
+    "answers",
+    "circuit_accuracy",
+    "cmap",
+    "counterfactual",
+    "discover",
+    "faithfulness",
+    "load",
+    "load_circuit",
+    "patch",
+    "path_patch",
+    "record_heads",
+    "reference",
+    "register",
+    "sample",
+]
+
+_HOMES = {
+    "TASKS": "tasks.registry",
+    "Answers": "engine.answers",
+    "Circuit": "tasks.circuit",
+    "Cmap": "methods.results",
+    "Criteria": "methods.stages",
+    "Estimate": "core.statistics",
+    "Group": "tasks.task",
+    "Head": "core.heads",
+    "LoadedModel": "models.loading",
+    "Option": "tasks.task",
+    "Position": "tasks.task",
+    "PromptSet": "tasks.prompts",
+    "Role": "tasks.task",
+    "Site": "core.heads",
+    "Task": "tasks.task",
+    "UserError": "core.errors",
+    "Words": "tasks.task",
+    "register": "tasks.registry",
+}
+"""Where names are that are not in `backend.api`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

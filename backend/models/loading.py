@@ -25,10 +25,10 @@ from transformers.utils import logging as transformers_logging
 from backend.core.devices import decided, free_bytes
 from backend.core.errors import UserError, is_out_of_memory
 from backend.core.heads import ModelShape
-from backend.core.placement import Placement
+from backend.core.placement import SPREAD, Dtype, Placement
 from backend.core.progress import Cancelled
 from backend.core.runtime import Runtime, at_work, runtime_for
-from backend.engine.architectures import KNOWN, shape_of
+from backend.engine.architectures import KNOWN, dtype_of, shape_of
 from backend.engine.finite import check_gives_finite
 from backend.engine.unfit import unfit
 from backend.engine.validation import can_take_apart
@@ -198,6 +198,32 @@ def _put_together(
         landed,
         is_taken_apart=is_taken_apart,
         runtime=runtime,
+    )
+
+
+def model_of_ones_own(name: str, model: nn.Module, tokenizer: Any) -> LoadedModel:
+    """A model object and its tokenizer, where the model is and in the numbers it is in.
+
+    It is put into evaluation mode. Raises UserError without a tokenizer, for other numbers than
+    `Dtype` has, and when the model is not of a kind that the engine knows.
+    """
+    if tokenizer is None:
+        raise UserError("A model object comes without words. Give its tokenizer, too.")
+    dtype = str(dtype_of(model)).removeprefix("torch.")
+    if dtype not in Dtype.__members__:
+        raise UserError(
+            f"“{name}” is in {dtype}. Convert it to one of {', '.join(Dtype.__members__)}."
+        )
+    devices = {str(weight.device) for weight in model.parameters()}
+    placement = Placement(SPREAD if len(devices) > 1 else devices.pop(), Dtype[dtype])
+    runtime = runtime_for(sum(weight.numel() for weight in model.parameters()), tf32=False)
+    model.eval()
+    with at_work(runtime):
+        shape = _checked_shape(name, model, tokenizer)
+        check_gives_finite(name, model, tokenizer)
+        is_taken_apart = can_take_apart(model)
+    return LoadedModel(
+        name, model, tokenizer, shape, placement, is_taken_apart=is_taken_apart, runtime=runtime
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -54,7 +54,8 @@ class Prompts:
 
     def sample(self, tokenizer: Any, n: int | None = None) -> PromptSet:
         """These prompts, or another number of them."""
-        return self.task.sample(tokenizer, self.n if n is None else n, self.seed, *self.options)
+        drawn = self.task.sample(tokenizer, self.n if n is None else n, self.seed, *self.options)
+        return replace(drawn, options=self.options)
 
     def reference(self, tokenizer: Any, n: int) -> PromptSet:
         """`n` prompts over which head outputs are averaged, independent of those asked."""
@@ -81,6 +82,7 @@ class PromptSet:
     spans: Ints
     drawn: Mapping[str, NDArray[Any]]
     seed: int
+    options: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         tables = [self.positions, self.roles, self.drawn]
@@ -130,6 +132,7 @@ def select(prompts: PromptSet, keep: NDArray[np.bool_]) -> PromptSet:
         prompts.spans[rows],
         of_rows(prompts.drawn),
         prompts.seed,
+        prompts.options,
     )
 
 

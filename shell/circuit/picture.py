@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import isfinite
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from backend.core.heads import Head
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode, Reading
@@ -16,7 +13,7 @@ from circuitviz.component import circuit_component, parse_message
 from circuitviz.graph import circuit_graph, outside_heads
 from circuitviz.layout import circuit_layout
 from circuitviz.picture import circuit_picture
-from circuitviz.tables import signed
+from circuitviz.provenance import evidence_of, scores_of
 from shell.circuit.edges import edge_weights, least_weight
 from shell.frame import state
 from shell.frame.history import NodeKey, Switches
@@ -80,37 +77,6 @@ def _off_word(view: View) -> str:
     if view.mode is Mode.other:
         return f"from {catalogue.label(view.source)}"
     return {Mode.mean: "knocked out", Mode.counterfactual: "patched"}[view.mode]
-
-
-def scores_of(circuit: Circuit, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, float]:
-    """The path-patching scores that came with the circuit, where they are of the right size."""
-    return _figures(circuit, "scores", drawn)
-
-
-def evidence_of(circuit: Circuit, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, str]:
-    """How many standard errors the scores are from zero, where the circuit came with them."""
-    scores, errors = scores_of(circuit, drawn), _figures(circuit, "standard_errors", drawn)
-    n = circuit.provenance.get("n_prompts")
-    of = f", n = {n}" if type(n) is int else ""
-    return {
-        key: f"z {signed(scores[key] / error, 1)}{of}"
-        for key, error in errors.items()
-        if key in scores and error > 0
-    }
-
-
-def _figures(circuit: Circuit, table: str, drawn: tuple[NodeKey, ...]) -> Mapping[NodeKey, float]:
-    """A figure of each head out of a table in the circuit's file, which may hold anything."""
-    tables = circuit.provenance.get(table, {})
-    found = {}
-    for group, (layer, index) in drawn:
-        try:
-            figure = float(tables[group][layer][index])
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
-            continue
-        if isfinite(figure):
-            found[group, Head(layer, index)] = figure
-    return found
 
 
 def _looks_at(session: Session, key: NodeKey) -> str:

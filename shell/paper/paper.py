@@ -13,8 +13,8 @@ from circuitviz.component import circuit_component
 from circuitviz.graph import circuit_graph
 from circuitviz.layout import circuit_layout
 from circuitviz.picture import circuit_picture
+from circuitviz.provenance import scores_of
 from circuitviz.score_charts import score_frame, score_map
-from shell.circuit.picture import scores_of
 from shell.frame.choices import sizes
 
 _HEIGHT = "clamp(560px, calc(100vh - 272px), 1100px)"
