@@ -40,7 +40,7 @@ from backend.core.files import (
 from backend.core.serialize import from_json, to_json
 from backend.models.fingerprints import Fingerprint
 
-ENGINE = 2
+ENGINE = 3
 """Raise this whenever a change may move any number: nothing older is then taken for an answer."""
 FORMAT = "circuit-explorer/result/1"
 RESULTS = LOCAL / "results"

@@ -135,8 +135,21 @@ def pace_of(method: str, models: Collection[str]) -> float | None:
 def read(entry: store.Entry) -> Stored:
     """What an entry is of, also of models that are not on this machine.
 
-    Raises UserError when it does not hold what its header says.
+    Raises UserError when it does not hold what its header says, or is of an earlier version and in
+    another form.
     """
+    try:
+        return _read(entry)
+    except UserError as error:
+        if entry.header.engine == store.ENGINE:
+            raise
+        raise UserError(
+            "It was measured with an earlier version of this tool, in another form, and stays in "
+            "its file. Measure it again."
+        ) from error
+
+
+def _read(entry: store.Entry) -> Stored:
     method = METHODS.get(entry.header.method)
     if method is None:
         raise UserError(f"There is no method “{entry.header.method}”. Update this tool.")

@@ -253,6 +253,26 @@ def test_a_result_of_an_earlier_engine_is_listed_and_not_an_answer(
     assert studies.read(entry).parts == parts
 
 
+def test_a_result_in_the_form_of_an_earlier_engine_is_listed_and_said_to_be_old(
+    parts: tuple[Any, ...],
+) -> None:
+    """Requests of the second engine had no task, and named boxes and heads."""
+    path = stored(parts)
+    request = {
+        "models": ["base", "chat"],
+        "heads": {"name": "base", "members": [["A", [3, 1]]]},
+        "prompts": {"n": 20, "boxes": 3, "seed": 0},
+    }
+    forged(path, engine=2, request=request)
+    (entry,) = store.entries()
+    with pytest.raises(UserError, match=r"earlier version .* Measure it again"):
+        studies.read(entry)
+    assert studies.find(REQUEST) is None
+    assert studies.pace_of("compare", ["base"]) is None
+    assert path.exists()
+    assert not store.set_aside()
+
+
 def test_a_file_under_another_key_is_no_answer(parts: tuple[Any, ...]) -> None:
     other = replace(REQUEST, prompts=replace(PROMPTS, seed=9))
     path = stored(parts)
