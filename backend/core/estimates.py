@@ -22,6 +22,7 @@ from backend.core.statistics import (
     mean_share,
     ratio,
     ratio_difference,
+    recovery,
     share_difference,
     wilson,
 )
@@ -54,6 +55,18 @@ def quotient(metric: Metric, above: Row, below: Row, level: float = LEVEL) -> Es
     Undefined where the mean below is not clearly more than nothing.
     """
     return (ratio if metric is Metric.accuracy else mean_ratio)(above, below, level)
+
+
+def share_of_gap(metric: Metric, patched: Row, target: Row, source: Row) -> Estimate:
+    """(patched − target) / (source − target) of the means of [n] on the same prompts.
+
+    Undefined where source and target do not differ clearly.
+    """
+    if metric is Metric.accuracy:
+        return recovery(patched, target, source)
+    # What is below must be positive, also when the source is the worse model.
+    sign = 1.0 if source.mean() >= target.mean() else -1.0
+    return mean_ratio(sign * (patched - target), sign * (source - target))
 
 
 def quotient_change(

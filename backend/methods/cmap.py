@@ -6,9 +6,9 @@ the gap between the two that is closed,
 
     recovery = (patched − target) / (source − target),
 
-in accuracy over the same prompts (Prakash et al., cross-model activation patching). Without a gap
-that is clear there is nothing to recover, and the figure is undefined. Instead
-of its output, a head's queries, keys or values can be transplanted: see
+in accuracy over the same prompts (Prakash et al., cross-model activation patching), or in another
+metric. Without a gap that is clear there is nothing to recover, and the figure is undefined.
+Instead of its output, a head's queries, keys or values can be transplanted: see
 `backend.engine.transplants`.
 """
 
@@ -22,15 +22,16 @@ from torch import Tensor
 
 from backend.core.components import Component
 from backend.core.errors import UserError
+from backend.core.estimates import change, figure, share_of_gap
 from backend.core.heads import Head, Site, check_sites
+from backend.core.metrics import Metric
 from backend.core.progress import Progress, between, silent
-from backend.core.statistics import recovery, share_difference, wilson
 from backend.engine.activation_patching import patched_logits
 from backend.engine.architectures import Projection
 from backend.engine.positions import position_head_outputs
 from backend.engine.transplants import foreign, transplanted_logits
 from backend.methods.compare import same_prompts
-from backend.methods.evaluation import Batch, Evaluation, Questions, Right
+from backend.methods.evaluation import Batch, Evaluation, Questions, Rows
 from backend.methods.results import Cmap, HeadMap, Transplanted
 from backend.models.loading import LoadedModel
 from backend.models.model_config import shape_misfit
@@ -97,8 +98,9 @@ def cmap(
     part: Component = Component.output,
     progress: Progress = silent,
     kept_in: Path | None = None,
+    metric: Metric = Metric.accuracy,
 ) -> Cmap:
-    """Accuracy and recovery for each set of sites transplanted from the source into the target.
+    """A metric and its recovery for each set of sites transplanted from source into target.
 
     What is finished is kept in a folder, if there is one, and taken from there. Raises UserError
     when the two do not fit together or are not asked the same prompts.
@@ -106,20 +108,20 @@ def cmap(
     _check_pair(source, target, part)
     runs, rest = source.scale.runs(1), target.scale.patches(1, sets.values())
     one, two = runs / (3 * runs + rest), 2 * runs / (3 * runs + rest)
-    source.answer(between(progress, 0, one))
-    target.answer(between(progress, one, two))
+    whole = source.whole_by(metric, between(progress, 0, one))
+    untouched = target.whole_by(metric, between(progress, one, two))
     told = between(progress, two, 1)
-    patched = transplanted(source, target, [*sets.values()], part, told, kept_in)
+    patched = transplanted(source, target, [*sets.values()], part, told, kept_in, metric)
     return Cmap(
         source.loaded.name,
         target.loaded.name,
         part.name,
-        wilson(source.whole),
-        wilson(target.whole),
-        share_difference(source.whole, target.whole),
+        figure(metric, whole),
+        figure(metric, untouched),
+        change(metric, whole, untouched),
         {
-            name: _outcome(len(sites), right, source, target)
-            for (name, sites), right in zip(sets.items(), patched, strict=True)
+            name: _outcome(len(sites), row, whole, untouched, metric)
+            for (name, sites), row in zip(sets.items(), patched, strict=True)
         },
         source.choice,
         target.choice,
@@ -133,8 +135,9 @@ def head_map(
     part: Component = Component.output,
     progress: Progress = silent,
     kept_in: Path | None = None,
+    metric: Metric = Metric.accuracy,
 ) -> HeadMap:
-    """Accuracy and recovery for every single head transplanted, at each of these tokens.
+    """A metric and its recovery for every single head transplanted, at each of these tokens.
 
     What is finished is kept in a folder, if there is one, and taken from there.
     """
@@ -145,13 +148,15 @@ def head_map(
         for layer in range(n_layers)
         for index in range(n_heads)
     ]
-    patched = transplanted(source, target, [{site} for site in sites], part, progress, kept_in)
-    outcomes = iter([_outcome(1, right, source, target) for right in patched])
+    each = [{site} for site in sites]
+    patched = transplanted(source, target, each, part, progress, kept_in, metric)
+    whole, untouched = source.whole_by(metric), target.whole_by(metric)
+    outcomes = iter([_outcome(1, row, whole, untouched, metric) for row in patched])
     return HeadMap(
         source.loaded.name,
         target.loaded.name,
         part.name,
-        share_difference(source.whole, target.whole),
+        change(metric, whole, untouched),
         {
             position: tuple(tuple(next(outcomes) for _ in range(n_heads)) for _ in range(n_layers))
             for position in positions
@@ -166,18 +171,19 @@ def transplanted(
     part: Component,
     progress: Progress = silent,
     kept_in: Path | None = None,
-) -> Right:
-    """What the target answers right with each set of sites out of the source: [n_sets, n]."""
+    metric: Metric = Metric.accuracy,
+) -> Rows:
+    """A metric of the target with each set of sites out of the source: [n_sets, n]."""
     _check_pair(source, target, part)
     check_sites(chain.from_iterable(sets), target.loaded.shape, target.loaded.name)
 
     def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
         transplant = _transplant(source, batch, part)
         for sites in some:
-            yield batch.right(transplant(sites))
+            yield batch.measured(transplant(sites)[None], metric)
 
     cost = source.scale.runs(1) + target.scale.patches(1, sets)
-    return target.answered(sets, ask, cost, progress, kept_in)
+    return target.answered(sets, ask, cost, progress, kept_in, metric)
 
 
 def _check_pair(source: Evaluation, target: Evaluation, part: Component) -> None:
@@ -200,10 +206,12 @@ def _transplant(
     return lambda sites: transplanted_logits(batch.clean, sites, other)
 
 
-def _outcome(n_sites: int, right: Right, source: Evaluation, target: Evaluation) -> Transplanted:
+def _outcome(
+    n_sites: int, patched: Rows, source: Rows, target: Rows, metric: Metric
+) -> Transplanted:
     return Transplanted(
         n_sites,
-        wilson(right),
-        share_difference(right, target.whole),
-        recovery(right, target.whole, source.whole),
+        figure(metric, patched),
+        change(metric, patched, target),
+        share_of_gap(metric, patched, target, source),
     )

@@ -4,11 +4,11 @@ All models are asked the same prompts, so their differences are paired. In each 
 
 - the circuit is evaluated with every other head knocked out, and beside it random circuits with as
   many heads at each token, drawn without replacement (the paper's were drawn with);
-- faithfulness is the accuracy of the circuit over that of the model;
+- faithfulness is the accuracy of the circuit over that of the model, or another metric so;
 - every group is knocked out as a whole, in the circuit and in the whole model.
 
 Knocked-out heads take each model's own means over reference prompts (Prakash et al., circuit
-evaluation, table 1).
+evaluation, table 1), unless another ablation is asked for.
 """
 
 from __future__ import annotations
@@ -23,17 +23,12 @@ from pathlib import Path
 import numpy as np
 
 from backend.core.errors import UserError
+from backend.core.estimates import change, figure, quotient_change
 from backend.core.heads import Head, ModelShape, Site
-from backend.core.metrics import Ablation
+from backend.core.metrics import Ablation, Metric
 from backend.core.progress import Progress, between, silent
-from backend.core.statistics import (
-    LEVEL,
-    mean_share,
-    ratio_difference,
-    share_difference,
-    wilson,
-)
-from backend.methods.evaluation import Evaluation, Right
+from backend.core.statistics import LEVEL, mean_estimate, mean_share
+from backend.methods.evaluation import Evaluation, Right, Rows
 from backend.methods.requests import N_RANDOM, N_REFERENCE
 from backend.methods.results import (
     AsInPaper,
@@ -53,57 +48,66 @@ from backend.tasks.prompts import Prompts
 
 @dataclass(frozen=True, eq=False)
 class ModelAnswers:
-    """What a model answers right on the n prompts.
+    """A metric of what a model answers on the n prompts: bools for accuracy, else float64.
 
     whole, circuit [n]; random [n_random, n]; model_without, circuit_without [n_groups, n],
     a row for each group of the task; forced [n]: the whole model puts the right answer ahead of
     those it competes with.
     """
 
-    whole: Right
-    circuit: Right
-    random: Right
-    model_without: Right
-    circuit_without: Right
+    whole: Rows
+    circuit: Rows
+    random: Rows
+    model_without: Rows
+    circuit_without: Rows
     forced: Right
 
 
 def packed(answers: ModelAnswers) -> str:
-    """The answers as text, a bit each."""
+    """The answers as text: a bit each, or eight bytes where they are numbers."""
     rows = np.concatenate([np.atleast_2d(getattr(answers, each.name)) for each in fields(answers)])
-    return b64encode(np.packbits(rows).tobytes()).decode()
+    held = np.packbits(rows) if rows.dtype == bool else rows.astype("<f8")
+    return b64encode(held.tobytes()).decode()
 
 
-def unpacked(text: str, n: int, n_groups: int) -> ModelAnswers:
+def unpacked(text: str, n: int, n_groups: int, metric: Metric = Metric.accuracy) -> ModelAnswers:
     """What `packed` made text of, with `N_RANDOM` draws on `n` prompts and so many groups.
 
     Raises UserError for any other text.
     """
     rows = 3 + N_RANDOM + 2 * n_groups
     try:
-        bits = np.unpackbits(np.frombuffer(b64decode(text, validate=True), np.uint8))
-        answers = bits[: rows * n].astype(bool).reshape(rows, n)
+        held = b64decode(text, validate=True)
+        if metric is Metric.accuracy:
+            bits = np.unpackbits(np.frombuffer(held, np.uint8))
+            answers: Rows = bits[: rows * n].astype(bool).reshape(rows, n)
+        else:
+            answers = np.frombuffer(held, "<f8").astype(np.float64).reshape(rows, n)
     except ValueError as error:
         raise UserError("The saved answers are damaged. Delete the result, run again.") from error
     random, model_without, circuit_without = np.split(
         answers[2:-1], [N_RANDOM, N_RANDOM + n_groups]
     )
-    return ModelAnswers(answers[0], answers[1], random, model_without, circuit_without, answers[-1])
+    forced = answers[-1].astype(bool)
+    return ModelAnswers(answers[0], answers[1], random, model_without, circuit_without, forced)
 
 
-def examine(loaded: LoadedModel, prompts: Prompts) -> Evaluation:
+def examine(
+    loaded: LoadedModel, prompts: Prompts, ablation: Ablation = Ablation.mean
+) -> Evaluation:
     """The model with these prompts, and its reference prompts of the same seed."""
     return Evaluation(
         loaded,
         prompts.sample(loaded.tokenizer),
         prompts.reference(loaded.tokenizer, N_REFERENCE),
+        ablation,
     )
 
 
 @until_unload(maxsize=2)
-def evaluation(model: str, prompts: Prompts) -> Evaluation:
+def evaluation(model: str, prompts: Prompts, ablation: Ablation) -> Evaluation:
     """The model under examination; a pair is kept, so that one more question costs little."""
-    return examine(load(model), prompts)
+    return examine(load(model), prompts, ablation)
 
 
 def same_prompts(evaluations: Sequence[Evaluation]) -> None:
@@ -146,8 +150,9 @@ def compare(
     seed: int = 0,
     n_random: int = N_RANDOM,
     progress: Progress = silent,
+    metric: Metric = Metric.accuracy,
 ) -> Comparison:
-    """The circuit in every model, and the difference of every pair of models.
+    """The circuit in every model, and the difference of every pair of models, by a metric.
 
     Raises UserError when a model lacks a head of the circuit, or when the models are not asked the
     same prompts.
@@ -157,13 +162,22 @@ def compare(
         circuit.check(evaluation.loaded.shape, evaluation.loaded.name)
     each = 1 / len(evaluations)
     answers = [
-        answers_of(evaluation, circuit, seed, n_random, between(progress, i * each, (i + 1) * each))
+        answers_of(
+            evaluation,
+            circuit,
+            seed,
+            n_random,
+            between(progress, i * each, (i + 1) * each),
+            metric=metric,
+        )
         for i, evaluation in enumerate(evaluations)
     ]
     return Comparison(
         circuit.name,
         tuple(
-            figures(evaluation, answer, as_in_paper(evaluation, circuit, answer.whole))
+            figures(
+                evaluation, answer, as_in_paper(evaluation, circuit, answer.whole, metric), metric
+            )
             for evaluation, answer in zip(evaluations, answers, strict=True)
         ),
         tuple(
@@ -174,6 +188,7 @@ def compare(
                 answers[j],
                 len(evaluations),
                 evaluations[0].prompts.n_choices,
+                metric,
             )
             for i, j in combinations(range(len(evaluations)), 2)
         ),
@@ -187,8 +202,9 @@ def answers_of(
     n_random: int = N_RANDOM,
     progress: Progress = silent,
     kept_in: Path | None = None,
+    metric: Metric = Metric.accuracy,
 ) -> ModelAnswers:
-    """Everything that a model is asked for the comparison.
+    """Everything that a model is asked for the comparison, by a metric.
 
     What is finished is kept in a folder, if there is one, and taken from there.
     """
@@ -197,10 +213,10 @@ def answers_of(
     without = [circuit.sites - group for group in groups]
     circuits = [circuit.sites, *without, *drawn]
     split = evaluation.share_alone(len(circuits), groups)
-    alone = evaluation.circuit_only(circuits, between(progress, 0, split), kept_in)
-    model_without = evaluation.ablated(groups, between(progress, split, 1), kept_in)
+    alone = evaluation.circuit_only(circuits, between(progress, 0, split), kept_in, metric)
+    model_without = evaluation.ablated(groups, between(progress, split, 1), kept_in, metric)
     return ModelAnswers(
-        evaluation.whole,
+        evaluation.whole_by(metric),
         alone[0],
         alone[1 + len(groups) :],
         model_without,
@@ -209,7 +225,9 @@ def answers_of(
     )
 
 
-def as_in_paper(evaluation: Evaluation, circuit: Circuit, whole: Right) -> AsInPaper | None:
+def as_in_paper(
+    evaluation: Evaluation, circuit: Circuit, whole: Rows, metric: Metric = Metric.accuracy
+) -> AsInPaper | None:
     """The circuit as the authors' code would run it; None where that makes no difference.
 
     In the layers in which heads are replaced, that code multiplies by `o_proj.weight` and so leaves
@@ -219,34 +237,39 @@ def as_in_paper(evaluation: Evaluation, circuit: Circuit, whole: Right) -> AsInP
     if evaluation.ablation is not Ablation.mean or not has_output_adapter(evaluation.loaded):
         return None
     bare = evaluation.run_by(without_output_adapter(evaluation.loaded))
-    (alone,) = bare.circuit_only([circuit.sites])
-    return AsInPaper(wilson(alone), faithfulness(alone, whole, evaluation.choice))
+    (alone,) = bare.circuit_only([circuit.sites], metric=metric)
+    return AsInPaper(figure(metric, alone), faithfulness(alone, whole, evaluation.choice, metric))
 
 
 def figures(
-    evaluation: Evaluation, answers: ModelAnswers, paper: AsInPaper | None = None
+    evaluation: Evaluation,
+    answers: ModelAnswers,
+    paper: AsInPaper | None = None,
+    metric: Metric = Metric.accuracy,
 ) -> ModelFigures:
     """The model's row of the comparison."""
-    accuracies = answers.random.mean(1)
+    of_draws, by_prompt = answers.random.mean(1), answers.random.mean(0)
     keys = evaluation.prompts.task.keys
     knocked_out = zip(keys, answers.model_without, answers.circuit_without, strict=True)
     choice = forced_choice(answers.forced, evaluation.prompts.n_choices)
     return ModelFigures(
         evaluation.loaded.name,
-        wilson(answers.whole),
-        wilson(answers.circuit),
-        faithfulness(answers.circuit, answers.whole, choice),
+        figure(metric, answers.whole),
+        figure(metric, answers.circuit),
+        faithfulness(answers.circuit, answers.whole, choice, metric),
         RandomCircuits(
-            mean_share(answers.random.mean(0), answers.random.size),
-            float(accuracies.std(ddof=1)) if len(accuracies) > 1 else float("nan"),
-            tuple(accuracies.tolist()),
+            mean_estimate(by_prompt)
+            if metric is Metric.logit_difference
+            else mean_share(by_prompt, answers.random.size),
+            float(of_draws.std(ddof=1)) if len(of_draws) > 1 else float("nan"),
+            tuple(of_draws.tolist()),
         ),
         {
             key: Knockout(
-                wilson(of_model),
-                wilson(of_circuit),
-                share_difference(of_model, answers.whole),
-                share_difference(of_circuit, answers.circuit),
+                figure(metric, of_model),
+                figure(metric, of_circuit),
+                change(metric, of_model, answers.whole),
+                change(metric, of_circuit, answers.circuit),
             )
             for key, of_model, of_circuit in knocked_out
         },
@@ -263,6 +286,7 @@ def difference(
     after: ModelAnswers,
     n_models: int,
     n_choices: int,
+    metric: Metric = Metric.accuracy,
 ) -> Difference:
     """How far the second model is above the first; `is_clear` says if by more than its interval.
 
@@ -274,9 +298,9 @@ def difference(
     return Difference(
         first,
         second,
-        share_difference(after.whole, before.whole, level),
-        share_difference(after.circuit, before.circuit, level),
-        ratio_difference(later, earlier, level)
+        change(metric, after.whole, before.whole, level),
+        change(metric, after.circuit, before.circuit, level),
+        quotient_change(metric, later, earlier, level)
         if all(forced_choice(each.forced, n_choices).is_above_chance for each in (before, after))
         else undefined(len(after.whole)),
     )

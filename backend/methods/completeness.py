@@ -2,8 +2,9 @@
 
 For a set K of the circuit's heads, |F(circuit − K) − F(model − K)| is small if the circuit holds
 all that the model does the task with: a part that the circuit lacks would go on working in the
-model. F is accuracy, with K knocked out in both. K is each whole group, and 20 random sets with
-every head in or out at even odds (Prakash et al., circuit completeness).
+model. F is accuracy, always, with K knocked out in both as the evaluation says. K is each whole
+group, and 20 random sets with every head in or out at even odds (Prakash et al., circuit
+completeness).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backend.core.heads import Head
+from backend.core.metrics import Score
 from backend.core.progress import Progress, between, silent
 from backend.core.statistics import mean_estimate
 from backend.engine import checkpoints
@@ -28,8 +29,9 @@ def edges(
     model: str,
     progress: Progress = silent,
     kept_in: Path | None = None,
+    score: Score = Score.probability,
 ) -> Edges:
-    """The weight of every edge of the circuit; of A, one edge a head, to the logits.
+    """The weight of every edge of the circuit, a mean score; to the logits, one edge a head.
 
     Scores of finished batches of prompts, receiver by receiver, are kept in a folder, if there is
     one, and taken from there.
@@ -46,8 +48,8 @@ def edges(
         start, end = (sum(costs[:until]) / sum(costs) for until in (number, number + 1))
         step = between(progress, start, end)
         folder = checkpoints.inside(kept_in, f"{group.key}-{receiver or 'logits'}")
-        found += _into(pairs, group, receiver, senders, step, folder)
-    return Edges(model, circuit.name, tuple(found))
+        found += _into(pairs, group, receiver, senders, step, folder, score)
+    return Edges(model, circuit.name, tuple(found), score)
 
 
 def receivers_of(circuit: Circuit, group: Group) -> list[Head] | list[None]:
@@ -74,9 +76,11 @@ def _into(
     senders: list[Head],
     progress: Progress,
     kept_in: Path | None,
+    score: Score,
 ) -> Iterator[Edge]:
     receivers = [] if receiver is None else [receiver]
-    scores = scores_of(pairs, group.key, receivers, progress, senders, kept_in).double().numpy()
+    found = scores_of(pairs, group.key, receivers, progress, senders, kept_in, score)
+    scores = found.double().numpy()
     for head in senders:
         weight = mean_estimate(scores[:, head.layer, head.index])
         yield Edge(group.key, head, receiver, weight)

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.core.metrics import Ablation
 from backend.core.progress import Plan, Report, cost_of, step_of
 from backend.core.runtime import at_work
 from backend.methods.plans import plan_of
@@ -44,12 +45,12 @@ from backend.methods.results import (
 )
 from backend.methods.stages import Stage
 from backend.models import catalogue, loaded_models
-from backend.tasks.prompts import Prompts
 
 if TYPE_CHECKING:
     from backend.methods.evaluation import Evaluation
     from backend.models.loading import LoadedModel
 
+_Knockout = FaithfulnessRequest | ComparisonRequest | MinimalityRequest | CompletenessRequest
 Finished = tuple[Any, ...]
 Unfinished = Callable[[int], Path | None]
 """Where a part, by its place, keeps what is finished of it; None where nothing is kept."""
@@ -113,11 +114,11 @@ def _faithfulness(
 ) -> Iterator[Any]:
     plan = plan_of(request)
     for place, name in _not_done(request, done):
-        evaluation = _evaluation(name, request.prompts, report, plan, place)
+        evaluation = _evaluation(name, request, report, plan, place)
         from backend.methods.reports import faithfulness_report
 
         told = step_of(report, plan, place, 1)
-        yield faithfulness_report(evaluation, request.circuit, told)
+        yield faithfulness_report(evaluation, request.circuit, told, request.metric)
 
 
 def _not_done(
@@ -133,18 +134,21 @@ def _comparison(
     plan, circuit = plan_of(request), request.circuit
     earlier: dict[str, Any] = {}
     for place, name in _not_done(request, done):
-        evaluation = _evaluation(name, request.prompts, report, plan, place)
+        evaluation = _evaluation(name, request, report, plan, place)
         from backend.methods import compare
 
         if not earlier:
             earlier = {
                 part.figures.name: compare.unpacked(
-                    part.answers, request.prompts.n, len(request.prompts.task.groups)
+                    part.answers,
+                    request.prompts.n,
+                    len(request.prompts.task.groups),
+                    request.metric,
                 )
                 for part in done
             }
         if not _share_tokenizer(name, request.models[0]):
-            first = _evaluation(request.models[0], request.prompts, report, plan, place)
+            first = _evaluation(request.models[0], request, report, plan, place)
             compare.same_prompts([first, evaluation])
         circuit.check(evaluation.loaded.shape, catalogue.label(name))
         answers = compare.answers_of(
@@ -153,11 +157,11 @@ def _comparison(
             request.prompts.seed,
             progress=step_of(report, plan, place, 1),
             kept_in=unfinished(place),
+            metric=request.metric,
         )
+        paper = compare.as_in_paper(evaluation, circuit, answers.whole, request.metric)
         yield ComparedModel(
-            compare.figures(
-                evaluation, answers, compare.as_in_paper(evaluation, circuit, answers.whole)
-            ),
+            compare.figures(evaluation, answers, paper, request.metric),
             tuple(
                 compare.difference(
                     other,
@@ -166,6 +170,7 @@ def _comparison(
                     answers,
                     len(request.models),
                     evaluation.prompts.n_choices,
+                    request.metric,
                 )
                 for other in earlier
             ),
@@ -190,6 +195,7 @@ def _transplants(
             request.part,
             step_of(report, plan, 0, 0),
             unfinished(0),
+            request.metric,
         )
     for place, position in islice(
         enumerate(request.prompts.task.position_names, 1), max(0, len(done) - 1), None
@@ -201,6 +207,7 @@ def _transplants(
             request.part,
             step_of(report, plan, place, 0),
             unfinished(place),
+            request.metric,
         )
 
 
@@ -212,7 +219,8 @@ def _transplanted_set(
     from backend.methods import cmap
 
     told = step_of(report, plan, 0, 0)
-    yield cmap.cmap(source, target, {"": request.sites}, request.part, told).sets[""]
+    sets = {"": request.sites}
+    yield cmap.cmap(source, target, sets, request.part, told, metric=request.metric).sets[""]
 
 
 def _stage(
@@ -229,7 +237,7 @@ def _minimality(
     request: MinimalityRequest, _: Finished, report: Report, unfinished: Unfinished
 ) -> Iterator[Any]:
     plan = plan_of(request)
-    evaluation = _evaluation(request.model, request.prompts, report, plan, 0)
+    evaluation = _evaluation(request.model, request, report, plan, 0)
     from backend.methods.minimality import minimality
 
     told, kept_in = step_of(report, plan, 0, 1), unfinished(0)
@@ -240,7 +248,7 @@ def _completeness(
     request: CompletenessRequest, _: Finished, report: Report, unfinished: Unfinished
 ) -> Iterator[Any]:
     plan = plan_of(request)
-    evaluation = _evaluation(request.model, request.prompts, report, plan, 0)
+    evaluation = _evaluation(request.model, request, report, plan, 0)
     from backend.methods.completeness import completeness
 
     told, kept_in = step_of(report, plan, 0, 1), unfinished(0)
@@ -260,7 +268,7 @@ def _edges(
     pairs = run_pairs(request.model, request.prompts, report, plan)
     told = step_of(report, plan, 0, 1)
     with at_work(loaded.runtime):
-        found = edges(pairs, circuit, request.model, told, unfinished(0))
+        found = edges(pairs, circuit, request.model, told, unfinished(0), request.score)
     yield found
 
 
@@ -272,16 +280,16 @@ def _pair(
         _load(name, report, plan, part)
     from backend.methods.compare import evaluation
 
-    source, target = (evaluation(name, request.prompts) for name in names)
+    source, target = (evaluation(name, request.prompts, Ablation.mean) for name in names)
     return source, target
 
 
-def _evaluation(name: str, prompts: Prompts, report: Report, plan: Plan, part: int) -> Evaluation:
+def _evaluation(name: str, request: _Knockout, report: Report, plan: Plan, part: int) -> Evaluation:
     """The model with its prompts, its heads averaged: the first step of a part."""
     _load(name, report, plan, part)
     from backend.methods.compare import evaluation
 
-    examined = evaluation(name, prompts)
+    examined = evaluation(name, request.prompts, request.ablation)
     examined.average(step_of(report, plan, part, 0))
     return examined
 

@@ -6,7 +6,8 @@ those whose removal makes v's removal cost most,
 
     F(circuit − u) − F(circuit − u − v),
 
-as long as it costs anything. F is accuracy with all else knocked out. What v adds is then
+as long as it costs anything. F is accuracy, always, with all else knocked out as the evaluation
+says. What v adds is then
 
     F(circuit − K) / F(circuit − K − v) − 1,
 

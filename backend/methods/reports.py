@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from backend.core.errors import UserError
+from backend.core.estimates import figure
+from backend.core.metrics import Metric
 from backend.core.progress import Progress, between, silent
 from backend.core.runtime import at_work
 from backend.core.statistics import mean_estimate, mean_share, median_estimate, wilson
@@ -60,19 +62,22 @@ def accuracy_report(
 
 
 def faithfulness_report(
-    evaluation: Evaluation, circuit: Circuit, progress: Progress = silent
+    evaluation: Evaluation,
+    circuit: Circuit,
+    progress: Progress = silent,
+    metric: Metric = Metric.accuracy,
 ) -> FaithfulnessReport:
-    """Accuracy of the circuit alone over that of the model, on the same prompts.
+    """A metric of the circuit alone over that of the model, on the same prompts.
 
     Raises UserError when the circuit has heads that the model does not have.
     """
     circuit.check(evaluation.loaded.shape, evaluation.loaded.name)
-    (alone,) = evaluation.circuit_only([circuit.sites], between(progress, 0, 0.5))
-    evaluation.answer(between(progress, 0.5, 1))
+    (alone,) = evaluation.circuit_only([circuit.sites], between(progress, 0, 0.5), metric=metric)
+    whole = evaluation.whole_by(metric, between(progress, 0.5, 1))
     return FaithfulnessReport(
-        wilson(evaluation.whole),
-        wilson(alone),
-        faithfulness(alone, evaluation.whole, evaluation.choice),
+        figure(metric, whole),
+        figure(metric, alone),
+        faithfulness(alone, whole, evaluation.choice, metric),
         evaluation.n_reference,
         evaluation.choice,
     )

@@ -5,12 +5,13 @@ Each names its models, its prompts and, unless it is about every head, its circu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from backend.core.components import Component
 from backend.core.heads import Head, Site
+from backend.core.metrics import Ablation, Metric, Score
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 
@@ -18,6 +19,21 @@ N_REFERENCE = 300
 """Prompts over which knocked-out heads are averaged."""
 N_RANDOM = 10
 """Random circuits beside each circuit."""
+METRICS: Mapping[Metric, str] = {
+    Metric.accuracy: "accuracy",
+    Metric.probability: "probability of the right answer",
+    Metric.logit_difference: "logit difference",
+}
+SCORES: Mapping[Score, str] = {
+    Score.probability: "relative change of probability",
+    Score.logit_difference: "change of logit difference",
+}
+ABLATIONS: Mapping[Ablation, str] = {
+    Ablation.mean: "mean ablation",
+    Ablation.zero: "zero ablation",
+    Ablation.resample: "resample ablation",
+}
+"""In words, the paper's first."""
 NamedSets = tuple[tuple[str, frozenset[Site]], ...]
 """Sets of sites by name."""
 
@@ -37,6 +53,8 @@ class FaithfulnessRequest:
     models: tuple[str, ...]
     circuit: Circuit
     prompts: Prompts
+    metric: Metric = Metric.accuracy
+    ablation: Ablation = Ablation.mean
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,8 @@ class ComparisonRequest:
     models: tuple[str, ...]
     circuit: Circuit
     prompts: Prompts
+    metric: Metric = Metric.accuracy
+    ablation: Ablation = Ablation.mean
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,7 @@ class CmapRequest:
     part: Component
     prompts: Prompts
     sets: NamedSets = ()
+    metric: Metric = Metric.accuracy
 
 
 @dataclass(frozen=True)
@@ -72,6 +93,7 @@ class SetRequest:
     sites: frozenset[Site]
     part: Component
     prompts: Prompts
+    metric: Metric = Metric.accuracy
 
 
 @dataclass(frozen=True)
@@ -82,6 +104,7 @@ class StageRequest:
     prompts: Prompts
     group: str
     receivers: tuple[Head, ...]
+    score: Score = Score.probability
 
     def __post_init__(self) -> None:
         Circuit.of(self.prompts.task, {self.group: self.receivers})  # raises for an unknown group
@@ -95,6 +118,7 @@ class MinimalityRequest:
     circuit: Circuit
     prompts: Prompts
     removed: float = 0.3
+    ablation: Ablation = Ablation.mean
 
 
 @dataclass(frozen=True)
@@ -105,6 +129,7 @@ class CompletenessRequest:
     circuit: Circuit
     prompts: Prompts
     sets: int = 20
+    ablation: Ablation = Ablation.mean
 
 
 @dataclass(frozen=True)
@@ -114,6 +139,7 @@ class EdgesRequest:
     model: str
     circuit: Circuit
     prompts: Prompts
+    score: Score = Score.probability
 
 
 Request = (
@@ -140,7 +166,21 @@ def method_name(request: Request) -> str:
 
 
 def settings_of(request: Request) -> str:
-    """What determines a result besides models, circuit and prompts, in words; empty if nothing."""
+    """What determines a result besides models, circuit and prompts, in words; empty if nothing.
+
+    A metric, score or ablation is left out where it is the paper's.
+    """
+    return ", ".join(filter(None, (_own_settings(request), *_not_as_in_the_paper(request))))
+
+
+def _not_as_in_the_paper(request: Request) -> Iterator[str]:
+    for name, words in (("metric", METRICS), ("score", SCORES), ("ablation", ABLATIONS)):
+        chosen = getattr(request, name, None)
+        if chosen is not None and chosen is not next(iter(words)):
+            yield words[chosen]
+
+
+def _own_settings(request: Request) -> str:
     match request:
         case CmapRequest(part=part, sets=sets):
             names = f", {', '.join(name for name, _ in sets)}" if sets else ""

@@ -12,6 +12,7 @@ from itertools import compress
 from typing import NamedTuple
 
 from backend.core.heads import Head
+from backend.core.metrics import Score
 from backend.core.statistics import Estimate, clear_among
 from backend.tasks.chance import ForcedChoice
 
@@ -58,7 +59,7 @@ class RandomCircuits:
     """How well random circuits of the same sizes do.
 
     mean: over prompts and draws, its interval over prompts; spread: standard deviation of the
-    accuracies of the draws.
+    draws; accuracies: of each draw, or the mean of another metric.
     """
 
     mean: Estimate
@@ -68,7 +69,7 @@ class RandomCircuits:
 
 @dataclass(frozen=True)
 class Knockout:
-    """What is left without one whole group: accuracies, and what they are above those with it."""
+    """What is left without one whole group, by the metric, and how far it is above that with it."""
 
     model: Estimate
     circuit: Estimate
@@ -153,8 +154,8 @@ class GroupOverlap:
 class Transplanted:
     """What the target does with some sites out of the source.
 
-    change: its accuracy above the untouched target's; recovery: the share of the gap between
-    source and target that is closed.
+    accuracy: or the mean of another metric; change: that less the untouched target's; recovery: the
+    share of the gap between source and target that is closed.
     """
 
     n_sites: int
@@ -256,8 +257,7 @@ class Completeness:
 class Edge:
     """How much of the answer flows from one head to one of the next group.
 
-    receiver: None for the logits, which A writes into; weight: (p_patched − p_clean) / p_clean of
-    the right answer, negative where the path matters.
+    receiver: None for the logits; weight: the mean score, negative where the path matters.
     """
 
     group: str
@@ -268,11 +268,12 @@ class Edge:
 
 @dataclass(frozen=True)
 class Edges:
-    """The weight of every edge of a circuit that a model can have."""
+    """The weight of every edge of a circuit that a model can have, by one score."""
 
     model: str
     circuit: str
     edges: tuple[Edge, ...]
+    score: Score = Score.probability
 
     @property
     def clear(self) -> tuple[Edge, ...]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from backend.core.heads import Head
+from backend.core.metrics import Metric, Score
 from backend.core.statistics import Estimate, student
-from backend.methods.requests import Request, models_of
+from backend.methods.requests import METRICS, SCORES, Request, models_of
 from backend.methods.results import (
     AccuracyReport,
     Cmap,
@@ -22,7 +23,6 @@ from backend.methods.results import (
 from backend.methods.stages import Stage
 from backend.models import catalogue
 from backend.tasks.chance import ForcedChoice
-from backend.tasks.prompts import Prompts
 
 
 class Figure(NamedTuple):
@@ -39,7 +39,7 @@ def figures(request: Request, parts: Sequence[Any]) -> list[Figure]:
     return [
         Figure(*row)
         for model, part in zip(models, parts, strict=False)
-        for row in _rows(part, model, request.prompts)
+        for row in _rows(part, model, request)
     ]
 
 
@@ -59,7 +59,8 @@ def choices_of(models: Sequence[str], parts: Sequence[Any]) -> dict[str, ForcedC
     return {model: choice for model, choice in found.items() if choice}
 
 
-def _rows(part: Any, model: str, prompts: Prompts) -> Iterator[tuple[str, str, Estimate]]:
+def _rows(part: Any, model: str, request: Request) -> Iterator[tuple[str, str, Estimate]]:
+    prompts, metric = request.prompts, METRICS[getattr(request, "metric", Metric.accuracy)]
     match part:
         case AccuracyReport(accuracy, probability, rank, logit_difference):
             yield model, "accuracy", accuracy
@@ -87,25 +88,25 @@ def _rows(part: Any, model: str, prompts: Prompts) -> Iterator[tuple[str, str, E
                 yield names, "circuit", pair.circuit
                 yield names, "faithfulness", pair.faithfulness
         case Cmap():
-            yield "source", "accuracy", part.source_accuracy
-            yield "target", "accuracy", part.target_accuracy
-            yield "source − target", "accuracy", part.gap
+            yield "source", metric, part.source_accuracy
+            yield "target", metric, part.target_accuracy
+            yield "source − target", metric, part.gap
             for name, outcome in part.sets.items():
-                yield from _outcome(name, outcome)
+                yield from _outcome(name, outcome, metric)
         case HeadMap():
             for token, layers in part.heads.items():
                 words = prompts.task.position(token).words
                 for layer, heads in enumerate(layers):
                     for index, outcome in enumerate(heads):
-                        yield from _outcome(f"{Head(layer, index)} {words}", outcome)
+                        yield from _outcome(f"{Head(layer, index)} {words}", outcome, metric)
         case Transplanted():
-            yield from _outcome("the set", part)
+            yield from _outcome("the set", part, metric)
         case Stage(_, mean, standard_error):
             for place in abs(mean).argsort(axis=None)[::-1].tolist():
                 head = Head(*divmod(place, mean.shape[1]))
                 yield (
                     str(head),
-                    "score",
+                    _score(part.score),
                     student(float(mean[head]), float(standard_error[head]), prompts.n),
                 )
         case Minimality():
@@ -121,10 +122,14 @@ def _rows(part: Any, model: str, prompts: Prompts) -> Iterator[tuple[str, str, E
         case Edges():
             for edge in sorted(part.edges, key=lambda edge: -abs(edge.weight.value)):
                 name = f"{edge.group} {edge.sender} → {edge.receiver or 'logits'}"
-                yield name, "score", edge.weight
+                yield name, _score(part.score), edge.weight
 
 
-def _outcome(item: str, outcome: Transplanted) -> Iterator[tuple[str, str, Estimate]]:
-    yield item, "accuracy", outcome.accuracy
+def _score(score: Score) -> str:
+    return "score" if score is Score.probability else SCORES[score]
+
+
+def _outcome(item: str, outcome: Transplanted, metric: str) -> Iterator[tuple[str, str, Estimate]]:
+    yield item, metric, outcome.accuracy
     yield item, "change", outcome.change
     yield item, "recovery", outcome.recovery

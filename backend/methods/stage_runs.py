@@ -31,9 +31,11 @@ def stage(request: StageRequest, report: Report, plan: Plan, kept_in: Path | Non
     pairs, choice = _prepared(request.model, request.prompts, report, plan)
     told = step_of(report, plan, 0, 1)
     with at_work(load(request.model).runtime):
-        scores = scores_of(pairs, request.group, request.receivers, told, kept_in=kept_in)
+        scores = scores_of(
+            pairs, request.group, request.receivers, told, kept_in=kept_in, score=request.score
+        )
         found = summarised(request.group, scores, request.receivers, pairs.clean_probability)
-    return replace(found, forced_choice=choice)
+    return replace(found, forced_choice=choice, score=request.score)
 
 
 def run_pairs(model: str, prompts: Prompts, report: Report, plan: Plan) -> RunPairs:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.core.heads import Head, Site
+from backend.core.metrics import Score
 from backend.core.statistics import false_discovery, p_below_zero
 from backend.tasks.chance import ForcedChoice
 from backend.tasks.circuit import Circuit
@@ -53,6 +54,7 @@ class Stage:
     clean_probability: float = float("nan")
     centred_error: NDArray[np.float64] | None = None
     forced_choice: ForcedChoice | None = None
+    score: Score = Score.probability
 
     @property
     def centred(self) -> NDArray[np.float64]:
@@ -68,8 +70,11 @@ class Stage:
 
     @property
     def is_saturated(self) -> bool:
-        """Whether the model is so sure that the score hardly shows what a head does."""
-        return self.clean_probability >= SATURATED
+        """Whether the model is so sure that the score hardly shows what a head does.
+
+        Never with the change of the logit difference, which has no upper end.
+        """
+        return self.score is Score.probability and self.clean_probability >= SATURATED
 
     @property
     def n_tried(self) -> int:
@@ -218,6 +223,7 @@ class Discovery:
             taken |= sites
         found: dict[str, Any] = {
             "n_prompts": self.n_prompts,
+            "score": (self.stages[0].score if self.stages else Score.probability).name,
             "ranked_by": "score less the median of its layer" if criteria.centred else "score",
             "sizes": {group.key: criteria.size(group) for group in self.task.groups},
             "false_discovery_rate": criteria.fdr,
@@ -262,7 +268,7 @@ def remark(group: Group, stage: Stage, criteria: Criteria) -> str | None:
         said.append(
             "The score is saturated: the right answer has a probability of "
             f"{stage.clean_probability:.4f} with nothing patched, and heads that matter may hardly "
-            f"change it. {only}Another metric is needed, such as the logit difference."
+            f"change it. {only}Score by the change of the logit difference instead."
         )
     if not criteria.kept(group, stage):
         said.append(

@@ -14,7 +14,9 @@ from math import nan
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.core.statistics import Estimate, ratio, wilson
+from backend.core.estimates import Row, quotient
+from backend.core.metrics import Metric
+from backend.core.statistics import Estimate, wilson
 
 Right = NDArray[np.bool_]
 
@@ -40,14 +42,17 @@ def forced_choice(forced: Right, n_choices: int) -> ForcedChoice:
     return ForcedChoice(wilson(forced), 1 / n_choices)
 
 
-def faithfulness(circuit: Right, whole: Right, choice: ForcedChoice) -> Estimate:
-    """Accuracy of the circuit over that of the model, both [n] on the same prompts.
+def faithfulness(
+    circuit: Row, whole: Row, choice: ForcedChoice, metric: Metric = Metric.accuracy
+) -> Estimate:
+    """A metric of the circuit over that of the model, both [n] on the same prompts.
 
-    Undefined where the model is not above chance, or answers hardly any prompt right.
+    Undefined where the model is not above chance, or its metric is not clearly above zero: where it
+    answers hardly any prompt right.
     """
     if not choice.is_above_chance:
         return undefined(len(whole))
-    return ratio(circuit, whole)
+    return quotient(metric, circuit, whole)
 
 
 def undefined(n: int) -> Estimate:
