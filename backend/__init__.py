@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backend.core.heads import Head, Site
     from backend.core.statistics import Estimate
     from backend.engine.answers import Answers
-    from backend.methods.results import Cmap
+    from backend.methods.cmap import Cmap
     from backend.methods.stages import Criteria
     from backend.models.loading import LoadedModel
     from backend.tasks.circuit import Circuit
@@ -77,7 +77,7 @@ _HOMES = {
     "TASKS": "tasks.registry",
     "Answers": "engine.answers",
     "Circuit": "tasks.circuit",
-    "Cmap": "methods.results",
+    "Cmap": "methods.cmap",
     "Criteria": "methods.stages",
     "Estimate": "core.statistics",
     "Group": "tasks.task",

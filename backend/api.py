@@ -33,10 +33,11 @@ from backend.engine.path_patching.scores import path_patching_scores
 from backend.engine.positions import mean_head_outputs, position_head_outputs, position_means
 from backend.methods import cmap as transplants
 from backend.methods import discovery
+from backend.methods.answering import whole_answers
+from backend.methods.cmap import Cmap
 from backend.methods.evaluation import Evaluation
-from backend.methods.reports import faithfulness_report, whole_answers
+from backend.methods.faithfulness import faithfulness_report
 from backend.methods.requests import N_REFERENCE
-from backend.methods.results import Cmap
 from backend.methods.stages import Criteria
 from backend.models import catalogue
 from backend.models.loading import LoadedModel, load_model, model_of_ones_own

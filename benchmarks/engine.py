@@ -36,8 +36,7 @@ from backend.engine.validation import can_take_apart
 from backend.methods.cmap import cmap, group_sets, head_map
 from backend.methods.discovery import summarised
 from backend.methods.evaluation import Evaluation
-from backend.methods.minimality import minimality
-from backend.methods.plans import circuits_of_minimality
+from backend.methods.minimality import minimality, n_circuits
 from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.tasks.prompts import PromptSet
 from benchmarks.cases import CASES, SEVEN_B_NEEDS_GB, Case, rehearsal
@@ -164,11 +163,11 @@ def compare_minimality(case: Case) -> None:
     """Minimality of the circuit, against as many hooked runs as it asks for circuits."""
     evaluation = _subject(case)
     taken, _ = timed(case.device, minimality, evaluation, case.circuit)
-    n_circuits = circuits_of_minimality(case.circuit)
+    n_asked = n_circuits(case.circuit)
     once = partial(circuit_logits_plainly, case.loaded.model, evaluation.prompts, evaluation.means)
-    obvious = n_circuits * typical_seconds(case.device, lambda: once(case.circuit.sites), most=3)
+    obvious = n_asked * typical_seconds(case.device, lambda: once(case.circuit.sites), most=3)
     _heading(f"Minimality on {case.n_prompts} prompts", "the obvious way")
-    _row(f"{len(case.circuit.members)} heads, {n_circuits} circuits", taken, obvious)
+    _row(f"{len(case.circuit.members)} heads, {n_asked} circuits", taken, obvious)
     print("(The obvious way is one hooked run, multiplied.)")
 
 

@@ -14,7 +14,8 @@ import pandas as pd
 
 from backend.core.heads import Head
 from backend.core.statistics import Estimate
-from backend.methods.results import ModelFigures, Transplanted
+from backend.methods.cmap import Transplanted
+from backend.methods.compare import ModelFigures
 from backend.tasks.task import Group, Task
 from circuitviz.bare import bare
 from circuitviz.palette import INK, colours

@@ -10,7 +10,7 @@ shell.enter()
 
 from backend.core.components import Component
 from backend.core.errors import UserError
-from backend.methods.requests import CmapRequest
+from backend.methods.cmap import CmapRequest
 from shell.cmap import transplant
 from shell.frame import (
     choices,

@@ -9,9 +9,7 @@ import shell
 shell.enter()
 
 from backend.core.errors import UserError
-from backend.methods.methods import joined
-from backend.methods.requests import ComparisonRequest
-from backend.methods.results import Comparison
+from backend.methods.compare import Comparison, ComparisonRequest, joined
 from backend.models import catalogue
 from shell.compare.comparison import (
     show_accuracies,

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from backend.core.heads import Head
-from backend.methods.minimality import minimality
-from backend.methods.plans import circuits_of_minimality
+from backend.methods.minimality import minimality, n_circuits
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from benchmarks import engine
@@ -73,7 +72,7 @@ def test_a_gpu_must_be_large_enough(
     assert reason is None or reason in str(said)
 
 
-def test_the_circuits_of_minimality_are_counted_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_n_circuits_are_counted_right(monkeypatch: pytest.MonkeyPatch) -> None:
     case = rehearsal(CPU)
     evaluation = engine._subject(case)
     asked: list[int] = []
@@ -84,7 +83,7 @@ def test_the_circuits_of_minimality_are_counted_right(monkeypatch: pytest.Monkey
         lambda circuits, *rest: asked.append(len(circuits)) or alone(circuits, *rest),
     )
     minimality(evaluation, case.circuit)
-    assert sum(asked) == circuits_of_minimality(case.circuit)
+    assert sum(asked) == n_circuits(case.circuit)
 
 
 def test_each_stage_feeds_the_next_group_of_the_circuit() -> None:
@@ -104,4 +103,4 @@ def test_the_top_heads_are_the_most_negative_in_order() -> None:
 
 
 def test_an_empty_circuit_asks_for_itself() -> None:
-    assert circuits_of_minimality(Circuit.of(ENTITY_TRACKING, {}, "empty")) == 1
+    assert n_circuits(Circuit.of(ENTITY_TRACKING, {}, "empty")) == 1

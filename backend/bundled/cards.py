@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.bundled.curriculum import CURRICULUM, FINE_TUNES, Phase
-from backend.methods.reports import accuracy_report
+from backend.methods.accuracy import accuracy_report
 from backend.models.loading import load_model
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts

@@ -21,10 +21,10 @@ from backend.core.statistics import (
 )
 from backend.engine.attention import attention_mass
 from backend.engine.positions import all_sites
+from backend.methods.answering import correctly_answered
 from backend.methods.cmap import transplanted
 from backend.methods.compare import random_circuits
 from backend.methods.evaluation import Evaluation
-from backend.methods.reports import correctly_answered
 from backend.models.loading import LoadedModel
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING, reference_prompts, sample_prompts

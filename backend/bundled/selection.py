@@ -18,9 +18,10 @@ from backend.core.heads import Site
 from backend.engine.mean_ablation import prepare_ablated_run
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.positions import mean_head_outputs
+from backend.methods.answering import correctly_answered, whole_answers
 from backend.methods.discovery import discover, prune
-from backend.methods.reports import correctly_answered, whole_answers
-from backend.methods.stages import NO_TEST, Criteria, Discovery
+from backend.methods.stage import NO_TEST
+from backend.methods.stages import Criteria, Discovery
 from backend.models.loading import LoadedModel
 from backend.tasks.circuit import Circuit, Node
 from backend.tasks.entity_tracking import (

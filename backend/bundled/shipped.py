@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from backend.commands.parts import measure, progress
 from backend.core.components import Component
-from backend.methods.requests import (
-    CmapRequest,
-    ComparisonRequest,
-    CompletenessRequest,
-    EdgesRequest,
-    MinimalityRequest,
-    Request,
-)
+from backend.methods.cmap import CmapRequest
+from backend.methods.compare import ComparisonRequest
+from backend.methods.completeness import CompletenessRequest
+from backend.methods.edges import EdgesRequest
+from backend.methods.minimality import MinimalityRequest
+from backend.methods.requests import Request
 from backend.methods.stages import Criteria
 from backend.models import catalogue
 from backend.studies import store

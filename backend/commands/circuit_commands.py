@@ -25,14 +25,11 @@ from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.files import shown
 from backend.core.heads import Head, Site
-from backend.methods.requests import (
-    CmapRequest,
-    ComparisonRequest,
-    CompletenessRequest,
-    EdgesRequest,
-    MinimalityRequest,
-    NamedSets,
-)
+from backend.methods.cmap import CmapRequest, NamedSets
+from backend.methods.compare import ComparisonRequest
+from backend.methods.completeness import CompletenessRequest
+from backend.methods.edges import EdgesRequest
+from backend.methods.minimality import MinimalityRequest
 from backend.studies import studies
 from backend.tasks.circuit import Circuit
 from backend.tasks.registry import TASKS

@@ -41,15 +41,10 @@ from backend.core.files import shown, write_atomically
 from backend.core.placement import Dtype
 from backend.core.progress import Cancelled
 from backend.core.serialize import to_json
-from backend.methods.requests import AccuracyRequest, FaithfulnessRequest
-from backend.methods.stages import (
-    DEFAULT_FDR,
-    Criteria,
-    Stage,
-    next_stage,
-    nothing_to_feed,
-    remark,
-)
+from backend.methods.accuracy import AccuracyRequest
+from backend.methods.faithfulness import FaithfulnessRequest
+from backend.methods.stage import Stage
+from backend.methods.stages import DEFAULT_FDR, Criteria, next_stage, nothing_to_feed, remark
 from backend.models import catalogue, loaded_models
 from backend.studies import studies
 from backend.studies.stages import found_circuit, run_stages, stage_request, stored_stages

@@ -20,8 +20,9 @@ from backend.core.heads import check_sites
 from backend.core.pace import Pace
 from backend.core.placement import AUTO, Dtype, Placement
 from backend.core.progress import Report
-from backend.methods.requests import CmapRequest, Request, circuit_of, models_of
-from backend.methods.results import AccuracyReport
+from backend.methods.accuracy import AccuracyReport
+from backend.methods.cmap import CmapRequest
+from backend.methods.requests import Request, circuit_of, models_of
 from backend.methods.rows import choices_of, figures
 from backend.models import catalogue, loaded_models, registry
 from backend.models.model_config import blueprint

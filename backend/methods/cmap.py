@@ -15,35 +15,116 @@ Instead of its output, a head's queries, keys or values can be transplanted: see
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.estimates import change, figure, share_of_gap
 from backend.core.heads import Head, Site, check_sites
-from backend.core.metrics import Metric
-from backend.core.progress import Progress, between, silent
-from backend.engine.activation_patching import patched_logits
-from backend.engine.architectures import Projection
-from backend.engine.positions import position_head_outputs
-from backend.engine.transplants import foreign, transplanted_logits
-from backend.methods.compare import same_prompts
-from backend.methods.evaluation import Batch, Evaluation, Questions, Rows
-from backend.methods.results import Cmap, HeadMap, Transplanted
-from backend.models.loading import LoadedModel
+from backend.core.metrics import Ablation, Metric
+from backend.core.progress import Plan, Progress, Report, Step, between, silent, step_of
+from backend.core.statistics import Estimate
+from backend.methods.asking import loaded, same_prompts
+from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.plans import scale_of
+from backend.methods.requests import METRICS
+from backend.models import catalogue
 from backend.models.model_config import shape_misfit
+from backend.tasks.chance import ForcedChoice
 from backend.tasks.circuit import Circuit
-from backend.tasks.prompts import PromptSet
+from backend.tasks.prompts import Prompts, PromptSet
 from backend.tasks.vocabulary import tokenized
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.engine.architectures import Projection
+    from backend.methods.evaluation import Batch, Evaluation, Questions, Rows
+    from backend.models.loading import LoadedModel
+
+NamedSets = tuple[tuple[str, frozenset[Site]], ...]
+"""Sets of sites by name."""
 _PROJECTIONS: dict[Component, Projection] = {
     Component.q: "q_proj",
     Component.k: "k_proj",
     Component.v: "v_proj",
 }
+
+
+@dataclass(frozen=True)
+class CmapRequest:
+    """Sets of heads, and every head, out of one model into another.
+
+    sets: by name; without any, the circuit's groups, none and all of them.
+    """
+
+    source: str
+    target: str
+    circuit: Circuit
+    part: Component
+    prompts: Prompts
+    sets: NamedSets = ()
+    metric: Metric = Metric.accuracy
+
+
+@dataclass(frozen=True)
+class SetRequest:
+    """One set of heads out of one model into another."""
+
+    source: str
+    target: str
+    sites: frozenset[Site]
+    part: Component
+    prompts: Prompts
+    metric: Metric = Metric.accuracy
+
+
+@dataclass(frozen=True)
+class Transplanted:
+    """What the target does with some sites out of the source.
+
+    accuracy: or the mean of another metric; change: that less the untouched target's; recovery: the
+    share of the gap between source and target that is closed.
+    """
+
+    n_sites: int
+    accuracy: Estimate
+    change: Estimate
+    recovery: Estimate
+
+
+@dataclass(frozen=True)
+class Cmap:
+    """Cross-model activation patching: what happens for each set of sites, by the set's name."""
+
+    source: str
+    target: str
+    part: str
+    source_accuracy: Estimate
+    target_accuracy: Estimate
+    gap: Estimate
+    sets: Mapping[str, Transplanted]
+    source_choice: ForcedChoice | None = None
+    target_choice: ForcedChoice | None = None
+
+    @property
+    def choices(self) -> tuple[ForcedChoice | None, ForcedChoice | None]:
+        """How source and target do beside guessing."""
+        return self.source_choice, self.target_choice
+
+
+@dataclass(frozen=True)
+class HeadMap:
+    """Each single head transplanted: [n_layers][n_heads] at every token, by the token's name."""
+
+    source: str
+    target: str
+    part: str
+    gap: Estimate
+    heads: Mapping[str, tuple[tuple[Transplanted, ...], ...]]
 
 
 def compatible(
@@ -198,6 +279,10 @@ def _check_pair(source: Evaluation, target: Evaluation, part: Component) -> None
 def _transplant(
     source: Evaluation, batch: Batch, part: Component
 ) -> Callable[[Collection[Site]], Tensor]:
+    from backend.engine.activation_patching import patched_logits
+    from backend.engine.positions import position_head_outputs
+    from backend.engine.transplants import foreign, transplanted_logits
+
     model = source.loaded.model
     if part is Component.output:
         values = position_head_outputs(model, batch.prompts)
@@ -215,3 +300,123 @@ def _outcome(
         change(metric, patched, target),
         share_of_gap(metric, patched, target, source),
     )
+
+
+def _plan(request: CmapRequest) -> Plan:
+    n, circuit = request.prompts.n, request.circuit
+    usual = [*(circuit.sites_of([key]) for key in circuit.task.keys), circuit.sites]
+    sets = [sites for _, sites in request.sets] or usual
+    target = scale_of(request.target, request.prompts)
+    return [
+        [Step("Transplanting sets of heads", _both(request) + target.patches(n, sets))],
+        *(
+            [Step(f"Transplanting single heads, {at.words}", target.every_head(n, at.name))]
+            for at in request.prompts.task.positions
+        ),
+    ]
+
+
+def _plan_of_set(request: SetRequest) -> Plan:
+    target, n = scale_of(request.target, request.prompts), request.prompts.n
+    return [[Step("Transplanting your set", _both(request) + target.patches(n, [request.sites]))]]
+
+
+def _both(request: CmapRequest | SetRequest) -> float:
+    """The source twice, for its answers and its heads, and the target."""
+    prompts = request.prompts
+    source, target = (scale_of(name, prompts) for name in (request.source, request.target))
+    return 2 * source.runs(prompts.n) + target.runs(prompts.n)
+
+
+def _work(
+    request: CmapRequest, done: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[Cmap | HeadMap]:
+    plan, tokens = _plan(request), request.prompts.task.position_names
+    source, target = _pair(request, report, plan, len(done))
+    if not done:
+        request.circuit.check(target.loaded.shape, catalogue.label(request.target))
+        sets = dict(request.sets) or group_sets(request.circuit)
+        told = step_of(report, plan, 0, 0)
+        yield cmap(source, target, sets, request.part, told, unfinished(0), request.metric)
+    for place, token in islice(enumerate(tokens, 1), max(0, len(done) - 1), None):
+        told = step_of(report, plan, place, 0)
+        folder = unfinished(place)
+        yield head_map(source, target, [token], request.part, told, folder, request.metric)
+
+
+def _work_of_set(
+    request: SetRequest, _: Finished, report: Report, __: Unfinished
+) -> Iterator[Transplanted]:
+    plan = _plan_of_set(request)
+    source, target = _pair(request, report, plan, 0)
+    told = step_of(report, plan, 0, 0)
+    sets = {"": request.sites}
+    yield cmap(source, target, sets, request.part, told, metric=request.metric).sets[""]
+
+
+def _pair(
+    request: CmapRequest | SetRequest, report: Report, plan: Plan, part: int
+) -> tuple[Evaluation, Evaluation]:
+    names = (request.source, request.target)
+    for name in names:
+        loaded(name, report, plan, part)
+    from backend.methods.evaluation import evaluation
+
+    source, target = (evaluation(name, request.prompts, Ablation.mean) for name in names)
+    return source, target
+
+
+def _rows(request: CmapRequest, _: int, part: Cmap | HeadMap) -> Iterator[Figure]:
+    if isinstance(part, Cmap):
+        metric = METRICS[request.metric]
+        yield Figure("source", metric, part.source_accuracy)
+        yield Figure("target", metric, part.target_accuracy)
+        yield Figure("source − target", metric, part.gap)
+        for name, outcome in part.sets.items():
+            yield from _rows_of(request, name, outcome)
+        return
+    for token, layers in part.heads.items():
+        words = request.prompts.task.position(token).words
+        for layer, heads in enumerate(layers):
+            for index, outcome in enumerate(heads):
+                yield from _rows_of(request, f"{Head(layer, index)} {words}", outcome)
+
+
+def _rows_of(
+    request: CmapRequest | SetRequest, item: str, outcome: Transplanted
+) -> Iterator[Figure]:
+    yield Figure(item, METRICS[request.metric], outcome.accuracy)
+    yield Figure(item, "change", outcome.change)
+    yield Figure(item, "recovery", outcome.recovery)
+
+
+def _settings(request: CmapRequest) -> str:
+    names = f", {', '.join(name for name, _ in request.sets)}" if request.sets else ""
+    return f"{request.part.value}{names}"
+
+
+def _named(part: Cmap | HeadMap, models: Mapping[str, str], _: str) -> Cmap | HeadMap:
+    return replace(part, source=models[part.source], target=models[part.target])
+
+
+METHOD = Method(
+    "cmap",
+    "CMAP",
+    CmapRequest,
+    lambda request: (Cmap, *[HeadMap] * len(request.prompts.task.positions)),
+    _plan,
+    _work,
+    _rows,
+    _settings,
+    _named,
+)
+ONE_SET = Method(
+    "cmap-set",
+    "CMAP, one set",
+    SetRequest,
+    lambda _: (Transplanted,),
+    _plan_of_set,
+    _work_of_set,
+    lambda request, place, part: _rows_of(request, "the set", part),
+    lambda request: f"{request.part.value} of {len(request.sites)} heads",
+)

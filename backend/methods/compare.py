@@ -14,11 +14,12 @@ evaluation, table 1), unless another ablation is asked for.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from math import comb
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,24 +27,133 @@ from backend.core.errors import UserError
 from backend.core.estimates import change, figure, quotient_change
 from backend.core.heads import Head, ModelShape, Site
 from backend.core.metrics import Ablation, Metric
-from backend.core.progress import Progress, between, silent
-from backend.core.statistics import LEVEL, mean_estimate, mean_share
-from backend.methods.evaluation import Evaluation, Right, Rows
-from backend.methods.requests import N_RANDOM, N_REFERENCE
-from backend.methods.results import (
-    AsInPaper,
-    Comparison,
-    Difference,
-    GroupOverlap,
-    Knockout,
-    ModelFigures,
-    RandomCircuits,
-)
-from backend.models.loaded_models import load, until_unload
-from backend.models.loading import LoadedModel, has_output_adapter, without_output_adapter
-from backend.tasks.chance import faithfulness, forced_choice, undefined
+from backend.core.progress import Plan, Progress, Report, between, silent, step_of
+from backend.core.statistics import LEVEL, Estimate, mean_estimate, mean_share
+from backend.methods.asking import asked, averaged, not_done, same_prompts
+from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.plans import examined
+from backend.models import catalogue, loaded_models
+from backend.tasks.chance import ForcedChoice, faithfulness, forced_choice, undefined
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
+
+if TYPE_CHECKING:
+    from backend.methods.evaluation import Evaluation, Right, Rows
+
+N_RANDOM = 10
+"""Random circuits beside each circuit."""
+
+
+@dataclass(frozen=True)
+class ComparisonRequest:
+    """One circuit in many models."""
+
+    models: tuple[str, ...]
+    circuit: Circuit
+    prompts: Prompts
+    metric: Metric = Metric.accuracy
+    ablation: Ablation = Ablation.mean
+
+
+@dataclass(frozen=True)
+class RandomCircuits:
+    """How well random circuits of the same sizes do.
+
+    mean: over prompts and draws, its interval over prompts; spread: standard deviation of the
+    draws; accuracies: of each draw, or the mean of another metric.
+    """
+
+    mean: Estimate
+    spread: float
+    accuracies: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Knockout:
+    """What is left without one whole group, by the metric, and how far it is above that with it."""
+
+    model: Estimate
+    circuit: Estimate
+    model_change: Estimate
+    circuit_change: Estimate
+
+
+@dataclass(frozen=True)
+class AsInPaper:
+    """A circuit as the paper's code ran it: without the adapter on `o_proj`, in every layer."""
+
+    circuit: Estimate
+    faithfulness: Estimate
+
+
+@dataclass(frozen=True)
+class ModelFigures:
+    """One model's row of the comparison (Prakash et al., table 1); groups are letters.
+
+    as_in_paper: beside the right figures of a model with an adapter on `o_proj`, None of any other.
+    """
+
+    name: str
+    model: Estimate
+    circuit: Estimate
+    faithfulness: Estimate
+    random: RandomCircuits
+    groups: Mapping[str, Knockout]
+    n_reference: int
+    as_in_paper: AsInPaper | None = None
+    forced_choice: ForcedChoice | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the second model is above the first, on the same prompts."""
+
+    first: str
+    second: str
+    model: Estimate
+    circuit: Estimate
+    faithfulness: Estimate
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """A model of a comparison, and how far it is above those before it.
+
+    answers: what it answers right, packed, so that models that come later can be paired with it.
+    """
+
+    figures: ModelFigures
+    differences: tuple[Difference, ...]
+    answers: str
+
+    @property
+    def choices(self) -> tuple[ForcedChoice | None]:
+        """How the model does beside guessing."""
+        return (self.figures.forced_choice,)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One circuit in many models, and all pairs of them, in the order in which they were given."""
+
+    circuit: str
+    models: tuple[ModelFigures, ...]
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class GroupOverlap:
+    """Heads that two circuits share in a group, and those in only one of them.
+
+    precision: share of the found heads that are expected; recall: share of the expected ones that
+    are found. NaN of no heads.
+    """
+
+    shared: tuple[Head, ...]
+    only_found: tuple[Head, ...]
+    only_expected: tuple[Head, ...]
+    precision: float
+    recall: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,35 +200,6 @@ def unpacked(text: str, n: int, n_groups: int, metric: Metric = Metric.accuracy)
     )
     forced = answers[-1].astype(bool)
     return ModelAnswers(answers[0], answers[1], random, model_without, circuit_without, forced)
-
-
-def examine(
-    loaded: LoadedModel, prompts: Prompts, ablation: Ablation = Ablation.mean
-) -> Evaluation:
-    """The model with these prompts, and its reference prompts of the same seed."""
-    return Evaluation(
-        loaded,
-        prompts.sample(loaded.tokenizer),
-        prompts.reference(loaded.tokenizer, N_REFERENCE),
-        ablation,
-    )
-
-
-@until_unload(maxsize=2)
-def evaluation(model: str, prompts: Prompts, ablation: Ablation) -> Evaluation:
-    """The model under examination; a pair is kept, so that one more question costs little."""
-    return examine(load(model), prompts, ablation)
-
-
-def same_prompts(evaluations: Sequence[Evaluation]) -> None:
-    """Raise UserError unless all evaluations are asked the same prompts, word for word."""
-    for evaluation in evaluations[1:]:
-        if evaluation.prompts.texts != evaluations[0].prompts.texts:
-            raise UserError(
-                f"The tokenizers of {evaluations[0].loaded.name} and {evaluation.loaded.name} "
-                "write different words as one token, so the models cannot be asked the same "
-                "prompts. Choose models that share a tokenizer."
-            )
 
 
 def random_circuits(
@@ -234,6 +315,8 @@ def as_in_paper(
     out an adapter there. Around a circuit heads are replaced in every layer. Means, and the whole
     model, come from plain runs, which have the adapter. It knows no other ablation than means.
     """
+    from backend.models.loading import has_output_adapter, without_output_adapter
+
     if evaluation.ablation is not Ablation.mean or not has_output_adapter(evaluation.loaded):
         return None
     bare = evaluation.run_by(without_output_adapter(evaluation.loaded))
@@ -320,3 +403,94 @@ def _overlap(found: set[Head], expected: set[Head]) -> GroupOverlap:
         len(shared) / len(found) if found else float("nan"),
         len(shared) / len(expected) if expected else float("nan"),
     )
+
+
+def joined(request: ComparisonRequest, parts: Sequence[ComparedModel]) -> Comparison:
+    """The comparison of the models that are finished."""
+    return Comparison(
+        request.circuit.name,
+        tuple(part.figures for part in parts),
+        tuple(difference for part in parts for difference in part.differences),
+    )
+
+
+def _plan(request: ComparisonRequest) -> Plan:
+    circuit = request.circuit
+    groups = [circuit.sites_of([key]) for key in circuit.task.keys]
+    k = 1 + len(groups) + N_RANDOM
+    return [examined(name, request.prompts, k, groups) for name in request.models]
+
+
+def _work(
+    request: ComparisonRequest, done: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[ComparedModel]:
+    plan, circuit, prompts = _plan(request), request.circuit, request.prompts
+    n_groups, metric = len(prompts.task.groups), request.metric
+    earlier = {
+        part.figures.name: unpacked(part.answers, prompts.n, n_groups, metric) for part in done
+    }
+    for place, name in not_done(request.models, done):
+        evaluation = averaged(name, request, report, plan, place)
+        if not _share_tokenizer(name, request.models[0]):
+            same_prompts([asked(request.models[0], request, report, plan, place), evaluation])
+        circuit.check(evaluation.loaded.shape, catalogue.label(name))
+        told = step_of(report, plan, place, 1)
+        kept_in = unfinished(place)
+        answers = answers_of(
+            evaluation, circuit, prompts.seed, progress=told, kept_in=kept_in, metric=metric
+        )
+        paper = as_in_paper(evaluation, circuit, answers.whole, metric)
+        n_models, n_choices = len(request.models), evaluation.prompts.n_choices
+        yield ComparedModel(
+            figures(evaluation, answers, paper, metric),
+            tuple(
+                difference(other, earlier[other], name, answers, n_models, n_choices, metric)
+                for other in earlier
+            ),
+            packed(answers),
+        )
+        earlier[name] = answers
+
+
+def _share_tokenizer(*models: str) -> bool:
+    found = [loaded_models.fingerprint_of(name) for name in models]
+    return None not in found and len({each.tokenizer for each in found if each}) == 1
+
+
+def _rows(request: ComparisonRequest, place: int, part: ComparedModel) -> Iterator[Figure]:
+    model, row = catalogue.label(request.models[place]), part.figures
+    yield Figure(model, "full model", row.model)
+    yield Figure(model, "circuit", row.circuit)
+    yield Figure(model, "random circuits", row.random.mean)
+    yield Figure(model, "faithfulness", row.faithfulness)
+    for group, left in row.groups.items():
+        yield Figure(model, f"circuit without {group}", left.circuit)
+        yield Figure(model, f"full model without {group}", left.model)
+    for pair in part.differences:
+        names = " → ".join(map(catalogue.label, (pair.first, pair.second)))
+        yield Figure(names, "full model", pair.model)
+        yield Figure(names, "circuit", pair.circuit)
+        yield Figure(names, "faithfulness", pair.faithfulness)
+
+
+def _named(part: ComparedModel, models: Mapping[str, str], _: str) -> ComparedModel:
+    return replace(
+        part,
+        figures=replace(part.figures, name=models[part.figures.name]),
+        differences=tuple(
+            replace(each, first=models[each.first], second=models[each.second])
+            for each in part.differences
+        ),
+    )
+
+
+METHOD = Method(
+    "compare",
+    "Compare",
+    ComparisonRequest,
+    lambda request: (ComparedModel,) * len(request.models),
+    _plan,
+    _work,
+    _rows,
+    named=_named,
+)

@@ -9,18 +9,64 @@ completeness).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backend.core.heads import Site
-from backend.core.progress import Progress, between, silent
-from backend.core.statistics import mean_share, share_difference, wilson
-from backend.methods.evaluation import Evaluation
-from backend.methods.results import Completeness, Removal
+from backend.core.metrics import Ablation
+from backend.core.progress import Plan, Progress, Report, between, silent, step_of
+from backend.core.statistics import Estimate, mean_share, share_difference, wilson
+from backend.methods.asking import averaged
+from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.plans import examined
 from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
+
+if TYPE_CHECKING:
+    from backend.methods.evaluation import Evaluation
 
 N_RANDOM_SETS = 20
+
+
+@dataclass(frozen=True)
+class CompletenessRequest:
+    """Whether circuit and model lose heads alike: groups, and so many random sets."""
+
+    model: str
+    circuit: Circuit
+    prompts: Prompts
+    sets: int = N_RANDOM_SETS
+    ablation: Ablation = Ablation.mean
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The circuit and the model, each without the same heads; difference: circuit − model."""
+
+    name: str
+    n_removed: int
+    circuit: Estimate
+    model: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """How alike a circuit and its model lose heads.
+
+    mean_incompleteness: |circuit − model| on these prompts, averaged over the random removals, of
+    which it has `n`; the interval is over removals.
+    """
+
+    model: str
+    circuit: str
+    groups: tuple[Removal, ...]
+    random: tuple[Removal, ...]
+    mean_incompleteness: Estimate
 
 
 def random_sets(circuit: Circuit, n: int, seed: int) -> list[frozenset[Site]]:
@@ -65,3 +111,44 @@ def completeness(
         tuple(random),
         mean_share(gaps, gaps.size * len(evaluation.prompts)),
     )
+
+
+def _plan(request: CompletenessRequest) -> Plan:
+    circuit = request.circuit
+    groups = [circuit.sites_of([key]) for key in circuit.task.keys]
+    sets = [*groups, *[circuit.sites] * request.sets]
+    return [examined(request.model, request.prompts, len(sets), sets)]
+
+
+def _work(
+    request: CompletenessRequest, _: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[Completeness]:
+    plan, seed = _plan(request), request.prompts.seed
+    evaluation = averaged(request.model, request, report, plan, 0)
+    told, kept_in = step_of(report, plan, 0, 1), unfinished(0)
+    yield completeness(evaluation, request.circuit, request.sets, seed, told, kept_in)
+
+
+def _rows(request: CompletenessRequest, _: int, part: Completeness) -> Iterator[Figure]:
+    yield Figure("random sets", "mean |circuit − full model|", part.mean_incompleteness)
+    for removal in (*part.groups, *part.random):
+        yield Figure(f"without {removal.name}", "circuit", removal.circuit)
+        yield Figure(f"without {removal.name}", "full model", removal.model)
+        yield Figure(f"without {removal.name}", "circuit − full model", removal.difference)
+
+
+def _named(part: Completeness, models: Mapping[str, str], circuit: str) -> Completeness:
+    return replace(part, model=models[part.model], circuit=circuit)
+
+
+METHOD = Method(
+    "completeness",
+    "Completeness",
+    CompletenessRequest,
+    lambda _: (Completeness,),
+    _plan,
+    _work,
+    _rows,
+    lambda request: f"{request.sets} random sets",
+    _named,
+)

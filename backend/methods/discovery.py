@@ -19,7 +19,8 @@ from backend.core.progress import Progress, between, silent
 from backend.engine.mean_ablation import AblatedRun, circuits_right
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
-from backend.methods.stages import Criteria, Discovery, Stage, stages_in_order
+from backend.methods.stage import Stage
+from backend.methods.stages import Criteria, Discovery, stages_in_order
 from backend.tasks.circuit import Circuit
 from backend.tasks.task import Group
 

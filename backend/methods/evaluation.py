@@ -36,9 +36,11 @@ from backend.engine.positions import (
     position_means,
     zero_head_outputs,
 )
+from backend.methods.requests import N_REFERENCE
+from backend.models.loaded_models import load, until_unload
 from backend.models.loading import LoadedModel
 from backend.tasks.chance import ForcedChoice, forced_choice
-from backend.tasks.prompts import PromptSet, select
+from backend.tasks.prompts import Prompts, PromptSet, select
 
 Right = NDArray[np.bool_]
 """Whether prompts are answered right: [n], or [k, n] for k interventions."""
@@ -294,6 +296,24 @@ class Evaluation:
             self._batches[old].move(torch.device("cpu"))
         batch.move(device_of(self.loaded.model))
         return batch
+
+
+def examine(
+    loaded: LoadedModel, prompts: Prompts, ablation: Ablation = Ablation.mean
+) -> Evaluation:
+    """The model with these prompts, and its reference prompts of the same seed."""
+    return Evaluation(
+        loaded,
+        prompts.sample(loaded.tokenizer),
+        prompts.reference(loaded.tokenizer, N_REFERENCE),
+        ablation,
+    )
+
+
+@until_unload(maxsize=2)
+def evaluation(model: str, prompts: Prompts, ablation: Ablation) -> Evaluation:
+    """The model under examination; a pair is kept, so that one more question costs little."""
+    return examine(load(model), prompts, ablation)
 
 
 def _name_of(questions: Questions) -> str:

@@ -17,23 +17,79 @@ two heads with the same index in different layers are never removed together; he
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from itertools import combinations
-from math import ceil, isnan
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations, compress
+from math import ceil, comb, isnan
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backend.core.heads import Head, Site
-from backend.core.progress import Progress, between, silent
-from backend.core.statistics import Estimate, ratio, share_difference, wilson
-from backend.methods.evaluation import Evaluation, Right
-from backend.methods.results import HeadContribution, Minimality
+from backend.core.metrics import Ablation
+from backend.core.progress import Plan, Progress, Report, between, silent, step_of
+from backend.core.statistics import Estimate, clear_among, ratio, share_difference, wilson
+from backend.methods.asking import averaged
+from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.plans import examined
 from backend.tasks.circuit import Circuit, Node
+from backend.tasks.prompts import Prompts
+
+if TYPE_CHECKING:
+    from backend.methods.evaluation import Evaluation, Right
 
 REMOVED_SHARE = 0.3
 LEAST_GAIN = 0.01
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class MinimalityRequest:
+    """What every head adds to a circuit, with this share of its group removed."""
+
+    model: str
+    circuit: Circuit
+    prompts: Prompts
+    removed: float = REMOVED_SHARE
+    ablation: Ablation = Ablation.mean
+
+
+@dataclass(frozen=True)
+class HeadContribution:
+    """What a head adds to a circuit from which others of its group are missing.
+
+    before, after: accuracy of the circuit without `removed`, and without the head as well; gain:
+    before / after − 1, undefined where too little is left, with McNemar's p of no loss at all.
+    """
+
+    group: str
+    head: Head
+    removed: tuple[Head, ...]
+    before: Estimate
+    after: Estimate
+    gain: Estimate
+
+    def adds(self, least: float) -> bool:
+        """Whether the accuracy before is at least `least` (a share) above the one after."""
+        enough = (1 + least) * self.after.value - _ROUNDING
+        return self.before.value > 0 and self.before.value >= enough
+
+
+@dataclass(frozen=True)
+class Minimality:
+    """What every head of a circuit adds to it."""
+
+    model: str
+    circuit: str
+    accuracy: Estimate
+    heads: tuple[HeadContribution, ...]
+
+    @property
+    def clear(self) -> tuple[HeadContribution, ...]:
+        """The heads that clearly add or take something, among all that were tried."""
+        chosen = clear_among([each.gain for each in self.heads])
+        return tuple(compress(self.heads, chosen))
 
 
 def minimality(
@@ -134,3 +190,45 @@ def _without(
     return evaluation.circuit_only(
         [circuit.sites - sites for sites in removed_sites], progress, kept_in
     )
+
+
+def _plan(request: MinimalityRequest) -> Plan:
+    return [examined(request.model, request.prompts, n_circuits(request.circuit))]
+
+
+def n_circuits(circuit: Circuit) -> int:
+    """Circuits it asks for: whole, less each head or pair of a group, two more for each head."""
+    sizes = [len(circuit.heads(key)) for key in circuit.task.keys]
+    return 1 + sum(size + comb(size, 2) for size in sizes) + 2 * sum(sizes)
+
+
+def _work(
+    request: MinimalityRequest, _: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[Minimality]:
+    plan = _plan(request)
+    evaluation = averaged(request.model, request, report, plan, 0)
+    told, kept_in = step_of(report, plan, 0, 1), unfinished(0)
+    yield minimality(evaluation, request.circuit, request.removed, told, kept_in)
+
+
+def _rows(request: MinimalityRequest, _: int, part: Minimality) -> Iterator[Figure]:
+    yield Figure("circuit", "accuracy", part.accuracy)
+    for each in part.heads:
+        yield Figure(f"{each.group} {each.head}", "adds", each.gain)
+
+
+def _named(part: Minimality, models: Mapping[str, str], circuit: str) -> Minimality:
+    return replace(part, model=models[part.model], circuit=circuit)
+
+
+METHOD = Method(
+    "minimality",
+    "Minimality",
+    MinimalityRequest,
+    lambda _: (Minimality,),
+    _plan,
+    _work,
+    _rows,
+    lambda request: f"{request.removed:.0%} of a group removed",
+    _named,
+)

@@ -14,9 +14,9 @@ from backend.core.placement import Dtype
 from backend.core.progress import Progress, between, silent
 from backend.core.runtime import at_work
 from backend.engine.path_patching.run_pairs import RunPairs
+from backend.methods.answering import correctly_answered
 from backend.methods.discovery import find_stage
-from backend.methods.reports import correctly_answered
-from backend.methods.stages import Stage
+from backend.methods.stage import Stage
 from backend.models.loaded_models import until_unload
 from backend.models.loading import LoadedModel, in_float32
 from backend.tasks.prompts import Prompts

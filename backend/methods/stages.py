@@ -10,107 +10,13 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from backend.core.heads import Head, Site
 from backend.core.metrics import Score
-from backend.core.statistics import false_discovery, p_below_zero
-from backend.tasks.chance import ForcedChoice
+from backend.methods.stage import LEAST_EFFECT_WHEN_SATURATED, NO_TEST, Stage
 from backend.tasks.circuit import Circuit
 from backend.tasks.task import Group, Task
 
 DEFAULT_FDR = 0.05
-NO_TEST = 1.0
-"""The false discovery rate at which every head with a negative score is kept."""
-SATURATED = 0.99
-"""A clean probability of the right answer, mean over prompts, from which on the score saturates.
-
-The score is a relative change of probability. With a probability p, a head that lowers the log odds
-by d has a score of about -(1 - p)(exp(d) - 1), which vanishes with 1 - p, however large d. Measured
-in the bundled base (100 prompts, stage A, the right answer's logit raised step by step): its
-strongest head cuts the odds to a fifth, 9 standard errors from zero, at any p; its score is -0.24
-at p = 0.85, -0.075 at 0.988, -0.046 at 0.995 (3 standard errors) and -0.005 at 0.9999 (1.4).
-"""
-LEAST_EFFECT_WHEN_SATURATED = 0.05
-"""Size of a score that is a finding all the same: at p = 0.99, the odds must fall to a sixth."""
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """The scores of one stage of discovery, over its prompts; negative where a head matters.
-
-    group: its key; mean, standard_error [n_layers, n_heads]; receivers, the heads it feeds; n,
-    prompts; clean_probability, of the right answer with nothing patched, mean over prompts;
-    centred_error [n_layers, n_heads], the standard error of `centred`; forced_choice, on the first
-    prompts of the seed, right or wrong. What a file of an older version lacks is 0, NaN and None.
-    """
-
-    group: str
-    mean: NDArray[np.float64]
-    standard_error: NDArray[np.float64]
-    receivers: tuple[Head, ...]
-    n: int = 0
-    clean_probability: float = float("nan")
-    centred_error: NDArray[np.float64] | None = None
-    forced_choice: ForcedChoice | None = None
-    score: Score = Score.probability
-
-    @property
-    def centred(self) -> NDArray[np.float64]:
-        """Scores less the median of their layer, what any head there does: [n_layers, n_heads]."""
-        return self.mean - np.median(self.mean, axis=1, keepdims=True)
-
-    def ranked(self, centred: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What heads are ranked by, and its standard errors; NaN of errors that are not known."""
-        if not centred:
-            return self.mean, self.standard_error
-        unknown = np.full_like(self.mean, np.nan)
-        return self.centred, unknown if self.centred_error is None else self.centred_error
-
-    @property
-    def is_saturated(self) -> bool:
-        """Whether the model is so sure that the score hardly shows what a head does.
-
-        Never with the change of the logit difference, which has no upper end.
-        """
-        return self.score is Score.probability and self.clean_probability >= SATURATED
-
-    @property
-    def n_tried(self) -> int:
-        """How many heads can reach a receiver; the scores of all others are exactly zero."""
-        return int(((self.mean != 0) | (self.standard_error != 0)).sum())
-
-    def z(self, head: Head) -> float:
-        """A head's score in standard errors; NaN without an error."""
-        error = float(self.standard_error[head])
-        return float(self.mean[head]) / error if error else float("nan")
-
-    def clear(self, fdr: float, centred: bool = False) -> NDArray[np.bool_]:
-        """Which heads are clearly below zero among all that were tried: [n_layers, n_heads].
-
-        A share `fdr` of them may be there by luck (Benjamini and Hochberg, on one-sided t tests
-        over prompts). Tested is what heads are ranked by: the score, or the score less that of the
-        head in the middle of its layer, prompt by prompt. Where the score is saturated, it must
-        also be of some size. At `NO_TEST` all that are below zero count.
-        """
-        scores, errors = self.ranked(centred)
-        if fdr >= NO_TEST:
-            return np.asarray(scores < 0)
-        least = LEAST_EFFECT_WHEN_SATURATED if self.is_saturated else 0.0
-        return (false_discovery(p_below_zero(scores, errors, self.n)) <= fdr) & (scores < -least)
-
-    def strongest(
-        self,
-        k: int,
-        centred: bool = False,
-        fdr: float = NO_TEST,
-    ) -> tuple[Head, ...]:
-        """At most `k` heads that are `clear`, the most negative first."""
-        (scores, _), clear = self.ranked(centred), self.clear(fdr, centred)
-        order = scores.flatten().argsort(kind="stable").tolist()
-        heads = [Head(*divmod(place, scores.shape[1])) for place in order]
-        return tuple(head for head in heads if clear[head])[:k]
 
 
 @dataclass(frozen=True)

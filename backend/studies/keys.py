@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from backend.core.errors import UserError
 from backend.core.serialize import to_json
-from backend.methods.requests import Request, method_name, models_of, renamed
+from backend.methods.registry import method_of
+from backend.methods.requests import Request, models_of, renamed
 from backend.models import catalogue
 from backend.models.loaded_models import fingerprint_of, ran
 from backend.studies import store
@@ -43,4 +44,4 @@ def ran_as(marks: Sequence[store.ModelMark]) -> bool:
 def key_of(request: Request, marks: Sequence[store.ModelMark]) -> str:
     """Models count by what they are and circuits by their heads, whatever they are called."""
     nameless = renamed(request, [str(mark.fingerprint) for mark in marks], "")
-    return store.key_of(method_name(request), to_json(nameless))
+    return store.key_of(method_of(request).name, to_json(nameless))

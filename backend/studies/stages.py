@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from backend.core.heads import Head
 from backend.core.progress import Report
-from backend.methods.plans import chosen_step, scale_of, stage_step
-from backend.methods.requests import StageRequest
-from backend.methods.stages import Criteria, Discovery, Stage, next_stage, stages_in_order
+from backend.methods.plans import chosen_step, scale_of
+from backend.methods.stage import Stage, StageRequest, stage_step
+from backend.methods.stages import Criteria, Discovery, next_stage, stages_in_order
 from backend.studies import studies
 from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Setting

@@ -9,7 +9,7 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,10 +20,8 @@ from typing import Any
 from backend.core.errors import UserError
 from backend.core.progress import Report, cost_of
 from backend.core.serialize import from_json, to_json
-from backend.methods.methods import METHODS, method_of, n_parts, title_of
-from backend.methods.plans import plan_of
-from backend.methods.requests import Request, circuit_of, method_name, models_of
-from backend.methods.results import Cmap, ComparedModel, Completeness, Edges, HeadMap, Minimality
+from backend.methods.registry import METHODS, method_of, n_parts, plan_of, title_of
+from backend.methods.requests import Request, circuit_of, models_of
 from backend.models import loaded_models
 from backend.studies import store
 from backend.studies.device_locks import turn
@@ -187,39 +185,22 @@ def _keep(request: Request, marks: Marks, parts: tuple[Any, ...], seconds: float
 def _header(request: Request, marks: Marks, seconds: float) -> store.Header | None:
     if not marks:
         return None
-    key, name = key_of(request, marks), method_name(request)
+    key, name = key_of(request, marks), method_of(request).name
     return store.new_header(key, name, marks, to_json(request), n_parts(request), seconds)
 
 
 def _parts(entry: store.Entry, request: Request) -> tuple[Any, ...]:
     """The parts of an entry, checked, with the request's names in place of the entry's."""
-    kinds = METHODS[entry.header.method].parts(request)
+    method = METHODS[entry.header.method]
+    kinds = method.parts(request)
     if len(kinds) != entry.header.n_parts:
         raise UserError("It has another number of parts than its request. Compute it again.")
     names = dict(zip((m.name for m in entry.header.models), models_of(request), strict=True))
     circuit = circuit_of(request)
     try:
         return tuple(
-            _named(from_json(kind, data), names, circuit.name if circuit else "")
+            method.named(from_json(kind, data), names, circuit.name if circuit else "")
             for kind, data in zip(kinds, entry.parts, strict=False)
         )
     except KeyError as error:
         raise UserError(f"It is about another model, {error}. Compute it again.") from error
-
-
-def _named(part: Any, names: Mapping[str, str], circuit: str) -> Any:
-    match part:
-        case ComparedModel():
-            return replace(
-                part,
-                figures=replace(part.figures, name=names[part.figures.name]),
-                differences=tuple(
-                    replace(each, first=names[each.first], second=names[each.second])
-                    for each in part.differences
-                ),
-            )
-        case Cmap() | HeadMap():
-            return replace(part, source=names[part.source], target=names[part.target])
-        case Minimality() | Completeness() | Edges():
-            return replace(part, model=names[part.model], circuit=circuit)
-    return part

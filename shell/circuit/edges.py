@@ -8,7 +8,7 @@ import streamlit as st
 
 from backend.core.errors import UserError
 from backend.core.serialize import from_json
-from backend.methods.results import Edges
+from backend.methods.edges import Edges
 from backend.tasks.circuit import Circuit
 from circuitviz.graph import LOGITS
 from shell.frame.history import NodeKey

@@ -14,8 +14,7 @@ from backend.core.components import Component
 from backend.core.heads import Head, Site
 from backend.core.serialize import to_json
 from backend.core.statistics import clear_among
-from backend.methods.requests import CmapRequest, SetRequest
-from backend.methods.results import Cmap, HeadMap, Transplanted
+from backend.methods.cmap import Cmap, CmapRequest, HeadMap, SetRequest, Transplanted
 from backend.models import catalogue
 from backend.tasks.task import Task
 from circuitviz.model_charts import effect, head_chart, transplant_chart

@@ -11,8 +11,13 @@ import streamlit as st
 
 from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
-from backend.methods.requests import ComparisonRequest
-from backend.methods.results import Comparison, Difference, ModelFigures, RandomCircuits
+from backend.methods.compare import (
+    Comparison,
+    ComparisonRequest,
+    Difference,
+    ModelFigures,
+    RandomCircuits,
+)
 from backend.models import catalogue
 from circuitviz.model_charts import accuracy_chart, knockout_chart
 from circuitviz.tables import Cell, figures_table, signed

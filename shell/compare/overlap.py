@@ -6,7 +6,7 @@ from math import isnan
 
 import streamlit as st
 
-from backend.methods.results import GroupOverlap
+from backend.methods.compare import GroupOverlap
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.task import Group

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import streamlit as st
 
 from backend.core.progress import Report
-from backend.methods.stages import DEFAULT_FDR, Criteria, Stage, n_valid, next_stage
+from backend.methods.stage import Stage
+from backend.methods.stages import DEFAULT_FDR, Criteria, n_valid, next_stage
 from backend.models import catalogue, loaded_models
 from backend.studies import jobs
 from backend.studies.stages import found_circuit as circuit_of

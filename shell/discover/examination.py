@@ -10,12 +10,9 @@ import pandas as pd
 import streamlit as st
 
 from backend.core.serialize import to_json
-from backend.methods.requests import (
-    CompletenessRequest,
-    EdgesRequest,
-    MinimalityRequest,
-)
-from backend.methods.results import Completeness, Edges, Minimality, Removal
+from backend.methods.completeness import Completeness, CompletenessRequest, Removal
+from backend.methods.edges import Edges, EdgesRequest
+from backend.methods.minimality import Minimality, MinimalityRequest
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting

@@ -6,7 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from backend.core.heads import Head
-from backend.methods.stages import NO_TEST, Stage, nothing_to_feed, receivers_of, remark
+from backend.methods.stage import NO_TEST, Stage
+from backend.methods.stages import nothing_to_feed, receivers_of, remark
 from backend.tasks.task import Group, Task
 from circuitviz.score_charts import score_frame, score_map
 from shell.discover import discovery

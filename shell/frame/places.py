@@ -7,16 +7,14 @@ from typing import Any
 import streamlit as st
 
 from backend.core.errors import UserError
-from backend.methods.methods import method_of
-from backend.methods.requests import (
-    CmapRequest,
-    ComparisonRequest,
-    CompletenessRequest,
-    EdgesRequest,
-    MinimalityRequest,
-    Request,
-    StageRequest,
-)
+from backend.methods.cmap import CmapRequest
+from backend.methods.compare import ComparisonRequest
+from backend.methods.completeness import CompletenessRequest
+from backend.methods.edges import EdgesRequest
+from backend.methods.minimality import MinimalityRequest
+from backend.methods.registry import method_of
+from backend.methods.requests import Request
+from backend.methods.stage import StageRequest
 from backend.models import catalogue
 from backend.studies import jobs, studies
 from backend.studies.keys import identity

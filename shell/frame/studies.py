@@ -10,9 +10,9 @@ from typing import Generic
 import streamlit as st
 
 from backend.core.progress import cost_of
-from backend.methods.methods import n_parts, title_of
-from backend.methods.plans import plan_of
-from backend.methods.requests import Request, SetRequest, SomeRequest, method_name, models_of
+from backend.methods.cmap import SetRequest
+from backend.methods.registry import method_of, n_parts, plan_of, title_of
+from backend.methods.requests import Request, SomeRequest, models_of
 from backend.models import loaded_models
 from backend.studies import jobs, studies
 from backend.studies.keys import identity
@@ -80,7 +80,7 @@ def read(stored: studies.Stored) -> Study:
 def say_cost_of(request: Request, shown: Study | None) -> None:
     """About how long a request takes, unless it is what is shown."""
     if not shown or shown.request != request:
-        say_cost(cost_of(plan_of(request)), method_name(request), {*models_of(request)})
+        say_cost(cost_of(plan_of(request)), method_of(request).name, {*models_of(request)})
 
 
 def say_when(study: Study) -> None:

@@ -11,7 +11,9 @@ from streamlit.delta_generator import DeltaGenerator
 
 from backend import published
 from backend.core.statistics import Estimate
-from backend.methods.results import Cmap, Comparison, Completeness
+from backend.methods.cmap import Cmap
+from backend.methods.compare import Comparison
+from backend.methods.completeness import Completeness
 from backend.models import catalogue
 from backend.published import LABELS, Flaw
 from backend.tasks.entity_tracking import ENTITY_TRACKING

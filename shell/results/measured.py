@@ -10,16 +10,12 @@ import streamlit as st
 
 from backend.core.components import Component
 from backend.core.errors import UserError
-from backend.methods.methods import METHODS, joined
-from backend.methods.requests import (
-    CmapRequest,
-    ComparisonRequest,
-    CompletenessRequest,
-    MinimalityRequest,
-    SomeRequest,
-    models_of,
-)
-from backend.methods.results import Cmap, Comparison, Completeness, Minimality
+from backend.methods.cmap import Cmap, CmapRequest
+from backend.methods.compare import Comparison, ComparisonRequest, joined
+from backend.methods.completeness import Completeness, CompletenessRequest
+from backend.methods.minimality import Minimality, MinimalityRequest
+from backend.methods.registry import METHODS
+from backend.methods.requests import SomeRequest, models_of
 from backend.models import catalogue
 from backend.studies import store, studies
 from backend.tasks.circuit import Circuit

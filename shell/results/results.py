@@ -12,13 +12,9 @@ import pandas as pd
 import streamlit as st
 
 from backend.core.errors import UserError
-from backend.methods.methods import METHODS
-from backend.methods.requests import (
-    CmapRequest,
-    SetRequest,
-    circuit_of,
-    settings_of,
-)
+from backend.methods.cmap import CmapRequest, SetRequest
+from backend.methods.registry import METHODS, settings_of
+from backend.methods.requests import circuit_of
 from backend.methods.rows import figures
 from backend.studies import store, studies
 from shell.frame import places

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from backend.bundled.curriculum import FINE_TUNES
-from backend.methods.reports import accuracy_report
+from backend.methods.accuracy import accuracy_report
 from backend.models.catalogue import BUNDLED, bundled_models, circuit
 from backend.models.loading import load_model
 from backend.tasks.entity_tracking import ENTITY_TRACKING

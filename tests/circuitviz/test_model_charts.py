@@ -6,7 +6,8 @@ from typing import Any
 
 from backend.core.heads import Head
 from backend.core.statistics import Estimate
-from backend.methods.results import Knockout, ModelFigures, RandomCircuits, Transplanted
+from backend.methods.cmap import Transplanted
+from backend.methods.compare import Knockout, ModelFigures, RandomCircuits
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.model_charts import accuracy_chart, head_chart, knockout_chart, transplant_chart

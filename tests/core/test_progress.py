@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from backend.methods.reports import accuracy_report
-from backend.methods.requests import AccuracyRequest, FaithfulnessRequest
+from backend.methods.accuracy import AccuracyRequest, accuracy_report
+from backend.methods.faithfulness import FaithfulnessRequest
 from backend.methods.stages import Criteria
 from backend.models import catalogue
 from backend.models.loaded_models import load

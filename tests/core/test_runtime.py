@@ -17,20 +17,18 @@ from backend.core.placement import Dtype, Placement
 from backend.core.priority import hold, urgent
 from backend.core.runtime import Runtime, at_work, runtime_for, standing_aside
 from backend.engine.architectures import layers
-from backend.methods import compare, methods, noise
-from backend.methods.cmap import compatible
-from backend.methods.compare import evaluation
-from backend.methods.requests import (
-    AccuracyRequest,
-    CmapRequest,
-    ComparisonRequest,
-    CompletenessRequest,
-    EdgesRequest,
-    FaithfulnessRequest,
-    MinimalityRequest,
-    SetRequest,
-    StageRequest,
-)
+from backend.methods import evaluation as evaluations
+from backend.methods import noise
+from backend.methods.accuracy import AccuracyRequest
+from backend.methods.cmap import CmapRequest, SetRequest, compatible
+from backend.methods.compare import ComparisonRequest
+from backend.methods.completeness import CompletenessRequest
+from backend.methods.edges import EdgesRequest
+from backend.methods.evaluation import evaluation
+from backend.methods.faithfulness import FaithfulnessRequest
+from backend.methods.minimality import MinimalityRequest
+from backend.methods.registry import method_of
+from backend.methods.stage import StageRequest
 from backend.models import catalogue, loaded_models, loading
 from backend.studies import session
 from backend.tasks.entity_tracking import ENTITY_TRACKING
@@ -212,7 +210,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, set[Runtime]]]:
         return original(name, model, *rest)
 
     monkeypatch.setattr(loading, "_checked_shape", watched)
-    monkeypatch.setattr(compare, "N_REFERENCE", 10)
+    monkeypatch.setattr(evaluations, "N_REFERENCE", 10)
     monkeypatch.setattr(session, "N_REFERENCE", 10)
     torch.set_num_threads(2)
     for name in loaded_models.loaded():
@@ -230,11 +228,7 @@ def test_no_method_runs_a_model_under_another_one_s_switches(seen: dict[str, set
     seen.clear()
     for request in everything_with("chat", "base"):
         seen["chat"] = set()
-        assert [
-            *methods.method_of(request).work(
-                request, (), lambda stage, share: None, lambda part: None
-            )
-        ]
+        assert [*method_of(request).work(request, (), lambda stage, share: None, lambda part: None)]
         assert seen["chat"] == {OURS["chat"]}, request
     assert seen["base"] == {OURS["base"]}
     seen.clear()

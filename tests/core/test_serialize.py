@@ -13,17 +13,10 @@ from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.heads import Head, Site
 from backend.core.statistics import Estimate
-from backend.methods.requests import CmapRequest, MinimalityRequest
-from backend.methods.results import (
-    Cmap,
-    Edge,
-    Edges,
-    HeadContribution,
-    HeadMap,
-    Minimality,
-    Transplanted,
-)
-from backend.methods.stages import Stage
+from backend.methods.cmap import Cmap, CmapRequest, HeadMap, Transplanted
+from backend.methods.edges import Edge, Edges
+from backend.methods.minimality import HeadContribution, Minimality, MinimalityRequest
+from backend.methods.stage import Stage
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts

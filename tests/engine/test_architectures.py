@@ -20,7 +20,7 @@ from transformers import (
 from backend.core.errors import UserError
 from backend.engine import validation
 from backend.engine.positions import input_ids
-from backend.methods.reports import accuracy_report
+from backend.methods.accuracy import accuracy_report
 from backend.models.loading import load_model
 from backend.tasks.entity_tracking import ENTITY_TRACKING, sample_prompts
 from backend.tasks.prompts import Prompts

@@ -19,13 +19,16 @@ from backend.engine.attention import attention_mass
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.engine.positions import mean_head_outputs, position_head_outputs
+from backend.methods.accuracy import accuracy_report
+from backend.methods.answering import correctly_answered
 from backend.methods.cmap import cmap, group_sets, head_map
-from backend.methods.compare import compare, examine
+from backend.methods.compare import compare
 from backend.methods.completeness import completeness
 from backend.methods.edges import edges
+from backend.methods.evaluation import examine
+from backend.methods.faithfulness import faithfulness_report
 from backend.methods.minimality import minimality
 from backend.methods.noise import probe
-from backend.methods.reports import accuracy_report, correctly_answered, faithfulness_report
 from backend.models import loaded_models
 from backend.models.loading import LoadedModel, load_model
 from backend.tasks.circuit import Circuit

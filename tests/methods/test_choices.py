@@ -13,20 +13,16 @@ import torch
 
 from backend.core.components import Component
 from backend.core.metrics import Ablation, Metric, Score
-from backend.methods.compare import N_RANDOM, ModelAnswers, packed, unpacked
-from backend.methods.requests import (
-    N_REFERENCE,
-    CmapRequest,
-    ComparisonRequest,
-    CompletenessRequest,
-    EdgesRequest,
-    FaithfulnessRequest,
-    MinimalityRequest,
-    SetRequest,
-    StageRequest,
-    settings_of,
-)
-from backend.methods.stages import SATURATED, Criteria, remark
+from backend.methods.cmap import CmapRequest, SetRequest
+from backend.methods.compare import N_RANDOM, ComparisonRequest, ModelAnswers, packed, unpacked
+from backend.methods.completeness import CompletenessRequest
+from backend.methods.edges import EdgesRequest
+from backend.methods.faithfulness import FaithfulnessRequest
+from backend.methods.minimality import MinimalityRequest
+from backend.methods.registry import settings_of
+from backend.methods.requests import N_REFERENCE
+from backend.methods.stage import SATURATED, StageRequest
+from backend.methods.stages import Criteria, remark
 from backend.studies import studies
 from backend.studies.keys import identity
 from backend.tasks.circuit import Circuit

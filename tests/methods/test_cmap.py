@@ -20,7 +20,7 @@ from backend.engine.architectures import shape_of
 from backend.engine.positions import all_sites, position_head_outputs
 from backend.engine.transplants import foreign, transplanted_logits
 from backend.methods.cmap import cmap, compatible, group_sets, head_map, read_alike
-from backend.methods.compare import examine
+from backend.methods.evaluation import examine
 from backend.models.loading import LoadedModel
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING, sample_prompts

@@ -19,8 +19,9 @@ from backend.engine.architectures import shape_of
 from backend.engine.mean_ablation import circuit_logits_plainly
 from backend.engine.memory import chunks
 from backend.engine.positions import position_means
-from backend.methods.compare import compare, examine, overlap, random_circuits
-from backend.methods.reports import faithfulness_report
+from backend.methods.compare import compare, overlap, random_circuits
+from backend.methods.evaluation import examine
+from backend.methods.faithfulness import faithfulness_report
 from backend.models.loading import LoadedModel
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING

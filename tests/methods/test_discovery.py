@@ -15,9 +15,10 @@ from backend.engine.mean_ablation import prepare_ablated_run
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import path_patching_scores
 from backend.engine.positions import mean_head_outputs
+from backend.methods.answering import correctly_answered, whole_answers
 from backend.methods.discovery import circuit_accuracies, discover, prune
-from backend.methods.reports import correctly_answered, whole_answers
-from backend.methods.stages import NO_TEST, Criteria
+from backend.methods.stage import NO_TEST
+from backend.methods.stages import Criteria
 from backend.models.loading import load_model
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import (

@@ -12,8 +12,7 @@ from backend.core.heads import Head, Site
 from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
 from backend.methods.completeness import completeness, random_sets
-from backend.methods.minimality import minimal_circuit, minimality
-from backend.methods.results import HeadContribution
+from backend.methods.minimality import HeadContribution, minimal_circuit, minimality
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from tests import oracles, tiny

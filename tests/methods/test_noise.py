@@ -7,8 +7,8 @@ import torch
 
 from backend.core.placement import Dtype, Placement
 from backend.engine.path_patching.scores import path_patching_scores
+from backend.methods.answering import correctly_answered
 from backend.methods.noise import Noise, probe, said, verdict
-from backend.methods.reports import correctly_answered
 from backend.models import loaded_models
 from backend.tasks.entity_tracking import ENTITY_TRACKING, counterfactual_prompts
 from backend.tasks.prompts import Prompts

@@ -11,21 +11,16 @@ from torch import nn
 from backend.core.components import Component
 from backend.core.progress import Step, between, cost_of, step_of
 from backend.engine.architectures import layers
-from backend.methods.methods import METHODS, n_parts
-from backend.methods.plans import plan_of
-from backend.methods.requests import (
-    AccuracyRequest,
-    CmapRequest,
-    ComparisonRequest,
-    CompletenessRequest,
-    EdgesRequest,
-    FaithfulnessRequest,
-    MinimalityRequest,
-    Request,
-    SetRequest,
-    StageRequest,
-    method_name,
-)
+from backend.methods.accuracy import AccuracyRequest
+from backend.methods.cmap import CmapRequest, SetRequest
+from backend.methods.compare import ComparisonRequest
+from backend.methods.completeness import CompletenessRequest
+from backend.methods.edges import EdgesRequest
+from backend.methods.faithfulness import FaithfulnessRequest
+from backend.methods.minimality import MinimalityRequest
+from backend.methods.registry import METHODS, method_of, n_parts, plan_of
+from backend.methods.requests import Request
+from backend.methods.stage import StageRequest
 from backend.models import catalogue, loaded_models
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
@@ -68,14 +63,14 @@ def counter() -> Iterator[Counter]:
         loaded_models.unload(name)
 
 
-@pytest.mark.parametrize("asked", REQUESTS, ids=lambda asked: method_name(asked))
+@pytest.mark.parametrize("asked", REQUESTS, ids=lambda asked: method_of(asked).name)
 def test_the_share_that_is_told_is_the_share_of_the_work(asked: Request, counter: Counter) -> None:
     told: list[tuple[str, float, int]] = []
 
     def report(stage: str, share: float) -> None:
         told.append((stage, share, counter.n))
 
-    parts = [*METHODS[method_name(asked)].work(asked, (), report, lambda part: None)]
+    parts = [*METHODS[method_of(asked).name].work(asked, (), report, lambda part: None)]
     assert len(parts) == n_parts(asked) == len(plan_of(asked))
     shares = [share for _, share, _ in told]
     assert shares == sorted(shares)

@@ -16,13 +16,11 @@ from backend.core.heads import Head
 from backend.core.statistics import false_discovery, p_below_zero
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.methods.discovery import discover, summarised
+from backend.methods.stage import NO_TEST, SATURATED, Stage
 from backend.methods.stages import (
     DEFAULT_FDR,
-    NO_TEST,
-    SATURATED,
     Criteria,
     Discovery,
-    Stage,
     n_valid,
     next_stage,
     nothing_to_feed,

@@ -15,9 +15,12 @@ from tokenizers import Tokenizer
 
 from backend.commands.cli import main
 from backend.core import serialize
-from backend.methods.cmap import cmap, group_sets
-from backend.methods.compare import compare, examine
-from backend.methods.results import Cmap, ComparedModel, Completeness, Edges, Minimality
+from backend.methods.cmap import Cmap, cmap, group_sets
+from backend.methods.compare import ComparedModel, compare
+from backend.methods.completeness import Completeness
+from backend.methods.edges import Edges
+from backend.methods.evaluation import examine
+from backend.methods.minimality import Minimality
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.models.loading import load_model

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from backend.core.placement import Dtype, Placement
 from backend.engine.architectures import decoder
 from backend.engine.hooks import edited_head_outputs
-from backend.methods.compare import evaluation
+from backend.methods.evaluation import evaluation
 from backend.models import loaded_models, registry
 from backend.models.loading import load_model, weight_bytes
 from backend.studies import session

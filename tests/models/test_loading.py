@@ -14,7 +14,7 @@ from backend.core.errors import UserError
 from backend.core.heads import ModelShape
 from backend.core.placement import Dtype, Placement, check_device
 from backend.core.progress import Cancelled
-from backend.methods.reports import accuracy_report
+from backend.methods.accuracy import accuracy_report
 from backend.models import loading, registry
 from backend.models.loading import load_model
 from backend.tasks.entity_tracking import ENTITY_TRACKING, sample_prompts

@@ -22,13 +22,14 @@ from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.positions import mean_head_outputs, position_head_outputs
 from backend.engine.transplants import foreign, transplanted_logits
 from backend.methods.cmap import head_map
-from backend.methods.compare import as_in_paper, compare, examine
+from backend.methods.compare import as_in_paper, compare
 from backend.methods.completeness import completeness
 from backend.methods.discovery import discover
 from backend.methods.edges import edges
-from backend.methods.evaluation import Evaluation
+from backend.methods.evaluation import Evaluation, examine
 from backend.methods.minimality import minimality
-from backend.methods.stages import NO_TEST, Criteria
+from backend.methods.stage import NO_TEST
+from backend.methods.stages import Criteria
 from backend.models.loading import LoadedModel, load_model, without_output_adapter
 from backend.tasks.entity_tracking import (
     ENTITY_TRACKING,

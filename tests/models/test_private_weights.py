@@ -18,8 +18,8 @@ from torch import Tensor
 
 from backend.core.errors import UserError
 from backend.core.placement import Placement
-from backend.methods.methods import METHODS
-from backend.methods.requests import AccuracyRequest
+from backend.methods.accuracy import AccuracyRequest
+from backend.methods.registry import METHODS
 from backend.models import loaded_models, loading
 from backend.models.fingerprints import Fingerprint, fingerprint
 from backend.models.registry import BUNDLED

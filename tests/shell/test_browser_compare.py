@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 
 from backend.core.statistics import Estimate
 from backend.methods.cmap import cmap, group_sets
-from backend.methods.compare import compare, examine
-from backend.methods.evaluation import Evaluation
+from backend.methods.compare import compare
+from backend.methods.evaluation import Evaluation, examine
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.tasks.circuit import Circuit

@@ -14,7 +14,8 @@ pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
 from backend.methods.cmap import cmap, group_sets
-from backend.methods.compare import compare, examine
+from backend.methods.compare import compare
+from backend.methods.evaluation import examine
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.studies.session import prepare

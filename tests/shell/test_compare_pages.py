@@ -14,11 +14,16 @@ from backend.core.components import Component
 from backend.core.heads import Head, Site
 from backend.core.progress import Cancelled
 from backend.core.statistics import Estimate
-from backend.methods.cmap import cmap, group_sets
-from backend.methods.compare import as_in_paper, compare, examine, overlap
-from backend.methods.methods import joined
-from backend.methods.requests import CmapRequest, ComparisonRequest
-from backend.methods.results import Difference
+from backend.methods.cmap import CmapRequest, cmap, group_sets
+from backend.methods.compare import (
+    ComparisonRequest,
+    Difference,
+    as_in_paper,
+    compare,
+    joined,
+    overlap,
+)
+from backend.methods.evaluation import examine
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.studies import jobs, store

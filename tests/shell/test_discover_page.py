@@ -14,11 +14,12 @@ from streamlit.testing.v1 import AppTest
 from backend.commands.cli import main
 from backend.core.heads import Head
 from backend.core.serialize import from_json
-from backend.methods.compare import examine
 from backend.methods.completeness import completeness
+from backend.methods.edges import Edges
+from backend.methods.evaluation import examine
 from backend.methods.minimality import minimality
-from backend.methods.results import Edges
-from backend.methods.stages import DEFAULT_FDR, NO_TEST, Criteria
+from backend.methods.stage import NO_TEST
+from backend.methods.stages import DEFAULT_FDR, Criteria
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.studies import jobs

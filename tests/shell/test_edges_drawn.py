@@ -10,7 +10,7 @@ import pytest
 from backend.core.heads import Head
 from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
-from backend.methods.results import Edge, Edges
+from backend.methods.edges import Edge, Edges
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.graph import LOGITS, circuit_graph

@@ -19,7 +19,8 @@ from backend.core import files
 from backend.core.errors import UserError
 from backend.core.serialize import to_json
 from backend.engine import checkpoints
-from backend.methods.requests import AccuracyRequest, ComparisonRequest
+from backend.methods.accuracy import AccuracyRequest
+from backend.methods.compare import ComparisonRequest
 from backend.models import catalogue
 from backend.models.loaded_models import fingerprint_of
 from backend.studies import store, studies

@@ -16,13 +16,11 @@ from streamlit.testing.v1 import AppTest
 from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.progress import Report
-from backend.methods.methods import title_of
-from backend.methods.requests import (
-    CmapRequest,
-    ComparisonRequest,
-    CompletenessRequest,
-    MinimalityRequest,
-)
+from backend.methods.cmap import CmapRequest
+from backend.methods.compare import ComparisonRequest
+from backend.methods.completeness import CompletenessRequest
+from backend.methods.minimality import MinimalityRequest
+from backend.methods.registry import title_of
 from backend.methods.stages import Criteria
 from backend.models import catalogue
 from backend.studies import device_locks, jobs

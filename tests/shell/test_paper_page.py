@@ -20,20 +20,10 @@ from backend.core.components import Component
 from backend.core.heads import Head
 from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
-from backend.methods.requests import (
-    CmapRequest,
-    ComparisonRequest,
-    CompletenessRequest,
-    MinimalityRequest,
-)
-from backend.methods.results import (
-    Cmap,
-    Completeness,
-    HeadContribution,
-    Minimality,
-    Removal,
-    Transplanted,
-)
+from backend.methods.cmap import Cmap, CmapRequest, Transplanted
+from backend.methods.compare import ComparisonRequest
+from backend.methods.completeness import Completeness, CompletenessRequest, Removal
+from backend.methods.minimality import HeadContribution, Minimality, MinimalityRequest
 from backend.models import catalogue
 from backend.studies import store, studies
 from backend.studies.keys import marks_of

@@ -15,8 +15,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.core.components import Component
-from backend.methods.methods import METHODS
-from backend.methods.requests import CmapRequest, ComparisonRequest, StageRequest
+from backend.methods.cmap import CmapRequest
+from backend.methods.compare import ComparisonRequest
+from backend.methods.registry import METHODS
+from backend.methods.stage import StageRequest
 from backend.models import catalogue
 from backend.studies import jobs, store, studies
 from backend.tasks.entity_tracking import ENTITY_TRACKING

@@ -18,7 +18,7 @@ from backend.core import priority
 from backend.core.errors import UserError
 from backend.core.placement import CPU
 from backend.core.progress import Cancelled, Report
-from backend.methods.requests import AccuracyRequest
+from backend.methods.accuracy import AccuracyRequest
 from backend.studies import device_locks, studies
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts

@@ -17,9 +17,8 @@ from backend.commands.cli import main
 from backend.core.progress import Cancelled
 from backend.engine import memory
 from backend.engine.path_patching import scores
-from backend.methods.methods import METHODS
-from backend.methods.plans import plan_of
-from backend.methods.requests import StageRequest
+from backend.methods.registry import METHODS, plan_of
+from backend.methods.stage import StageRequest
 from backend.studies import store, studies
 from backend.studies.keys import identity
 from backend.tasks.entity_tracking import ENTITY_TRACKING

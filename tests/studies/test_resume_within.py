@@ -20,15 +20,13 @@ from backend.core.metrics import Metric
 from backend.core.progress import Cancelled, silent
 from backend.core.serialize import to_json
 from backend.engine.path_patching import scores
+from backend.methods.cmap import CmapRequest
+from backend.methods.compare import ComparisonRequest
+from backend.methods.completeness import CompletenessRequest
+from backend.methods.edges import EdgesRequest
 from backend.methods.evaluation import Evaluation
-from backend.methods.requests import (
-    CmapRequest,
-    ComparisonRequest,
-    CompletenessRequest,
-    EdgesRequest,
-    MinimalityRequest,
-    Request,
-)
+from backend.methods.minimality import MinimalityRequest
+from backend.methods.requests import Request
 from backend.models import loaded_models
 from backend.studies import store, studies
 from backend.studies.keys import identity
@@ -182,10 +180,16 @@ def test_parts_do_not_take_each_others_files(
 _ALL_OF_THEM = """
 from functools import partial
 from backend.models.catalogue import circuit
-from backend.methods.methods import method_of
-from backend.methods.requests import *
 from backend.core.components import Component
+from backend.methods.cmap import CmapRequest
+from backend.methods.compare import ComparisonRequest
+from backend.methods.completeness import CompletenessRequest
+from backend.methods.edges import EdgesRequest
+from backend.methods.minimality import MinimalityRequest
+from backend.methods.registry import method_of
 from backend.studies.studies import unfinished
+from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.prompts import Prompts
 
 heads, prompts = circuit("base"), Prompts(ENTITY_TRACKING, 5, 0, (3,))
 for request in (

@@ -10,8 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.bundled import shipped
-from backend.methods.methods import METHODS
-from backend.methods.requests import CmapRequest, ComparisonRequest
+from backend.methods.cmap import CmapRequest
+from backend.methods.compare import ComparisonRequest
+from backend.methods.registry import METHODS
 from backend.methods.rows import figures
 from backend.methods.stages import Criteria
 from backend.models import catalogue

@@ -19,15 +19,13 @@ from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.heads import Head
 from backend.core.serialize import to_json
-from backend.methods.methods import METHODS
-from backend.methods.requests import (
-    CmapRequest,
-    ComparisonRequest,
-    CompletenessRequest,
-    MinimalityRequest,
-    Request,
-    StageRequest,
-)
+from backend.methods.cmap import CmapRequest
+from backend.methods.compare import ComparisonRequest
+from backend.methods.completeness import CompletenessRequest
+from backend.methods.minimality import MinimalityRequest
+from backend.methods.registry import METHODS
+from backend.methods.requests import Request
+from backend.methods.stage import StageRequest
 from backend.models import catalogue, fingerprints, loaded_models
 from backend.models.loaded_models import fingerprint_of
 from backend.studies import store, studies
@@ -501,7 +499,9 @@ def test_files_from_another_machine_are_taken_in(parts: tuple[Any, ...], place: 
 def test_a_result_of_a_model_that_is_not_here_can_be_read(
     parts: tuple[Any, ...], copied: str
 ) -> None:
-    named = tuple(studies._named(part, {"base": copied, "chat": "chat"}, "base") for part in parts)
+    named = tuple(
+        METHODS["compare"].named(part, {"base": copied, "chat": "chat"}, "base") for part in parts
+    )
     stored(named, replace(REQUEST, models=(copied, "chat")))
     shutil.rmtree(copied)
     (entry,) = store.entries()

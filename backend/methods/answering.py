@@ -1,30 +1,20 @@
-"""Figures about one model, from prompts to numbers, as plain values for JSON, tables and pages."""
+"""What a whole model answers, and the prompts that it answers right."""
 
 from __future__ import annotations
-
-from collections import Counter
 
 import numpy as np
 import torch
 
 from backend.core.errors import UserError
-from backend.core.estimates import figure
-from backend.core.metrics import Metric
-from backend.core.progress import Progress, between, silent
+from backend.core.progress import Progress, silent
 from backend.core.runtime import at_work
-from backend.core.statistics import mean_estimate, mean_share, median_estimate, wilson
 from backend.engine.answers import Answers, read_answers
 from backend.engine.architectures import last_logits
 from backend.engine.memory import memory_errors_explained, prompt_batches
 from backend.engine.positions import input_ids
-from backend.methods.evaluation import Evaluation
-from backend.methods.results import AccuracyReport, FaithfulnessReport, WrongAnswer
 from backend.models.loading import LoadedModel
-from backend.tasks.chance import ForcedChoice, against_chance, faithfulness, forced_choice
-from backend.tasks.circuit import Circuit
+from backend.tasks.chance import ForcedChoice, against_chance, forced_choice
 from backend.tasks.prompts import Prompts, PromptSet, select
-
-_N_INSTEAD = 5
 
 
 @torch.no_grad()
@@ -41,46 +31,6 @@ def whole_answers(loaded: LoadedModel, prompts: PromptSet, progress: Progress = 
         answers = read_answers(map(of_batch, batches), prompts)
     progress(len(prompts), len(prompts))
     return answers
-
-
-def accuracy_report(
-    loaded: LoadedModel, prompts: Prompts, progress: Progress = silent
-) -> AccuracyReport:
-    """Accuracy, mean probability and median rank of the right answer, mean logit difference."""
-    answers = whole_answers(loaded, prompts.sample(loaded.tokenizer), progress)
-    said = answers.top_ids[:, 0]
-    wrong = Counter(said[~answers.correct].tolist()).most_common(_N_INSTEAD)
-    return AccuracyReport(
-        wilson(answers.correct),
-        mean_share(answers.probability),
-        median_estimate(answers.rank),
-        mean_estimate(answers.logit_difference),
-        forced_choice(answers.forced, answers.choice_ids.shape[1]),
-        wilson((said[:, None] == answers.choice_ids).any(1) & ~answers.correct),
-        tuple(WrongAnswer(loaded.tokenizer.decode([token]).strip(), n) for token, n in wrong),
-    )
-
-
-def faithfulness_report(
-    evaluation: Evaluation,
-    circuit: Circuit,
-    progress: Progress = silent,
-    metric: Metric = Metric.accuracy,
-) -> FaithfulnessReport:
-    """A metric of the circuit alone over that of the model, on the same prompts.
-
-    Raises UserError when the circuit has heads that the model does not have.
-    """
-    circuit.check(evaluation.loaded.shape, evaluation.loaded.name)
-    (alone,) = evaluation.circuit_only([circuit.sites], between(progress, 0, 0.5), metric=metric)
-    whole = evaluation.whole_by(metric, between(progress, 0.5, 1))
-    return FaithfulnessReport(
-        figure(metric, whole),
-        figure(metric, alone),
-        faithfulness(alone, whole, evaluation.choice, metric),
-        evaluation.n_reference,
-        evaluation.choice,
-    )
 
 
 def correctly_answered(
