@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
 import networkx as nx
 
 from backend.core.heads import ModelShape
+from backend.tasks.task import Group
 from circuitviz.graph import LOGITS, NodeKey
 
 EMPTY_ROW = 0.35
@@ -20,6 +21,9 @@ GUTTER = 0.09
 
 NARROWEST_COLUMN = 0.2
 """Least share of the heads' room that a column gets, so that its heading fits."""
+
+LETTER = 0.02
+"""Share of the heads' room that a letter of a heading takes."""
 
 WIDEST_SPACING = 1.6
 """Most slots between neighbours, so that few heads in a wide column still read as one group."""
@@ -97,7 +101,7 @@ def circuit_layout(
     >>> [row.layer for row in layout.rows]
     [0, 1]
     """
-    cells, groups = _cells(graph), [group.key for group in graph.graph["task"].reading_order]
+    cells, groups = _cells(graph), graph.graph["task"].reading_order
     outside = {key[0] for key in _heads(graph) if not graph.nodes[key]["in_circuit"]}
     grids = outside if grid else set()
     wrap = _best_wrap(cells, groups, grids, shape, aspect)
@@ -130,7 +134,7 @@ def _cells(graph: nx.DiGraph) -> Cells:
 
 
 def _best_wrap(
-    cells: Cells, groups: list[str], grids: set[str], shape: ModelShape, aspect: float
+    cells: Cells, groups: Sequence[Group], grids: set[str], shape: ModelShape, aspect: float
 ) -> int:
     """The number of heads per line that leaves each head most room."""
     longest = max((len(keys) for keys in cells.values()), default=1)
@@ -161,21 +165,29 @@ def _rows(cells: Cells, grids: set[str], shape: ModelShape, wrap: int) -> tuple[
 
 
 def _columns(
-    cells: Cells, groups: list[str], grids: set[str], shape: ModelShape, wrap: int
+    cells: Cells, groups: Sequence[Group], grids: set[str], shape: ModelShape, wrap: int
 ) -> tuple[Column, ...]:
     slots = {
-        group: shape.n_heads if group in grids else _longest_line(group, cells, wrap)
+        group.key: shape.n_heads if group.key in grids else _longest_line(group.key, cells, wrap)
         for group in groups
     }
-    gutter = GUTTER * sum(slots.values())
-    narrowest = NARROWEST_COLUMN * sum(slots.values())
+    room = sum(slots.values())
+    gutter = GUTTER * room
     columns: list[Column] = []
     left = 0.0
     for group in groups:
-        right = left + max(slots[group], narrowest)
-        columns.append(Column(group, left, right))
+        narrowest = room * max(NARROWEST_COLUMN, LETTER * _letters(group.name))
+        right = left + max(slots[group.key], narrowest)
+        columns.append(Column(group.key, left, right))
         left = right + gutter
     return tuple(columns)
+
+
+def _letters(name: str) -> int:
+    """In the longer line of a heading when it is broken into two, as evenly as words allow."""
+    words = name.split() or [""]
+    breaks = ((" ".join(words[:i]), " ".join(words[i:])) for i in range(len(words)))
+    return min(max(map(len, lines)) for lines in breaks)
 
 
 def _longest_line(group: str, cells: Cells, wrap: int) -> int:

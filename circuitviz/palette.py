@@ -10,6 +10,11 @@ from backend.tasks.task import Task
 INK = "currentColor"
 """The text colour of the page, for charts: SVG takes it from there, also when the theme changes."""
 
+HELPS = "rgb(200,50,24)"
+"""Heads with negative scores: the answer needs them."""
+HINDERS = "rgb(40,104,200)"
+"""Heads with positive scores: the answer is more likely without them."""
+
 SHAPES: Mapping[str, str] = MappingProxyType(
     {
         "circle": "M-1,0A1,1 0 1,1 1,0A1,1 0 1,1 -1,0Z",

@@ -13,10 +13,12 @@ from backend.core.heads import Head
 from backend.tasks.task import Group
 from circuitviz.graph import LOGITS, NodeKey
 from circuitviz.layout import Layout
-from circuitviz.palette import SHAPES, ink_on, middle_of
+from circuitviz.palette import HINDERS, SHAPES, ink_on, middle_of
 
 MINUS = "\N{MINUS SIGN}"
 UNSCORED_SIZE = 0.5
+_LEAST_HINDRANCE = 0.05
+"""Share of the strongest score from which on a positive one is marked; others are noise."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def circuit_picture(
         "nodes": nodes,
         "offWord": off_word,
         "outsideOn": outside_on,
+        "hinderColour": HINDERS,
         "switchable": switchable,
         "isMeasured": any(edge["weight"] is not None for edge in graph.edges.values()),
         "measured": _measured(graph, places, least_weight),
@@ -109,6 +112,7 @@ def _node(
     attributes = graph.nodes[key]
     x, y = layout.positions[key]
     score = attributes["score"]
+    hinders = score is not None and score > _LEAST_HINDRANCE * strongest
     return {
         "id": node_id(key),
         "group": group,
@@ -118,7 +122,9 @@ def _node(
         "y": round(y, 3),
         "size": _size(score, strongest),
         "inCircuit": attributes["in_circuit"],
-        "spoken": _spoken(graph.graph["task"].group(group), head, score, attributes["in_circuit"]),
+        "hinders": hinders,
+        "spoken": _spoken(graph.graph["task"].group(group), head, score, attributes["in_circuit"])
+        + (", hinders the answer" if hinders else ""),
         "score": score_text(score),
         "evidence": attributes["evidence"],
         "attendsTo": attributes["attends_to"],

@@ -9,11 +9,8 @@ import pandas as pd
 
 from backend.core.heads import Head
 from circuitviz.bare import bare
-from circuitviz.palette import INK
+from circuitviz.palette import HELPS, HINDERS, INK
 
-HELPS = "rgb(200,50,24)"
-"""Heads with negative scores: the answer needs them."""
-HINDERS = "rgb(40,104,200)"
 FAINT = 0.07
 """Opacity at zero: colours fade into the page, be it light or dark."""
 OUTSIDE = "#8A93A3"

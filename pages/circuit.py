@@ -18,6 +18,7 @@ from shell.circuit.example import chosen_prompt, show_example
 from shell.circuit.numbers import announce, show_chance, show_numbers
 from shell.circuit.switches import show_readings, show_switches
 from shell.frame import (
+    choices,
     state,
     waiting,
 )
@@ -62,10 +63,10 @@ def explore(circuit: Circuit) -> None:
     state.write_address()
 
 
+choices.require_circuit()
 try:
     view = state.current()
-    circuit = catalogue.circuit(view.circuit)
-    circuit.check_task(view.task)
+    circuit = choices.sidebar_circuit()
     shape = waiting.bench_for(view.setting).loaded.shape
     circuit.check(shape, catalogue.label(view.model))
     state.keep_only(circuit, shape)

@@ -62,6 +62,7 @@ def choose() -> CmapRequest:
     return request
 
 
+choices.require_circuit()
 try:
     request = choose()
     study = studies.latest(_STUDY, request)

@@ -75,6 +75,7 @@ def show(request: ComparisonRequest, result: Comparison) -> None:
     show_downloads(request, result)
 
 
+choices.require_circuit()
 try:
     request = choose()
     study = studies.latest(_STUDY, request)

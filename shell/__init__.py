@@ -20,7 +20,7 @@ _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 def main() -> None:
     """Configure the page, restore the state from the address, and run the chosen page."""
     st.set_page_config(
-        page_title="Circuit explorer", page_icon="🔎", layout="wide", initial_sidebar_state=250
+        page_title="Circuit explorer", page_icon="🔎", layout="wide", initial_sidebar_state=254
     )
     st.html(f"<style>{_STYLE}</style>")
     state.restore()

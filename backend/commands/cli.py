@@ -60,7 +60,7 @@ _EXAMPLES = """examples:
   python -m backend discover base --prompts 100 --keep A=8 B=6 C=4 D=4 --save found
   python -m backend compare base arithmetic-lora chat --out family.json
   python -m backend cmap arithmetic-full base --part v
-  python -m backend accuracy ~/models/my-llama --boxes 5 --seed 3
+  python -m backend accuracy ~/models/my-llama --task ioi --seed 3
   python -m backend add mine owner/name && python -m backend discover mine --device cuda:0
 """
 

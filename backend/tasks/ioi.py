@@ -298,13 +298,13 @@ IOI = Task(
         ),
         Group(
             "IN", "Induction and Duplicate Token", "s2", "v", ("SI",), "#009E73", "triangle", 5,
-            "At S2: notices that the name was there before. Induction heads attend to S1 + 1, "
+            "Notices that the name was there before. Induction heads attend to S1 + 1, "
             "duplicate token heads to S1; both write into the same values, and path patching alone "
             "cannot tell them apart.",
         ),
         Group(
             "PT", "Previous Token", "s1_plus_1", "k", ("IN",), "#CC79A7", "diamond", 3,
-            "At the token after S1: says which name came before, so that induction heads find it.",
+            "Says which name came before, so that induction heads find it.",
         ),
     ),
     roles=(

@@ -177,7 +177,7 @@ class CircuitView {
     glyph(column, 22, title);
     make("b", {}, title, node.name);
     make("span", {}, title, node.inCircuit ? column.name : "outside the circuit");
-    make("div", {}, tip, `score ${node.score}`);
+    make("div", {}, tip, `score ${node.score}${node.hinders ? ": hinders the answer" : ""}`);
     if (node.evidence) make("div", {}, tip, node.evidence);
     if (node.attendsTo) make("div", {}, tip, `attends to ${node.attendsTo}`);
     for (const [words, end, other] of [["most from", "target", "source"], ["most into", "source", "target"]]) {

@@ -44,6 +44,7 @@ function addMarkers(data, svg) {
 function buildScene(root, data) {
   const part = (name) => root.querySelector(`.${name}`);
   root.classList.toggle("switchable", data.switchable);
+  root.style.setProperty("--hinders", data.hinderColour);
   const scene = { svg: part("canvas"), nodes: [], stems: [], branches: [], spines: [], pills: [] };
   for (const name of ["heads", "canvas", "switches", "legend"]) part(name).replaceChildren();
   scene.svg.setAttribute("aria-label", data.title);
@@ -114,7 +115,7 @@ function buildMeasured({ source, target, strength, helps }, i, column, parent) {
 
 function buildNode(node, i, column, switchable) {
   const group = make("g", {
-    class: `head ${node.inCircuit ? "member" : "outside"}`, role: switchable ? "switch" : "img", tabindex: "-1",
+    class: `head ${node.inCircuit ? "member" : "outside"}${node.hinders ? " hinders" : ""}`, role: switchable ? "switch" : "img", tabindex: "-1",
     "aria-label": node.spoken, "data-node": i, "data-id": node.id,
     style: `--colour:${column.colour}`,
   });
@@ -162,7 +163,8 @@ function buildLegend(data, parent) {
   }
   if (data.columns.some((column) => column.composition === "k")) {
     const key = entry("read as key (k)");
-    make("path", { d: "M2,11H41M41,5V17", class: "sample-line dotted" }, key);
+    make("path", { d: "M2,11H38", class: "sample-line dotted" }, key);
+    make("path", { d: "M41,5V17", class: "sample-line" }, key);
   }
   if (data.isMeasured) {
     const edge = entry("weak – strong edge");
@@ -174,6 +176,9 @@ function buildLegend(data, parent) {
     const off = entry(data.offWord);
     make("circle", { cx: 28, cy: 11, r: 8, class: "sample-off" }, off);
     make("line", { x1: 20, y1: 19, x2: 36, y2: 3, class: "sample-line" }, off);
+  }
+  if (data.nodes.some((node) => node.hinders)) {
+    make("circle", { cx: 28, cy: 11, r: 7, class: "sample-hinders" }, entry("positive score: hinders the answer"));
   }
   if (data.nodes.some((node) => !node.inCircuit)) {
     make("circle", { cx: 28, cy: 11, r: 5, class: "sample-outside" }, entry(`outside the circuit: ${data.outsideOn ? "on as well" : "click to add"}`));

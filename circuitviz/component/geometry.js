@@ -32,7 +32,7 @@ function radiusOf(node, frame) {
   const alone = Math.min(frame.unitX * 0.37, frame.unitY * 0.4, 9);
   const largest = Math.min(Math.max(withName, alone, 3), 26);
   const smallest = Math.max(largest * 0.4, Math.min(largest, frame.leastRadius));
-  if (!node.inCircuit) return Math.min(smallest, 7);
+  if (!node.inCircuit && !node.hinders) return Math.min(smallest, 7);
   return smallest + (largest - smallest) * node.size;
 }
 

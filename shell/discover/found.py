@@ -15,16 +15,21 @@ from shell.discover import discovery
 from shell.discover.discovery import Progress
 from shell.discover.examination import show_examination, smaller, with_edges
 from shell.frame import state
+from shell.frame.choices import sidebar_circuit
 from shell.frame.history import History
 from shell.frame.words import unmarked
 
 _FOUND, _SELECTED = "found", "selected"
+_UNTIL = "What is found stands here when the stages have run with the heads now kept."
 
 
 def show_found(now: Progress) -> None:
-    """The resulting circuit, once all four stages fit what is asked for, or the sidebar's."""
+    """The resulting circuit, once all stages fit what is asked for, or the sidebar's."""
     st.markdown("### The circuit")
     setting = now.plan.setting
+    if not now.is_complete and not st.session_state["circuit"]:
+        st.caption(_UNTIL)
+        return
     whole, suggestion = _choose(now)
     _show_saving(with_edges(smaller(whole), setting), suggestion)
     if whole.members:
@@ -37,15 +42,11 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
     """A circuit, and what it might be saved as."""
     selected = st.session_state["circuit"]
     if not now.is_complete:
-        st.caption(
-            "What is found stands here when the stages have run with the heads now kept. "
-            f"Until then this is “{unmarked(selected)}”, of the sidebar."
-        )
-        return _selected(now), _plain(f"{selected}-copy")
-    options = {
-        _FOUND: "The circuit found here",
-        _SELECTED: f"“{unmarked(selected)}”, of the sidebar",
-    }
+        st.caption(f"{_UNTIL} Until then this is “{unmarked(selected)}”, of the sidebar.")
+        return sidebar_circuit(), _plain(f"{selected}-copy")
+    options = {_FOUND: "The circuit found here"}
+    if selected:
+        options[_SELECTED] = f"“{unmarked(selected)}”, of the sidebar"
     chosen = st.segmented_control(
         "Which circuit",
         list(options),
@@ -56,15 +57,8 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
         label_visibility="collapsed",
     )
     if chosen == _SELECTED:
-        return _selected(now), _plain(f"{selected}-copy")
+        return sidebar_circuit(), _plain(f"{selected}-copy")
     return discovery.found_circuit(now, "found"), _plain(f"{now.plan.setting.model}-found")
-
-
-def _selected(now: Progress) -> Circuit:
-    """The sidebar's circuit; raises UserError if it is for another task."""
-    circuit = catalogue.circuit(st.session_state["circuit"])
-    circuit.check_task(now.task)
-    return circuit
 
 
 def _show_saving(circuit: Circuit, suggestion: str) -> None:

@@ -1,4 +1,4 @@
-"""The four stages of discovery on the page: controls, and a card with a heat map for each."""
+"""The stages of discovery on the page: controls, and a card with a heat map for each."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _receivers_to_be(now: Progress, group: Group) -> str:
         found = {stage.group: stage for stage in now.stages[: now.valid]}
         receivers = receivers_of(now.task, group, found, now.plan.criteria)
         return _into(now, group, receivers)
-    return f"**Into** {_to(now.task, group)} whatever is kept there."
+    return f"**Into** {_to(now.task, group)}: whatever is kept there."
 
 
 def _into(now: Progress, group: Group, receivers: tuple[Head, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Which models of a result do no better than guessing among the boxes."""
+"""Which models of a result do no better than guessing among the answers."""
 
 from __future__ import annotations
 
@@ -25,4 +25,4 @@ def show_chance(models: Sequence[str], parts: Sequence[Any]) -> None:
     found = choices_of(models, parts)
     if found:
         each = (f"{catalogue.label(name)}: {against_chance(found[name])}" for name in found)
-        st.caption(unmarked(f"Beside guessing among the boxes’ objects. {'. '.join(each)}."))
+        st.caption(unmarked(f"Beside guessing among the answers that compete. {'. '.join(each)}."))

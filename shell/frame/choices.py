@@ -10,9 +10,45 @@ import streamlit as st
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
+from backend.tasks.registry import DEFAULT_TASK
 from backend.tasks.setting import Reading
-from shell.frame import state
+from shell.frame import fitting, state
 from shell.frame.words import unmarked
+
+
+def require_circuit() -> None:
+    """While there is no circuit for the task, say how to get one, and draw no more of the page."""
+    view = state.current()
+    if view.circuit:
+        return
+    task = view.task.title.lower()
+    st.markdown(f"#### There is no circuit for {unmarked(task)} yet")
+    model = (
+        f"{unmarked(catalogue.label(view.model))} knows only the words of "
+        f"{DEFAULT_TASK.title.lower()}: in the sidebar, type the folder or the hub name of a model "
+        "that was trained on English text."
+        if fitting.knows_other_words(view.model, view.task)
+        else "The model in the sidebar must know the words of the task."
+    )
+    st.markdown(
+        f"- **Find one** in a model, by path patching, on the Discover page. {model}\n"
+        "- **Add one** that was found before: its file, with “Add a circuit” in the sidebar."
+    )
+    if st.button("Find a circuit", type="primary"):
+        st.switch_page("pages/discover.py")
+    state.write_address()
+    st.stop()
+
+
+def sidebar_circuit() -> Circuit:
+    """The circuit of the sidebar, under its name there.
+
+    Raises UserError for a circuit that is unknown, malformed or for another task.
+    """
+    view = state.current()
+    circuit = catalogue.circuit(view.circuit)
+    circuit.check_task(view.task)
+    return replace(circuit, name=view.circuit)
 
 
 def choose_heads(key: str) -> Circuit:
@@ -20,9 +56,7 @@ def choose_heads(key: str) -> Circuit:
 
     Raises UserError for a circuit that is unknown, malformed or for another task.
     """
-    view = state.current()
-    whole = replace(catalogue.circuit(view.circuit), name=view.circuit)
-    whole.check_task(view.task)
+    view, whole = state.current(), sidebar_circuit()
     added = view.switched if view.reading is Reading.circuit else frozenset()
     on = (whole.nodes | added) - view.off
     if on == whole.nodes:

@@ -9,6 +9,8 @@ from backend.core.errors import UserError
 from backend.models import catalogue, registry
 from backend.models.model_config import Blueprint, blueprint, misfit
 from backend.tasks.circuit import Circuit
+from backend.tasks.registry import DEFAULT_TASK
+from backend.tasks.task import Task
 
 
 def circuit_misfit(circuit: Circuit, models: Iterable[str]) -> str | None:
@@ -31,6 +33,11 @@ def pair_misfit(source: str, target: str, part: Component = Component.output) ->
     if reason := misfit(ours, theirs, names, part):
         return f"This pair cannot be run: {reason} Choose two models of one shape."
     return None
+
+
+def knows_other_words(model: str, task: Task) -> bool:
+    """Whether the model is a bundled one, and the task another than those were trained for."""
+    return task != DEFAULT_TASK and model in catalogue.bundled_models()
 
 
 def family_of(model: str) -> list[str]:

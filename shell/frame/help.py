@@ -12,10 +12,11 @@ _TEXT = """
 **The circuit**. A small set of attention heads in groups, each working at one token:
 {groups}
 
-**Score** (path patching, same section). How much the probability of the right answer changes,
-relative to the untouched run, when only this head's path to the groups it feeds comes from a
-counterfactual prompt; mean over prompts. Negative: the head helps. Bigger shapes have bigger
-scores, on one scale for all groups. **z** is the score in standard errors.
+**Score** (path patching; Prakash et al., circuit discovery). How much the probability of the right
+answer changes, relative to the untouched run, when only this head's path to the groups it feeds
+comes from a counterfactual prompt; mean over prompts. Negative: the head helps. Positive: it
+hinders, and is marked in blue. Bigger shapes have bigger scores, on one scale for all groups.
+**z** is the score in standard errors.
 
 **Which heads are found.** Of many heads that do nothing, some score below zero by luck. Discover
 keeps a head only if it is clear among all that were tried in its stage, at a false discovery rate
@@ -26,17 +27,17 @@ the score is saturated, and only heads below −0.05 count. The prompts are thos
 answers right: of a model that guesses, they are its lucky ones, and what made it lucky there can
 be clear without being a mechanism.
 
-**Knock out** (circuit evaluation, same section). The head's output is replaced by its mean over
+**Knock out** (Prakash et al., circuit evaluation). The head's output is replaced by its mean over
 reference prompts, drawn independently of the prompts that are scored.
 
-**Counterfactual** (path patching, same section). The head's output is replaced by what it gives
+**Counterfactual** (path patching). The head's output is replaced by what it gives
 on another prompt of the same form, of which the answer is another.
 
 **Circuit only / whole model minus heads.** In the first, everything outside the circuit is
 knocked out at every token: do these heads *suffice*? In the second, only the heads that you switch
 off are replaced: are they *needed*?
 
-**Faithfulness** (circuit evaluation, same section). Accuracy of the circuit alone divided by
+**Faithfulness** (circuit evaluation). Accuracy of the circuit alone divided by
 accuracy of the whole model. Undefined where the model is not above chance.
 
 **Chance**. Accuracy counts the first answer among all tokens. What can be guessed is {answer}

@@ -109,7 +109,9 @@ def _plan_again(plan: Plan, job: jobs.Job) -> None:
 
 def _choose(prompts: Prompts, circuit: Circuit | None = None) -> None:
     now = st.session_state
-    now["task"], now["options"], now["seed"] = prompts.task, prompts.options, prompts.seed
+    if prompts.task != now["task"]:
+        state.choose_task(prompts.task)
+    now["options"], now["seed"] = prompts.options, prompts.seed
     if prompts.n in N_PROMPTS:
         now["n"] = prompts.n
     if circuit and circuit.name != now["circuit"] and _is_known(circuit):

@@ -9,7 +9,7 @@ import streamlit as st
 from backend.core.errors import UserError
 from backend.models import catalogue
 from backend.tasks.prompts import MAX_SEED
-from backend.tasks.registry import TASKS
+from backend.tasks.registry import DEFAULT_TASK, TASKS
 from backend.tasks.task import Task
 from shell.frame import fitting, joblist, state
 from shell.frame.history import History
@@ -42,10 +42,13 @@ def show() -> None:
             help="Known models are on the Models page. You can also type a Hugging Face model: its "
             "folder on this computer, or a hub name such as `owner/name`.",
         )
-        _describe(st.session_state["model"])
+        _describe(st.session_state["model"], task)
+        circuits = catalogue.circuits_for(task)
+        state.choose_circuit(circuits)
         st.selectbox(
             "Circuit",
-            _with_current(catalogue.circuits_for(task), "circuit"),
+            _with_current(circuits, "circuit"),
+            format_func=lambda name: name or "none yet",
             key="circuit",
             persist_state="session",
             on_change=_start_over,
@@ -103,13 +106,7 @@ def _take_options(task: Task) -> None:
 
 
 def _choose_task() -> None:
-    """Another task has other options, and other circuits."""
-    now = st.session_state
-    now["options"] = ()
-    circuits = catalogue.circuits_for(now["task"])
-    if circuits and now["circuit"] not in circuits:
-        now["circuit"] = circuits[0]
-    _start_over()
+    state.choose_task(st.session_state["task"])
 
 
 def _with_current(options: tuple[str, ...], key: str) -> tuple[str, ...]:
@@ -118,13 +115,17 @@ def _with_current(options: tuple[str, ...], key: str) -> tuple[str, ...]:
     return options if current in options else (*options, current)
 
 
-def _describe(model: str) -> None:
+def _describe(model: str, task: Task) -> None:
     known = catalogue.about(model)
     fine_tuned = f"Fine-tuned on: {unmarked(known.finetuned_on)}." if known else ""
     if known and known.paper_counterpart not in ("", known.label):
         st.caption(f"{fine_tuned} In the paper: {unmarked(known.paper_counterpart)}.")
     elif known:
         st.caption(fine_tuned)
+    if fitting.knows_other_words(model, task):
+        st.caption(
+            f":orange-badge[Does not fit] It knows only the words of {DEFAULT_TASK.title.lower()}."
+        )
 
 
 def _say_misfit(circuit: str, model: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
 
 from backend.core.heads import ModelShape
 from backend.tasks.circuit import Circuit
+from backend.tasks.task import Task
 from circuitviz.graph import outside_heads
 from shell.frame.history import History, Switches
 from shell.frame.view import View, from_query, to_query
@@ -37,6 +39,7 @@ def restore() -> None:
         st.session_state[name] = getattr(view, name)
     st.session_state["history"] = History(view.switches)
     st.session_state["complaints"] = complaints
+    st.session_state["circuit_for"] = {}
     st.session_state["served"] = 0
     st.session_state["epoch"] = 0
 
@@ -52,6 +55,22 @@ def remember(**defaults: Any) -> None:
     """Give widgets their values for the first time; later ones are the user's."""
     for name, value in defaults.items():
         st.session_state.setdefault(name, value)
+
+
+def choose_task(task: Task) -> None:
+    """Another task has other options and other circuits; its own choice of them comes back."""
+    now = st.session_state
+    now["task"], now["options"] = task, ()
+    now["circuit"] = now["circuit_for"].get(task, "")
+    overrule(History())
+
+
+def choose_circuit(known: Sequence[str]) -> None:
+    """Where none is chosen yet, the first of those known; remembered for its task."""
+    now = st.session_state
+    if not now["circuit"] and known:
+        now["circuit"] = known[0]
+    now["circuit_for"][now["task"]] = now["circuit"]
 
 
 def write_address() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ _NODE = re.compile(r"([A-Z]{1,3})(\d{1,4})\.(\d{1,4})", re.ASCII)
 @dataclass(frozen=True)
 class View:
     """What is on the Circuit page; `example` counts prompts from 0, None is the first that is
-    answered right."""
+    answered right; `circuit` is empty while there is none for the task."""
 
     task: Task = DEFAULT_TASK
     model: str = "base"
@@ -55,9 +55,14 @@ class View:
         return Switches(self.off, self.switched)
 
 
+def default_view(task: Task) -> View:
+    """What is shown of a task unless told otherwise; only the first one comes with a circuit."""
+    return View() if task == DEFAULT_TASK else View(task=task, circuit="")
+
+
 def to_query(view: View) -> dict[str, str]:
     """The view as query parameters; what has its default value is left out."""
-    default = View(task=view.task)
+    default = default_view(view.task)
     written = {
         f.name: _write(getattr(view, f.name))
         for f in fields(View)
@@ -83,7 +88,7 @@ def from_query(query: Mapping[str, str]) -> tuple[View, list[str]]:
             complaints.append(f"“{name}={query[name][:40]}”")
             return default
 
-    task = values["task"] = read("task", task_named, DEFAULT_TASK)
+    task = read("task", task_named, DEFAULT_TASK)
     unread = object()
     nodes = partial(_nodes, keys=task.keys)
     readers = _READERS | {"off": nodes, "switched": nodes}
@@ -94,7 +99,7 @@ def from_query(query: Mapping[str, str]) -> tuple[View, list[str]]:
         read(option.name, _whole(range(option.least, option.most + 1)), option.default)
         for option in task.options
     )
-    return View(**values), complaints
+    return replace(default_view(task), **values), complaints
 
 
 def _write(value: Any) -> str:

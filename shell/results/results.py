@@ -82,7 +82,8 @@ def choose(found: Sequence[store.Entry]) -> list[Result]:
             "age": st.column_config.DatetimeColumn("age", format="distance"),
             "size": st.column_config.NumberColumn("size", format="bytes"),
             "seconds": st.column_config.NumberColumn("took", format="%.0f s"),
-            "models": st.column_config.TextColumn("models", width=210),
+            "task": st.column_config.TextColumn("task", width=105),
+            "models": st.column_config.TextColumn("models", width=170),
             "settings": st.column_config.TextColumn("settings", width=110),
             "shipped": st.column_config.CheckboxColumn("shipped", help="Came with this tool."),
         },
@@ -136,8 +137,9 @@ def show_one(result: Result) -> None:
     versions = ", ".join(unmarked(f"{name} {number}") for name, number in header.versions.items())
     st.markdown(f"##### {unmarked(_title(result))}")
     st.caption(
-        f"{request.prompts}. {marks}. {local_time(header.date)}, {header.seconds:.0f} s; engine "
-        f"{unmarked(header.engine)}, {versions}."
+        f"{unmarked(request.prompts.task.title)}, {request.prompts}. {marks}. "
+        f"{local_time(header.date)}, {header.seconds:.0f} s; engine {unmarked(header.engine)}, "
+        f"{versions}."
     )
     if not result.entry.is_complete:
         st.info(
@@ -271,6 +273,7 @@ def _row(result: Result) -> dict[str, Any]:
     is_old = " (earlier engine)" if header.engine != store.ENGINE else ""
     return {
         "method": _method(header.method) + is_old,
+        "task": request.prompts.task.name if request else "",
         "models": _models(result),
         "circuit": f"{heads.name} ({len(heads.members)})" if heads else "",
         "settings": settings_of(request) if request else "cannot be read",

@@ -55,6 +55,17 @@ def test_a_head_outside_does_not_shrink_those_inside() -> None:
     assert {node["size"] for node in data["nodes"]} == {1.0}
 
 
+def test_heads_that_hinder_are_marked_inside_and_outside_and_noise_is_not() -> None:
+    circuit, (outside, noise, *_) = tiny_circuit(), outside_heads(tiny_circuit(), TINY)
+    inside = circuit.members[0]
+    scores = dict.fromkeys(circuit.members, -0.5) | {inside: 0.3, outside: 0.4, noise: 0.01}
+    graph = circuit_graph(circuit, TINY, scores, extra=[outside, noise])
+    nodes = circuit_picture(graph, circuit_layout(graph, TINY)).data["nodes"]
+    hindering = [node for node in nodes if node["hinders"]]
+    assert [node["id"] for node in hindering] == [node_id(inside), node_id(outside)]
+    assert all("hinders the answer" in node["spoken"] for node in hindering)
+
+
 def test_how_sure_a_score_is_goes_with_it() -> None:
     circuit = tiny_circuit()
     key, other = circuit.members[:2]
