@@ -98,7 +98,7 @@ def test_a_cmap_and_a_pinned_head(
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
     page.get_by_test_id("stVegaLiteChart").nth(1).click(position={"x": 150, "y": 60})
     expect(page.get_by_role("rowheader", name=re.compile("^your set"))).to_be_visible()
-    expect(page.get_by_text(re.compile(r"^L\d\.\d, previous label"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^L\d\.\d at the previous label"))).to_be_visible()
     page.get_by_role("button", name="Swap").or_(page.get_by_role("button", name="⇄")).click()
     expect(page.get_by_text("other choices than those made now")).to_be_visible()
 
