@@ -86,7 +86,7 @@ def sample(
 ) -> PromptSet:
     """`n` prompts of a task, in words that the model's tokenizer writes as one token.
 
-    `options` are the task's own (`boxes` in entity tracking). Raises UserError for what the task
+    `options` are the task's own, by name. Raises UserError for what the task
     does not have.
     """
     task = task_named(task) if isinstance(task, str) else task
