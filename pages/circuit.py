@@ -12,10 +12,10 @@ from backend.core.errors import UserError
 from backend.core.priority import urgent
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
-from backend.tasks.setting import Mode, intervention
+from backend.tasks.setting import Mode, Reading, intervention
 from shell.circuit import picture
 from shell.circuit.example import chosen_prompt, show_example
-from shell.circuit.numbers import announce, show_chance, show_numbers
+from shell.circuit.numbers import announce, not_as_in_the_paper, show_chance, show_numbers
 from shell.circuit.switches import show_readings, show_switches
 from shell.frame import (
     choices,
@@ -40,6 +40,8 @@ def explore(circuit: Circuit) -> None:
     show_readings(view.task)
     if view.mode is Mode.other:
         waiting.wait_for_source(session, view.source)
+    elif view.reading is Reading.circuit and view.mode is not Mode.mean:
+        waiting.wait_for_ablation(session, view.mode)
     with waiting.memory_permitting():
         before = answers(session, everything_on)
     prompt = chosen_prompt(session, before, view.example)
@@ -51,15 +53,18 @@ def explore(circuit: Circuit) -> None:
         # Only now: the browser draws the picture meanwhile.
         with waiting.memory_permitting():
             after = answers(session, now)
-        show_numbers(view.reading, view.task.words, session.whole, before, after)
+        show_numbers(view.reading, view.metric, view.task.words, session.whole, before, after)
         show_chance(session.whole)
         show_example(session, before, after, prompt)
+        others = not_as_in_the_paper(view.mode, view.metric)
+        note = f":orange-badge[Note] {others}  \n" if others else ""
+        means = "" if others else f" · means over {session.n_reference} reference prompts"
         st.caption(
-            f"{unmarked(catalogue.label(view.model))} · circuit “{unmarked(view.circuit)}” · "
-            f"{view.prompts} · means over {session.n_reference} reference prompts"
+            f"{note}{unmarked(catalogue.label(view.model))} · circuit “{unmarked(view.circuit)}” · "
+            f"{view.prompts}{means}"
         )
         show_notes([view.model], view.task)
-        announce(view.reading, session.whole, after)
+        announce(view.reading, view.metric, session.whole, after)
     state.write_address()
 
 

@@ -21,10 +21,16 @@ from backend.engine.mean_ablation import (
     AblatedRun,
     circuit_logits,
     prepare_ablated_run,
+    prepare_resampled_run,
     with_values,
 )
 from backend.engine.memory import bytes_in, bytes_of_prompt, check_fits, fits
-from backend.engine.positions import mean_head_outputs, position_head_outputs, position_means
+from backend.engine.positions import (
+    mean_head_outputs,
+    position_head_outputs,
+    position_means,
+    zero_head_outputs,
+)
 from backend.methods.cmap import compatible, read_alike
 from backend.methods.requests import N_REFERENCE
 from backend.models.loaded_models import load
@@ -41,8 +47,8 @@ _SMALL = 1_000_000
 class Session:
     """What is the same for every click: prompts, cached runs and the values to patch with.
 
-    values: what replaces a head, by mode: [n_layers, n, n_positions, n_heads, d_head].
-    whole: the answers of the model as it is.
+    ablated_run: with every head at its mean; values: what replaces a head, by mode: [n_layers, n,
+    n_positions, n_heads, d_head]; whole: the answers of the model as it is.
     """
 
     setting: Setting
@@ -108,7 +114,11 @@ def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Repo
     whole = read_answers([clean_logits(clean)], prompts)
     report("Reading attention patterns", 0.9)
     attention = attention_mass(model, setting.prompts.sample(tokenizer, _N_ATTENTION))
-    values = {Mode.mean: position_means(means, prompts), Mode.counterfactual: counterfactual}
+    values = {
+        Mode.mean: position_means(means, prompts),
+        Mode.zero: counterfactual.new_zeros(()).expand_as(counterfactual),
+        Mode.counterfactual: counterfactual,
+    }
     return Session(
         setting, loaded, prompts, clean, ablated_run, values, whole, attention, N_REFERENCE
     )
@@ -140,6 +150,26 @@ def _source_values(session: Session, source: str) -> Tensor:
         return position_head_outputs(other.model, session.prompts)
 
 
+def ablated_run(session: Session, mode: Mode) -> AblatedRun:
+    """The run of the session's prompts with every head knocked out by this mode.
+
+    That of means is there, as is what stands around heads of another model; others are made when
+    they are first asked for, and kept.
+    """
+    if mode in (Mode.mean, Mode.other):
+        return session.ablated_run
+    return part(session.setting, session, mode, lambda: _ablated_run(session, mode), bytes_in)
+
+
+def _ablated_run(session: Session, mode: Mode) -> AblatedRun:
+    model, prompts = session.loaded.model, session.prompts
+    with at_work(session.loaded.runtime):
+        if mode is Mode.zero:
+            return prepare_ablated_run(model, prompts, zero_head_outputs(model, prompts))
+        other = prompts.task.counterfactual(session.loaded.tokenizer, prompts)
+        return prepare_resampled_run(model, prompts, other)
+
+
 def answers(session: Session, intervention: Intervention) -> Answers:
     """The answers with the heads switched as the intervention says; the last ones are kept."""
     source = intervention.source
@@ -165,7 +195,7 @@ def _answers(session: Session, intervention: Intervention) -> Answers:
 def _logits(session: Session, intervention: Intervention, values: Tensor) -> Tensor:
     if intervention.reading is Reading.model:
         return patched_logits(session.clean, intervention.off, values)
-    ablated_run = session.ablated_run
-    if intervention.mode is not Mode.mean:
-        ablated_run = with_values(ablated_run, intervention.off, values)
-    return circuit_logits(ablated_run, intervention.on)
+    knocked_out = ablated_run(session, intervention.mode)
+    if intervention.mode is Mode.other:
+        knocked_out = with_values(knocked_out, intervention.off, values)
+    return circuit_logits(knocked_out, intervention.on)

@@ -13,20 +13,22 @@ from backend.tasks.prompts import Prompts
 class Reading(Enum):
     """What the heads that are switched off are taken out of."""
 
-    circuit = "Circuit only"
+    circuit = "circuit"
     """Every head outside the circuit is knocked out, at every token (the paper's evaluation)."""
-    model = "Whole model minus heads"
+    model = "model"
     """Everything runs as usual, less the heads that are switched off."""
 
 
 class Mode(Enum):
     """What replaces the output of a head that is switched off."""
 
-    mean = "Knock out"
-    """Its mean over reference prompts."""
-    counterfactual = "Counterfactual"
-    """Its value in the run on the counterfactual prompt."""
-    other = "Other model"
+    mean = "mean"
+    """Its mean over reference prompts (mean ablation, the paper's)."""
+    zero = "zero"
+    """Zeros (zero ablation)."""
+    counterfactual = "counterfactual"
+    """Its value in the run on the counterfactual prompt (resample ablation)."""
+    other = "other"
     """Its value in another model on the same prompt (cross-model activation patching)."""
 
 
@@ -42,8 +44,8 @@ class Setting:
 class Intervention:
     """Sites that are on, and sites that are switched off and take the mode's value.
 
-    When only the circuit is read, every other site of the model is knocked out; when the whole
-    model is, every other site runs as usual.
+    When only the circuit is read, every other site of the model is knocked out, by the mode, or by
+    means where that is another model's; when the whole model is, every other site runs as usual.
     """
 
     reading: Reading

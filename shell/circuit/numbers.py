@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from backend.core.statistics import Estimate, mean_share, wilson
+from backend.core.estimates import Row, figure
+from backend.core.metrics import Metric
+from backend.core.statistics import Estimate
 from backend.tasks.chance import (
     ForcedChoice,
     against_chance,
@@ -15,63 +17,121 @@ from backend.tasks.chance import (
     forced_choice,
     why_undefined,
 )
-from backend.tasks.setting import Reading
+from backend.tasks.setting import Mode, Reading
 from backend.tasks.task import Words
+from shell.frame.words import MEASURES
 
 if TYPE_CHECKING:
     from backend.engine.answers import Answers
 
 _RATIO_HELP = {
-    Reading.circuit: "Accuracy of the circuit as it stands, divided by the accuracy of the whole "
-    "model (the paper, circuit evaluation). 1 means that the circuit alone does all that the model "
-    "does. 95 % score interval of a ratio on the same prompts (Nam and Blackwelder).",
-    Reading.model: "Accuracy of the model without the switched-off heads, divided by that of the "
-    "whole model. 95 % score interval of a ratio on the same prompts (Nam and Blackwelder).",
+    Reading.circuit: "{} of the circuit as it stands, divided by that of the whole model (the "
+    "paper, circuit evaluation). 1 means that the circuit alone does all that the model does. {}",
+    Reading.model: "{} of the model without the switched-off heads, divided by that of the whole "
+    "model. {}",
 }
-_LABELS = {
-    Reading.circuit: ("Circuit", "Faithfulness"),
-    Reading.model: ("Model minus heads", "Accuracy kept"),
+_PARTS = {Reading.circuit: "Circuit", Reading.model: "Model minus heads"}
+_KEPT = {
+    Metric.accuracy: "Accuracy kept",
+    Metric.probability: "P(right) kept",
+    Metric.logit_difference: "Difference kept",
+}
+_ABLATIONS = {Mode.zero: "zero ablation", Mode.counterfactual: "resample ablation"}
+_OTHER_MEASURES = {
+    Metric.probability: "P(right answer)",
+    Metric.logit_difference: "logit difference",
+}
+_WHAT = {
+    Metric.accuracy: "Share of prompts answered right: the most probable next token, among all "
+    "tokens, is {answer}. 95 % Wilson interval.",
+    Metric.probability: "Probability of {answer}, mean over prompts. It moves before the accuracy "
+    "does. 95 % interval: Wilson’s, with the variance seen.",
+    Metric.logit_difference: "Logit of {answer} less the mean logit of {competitors}, mean over "
+    "prompts, in logits. 95 % interval: Student’s.",
+}
+_RATIO_INTERVALS = {
+    Metric.accuracy: "95 % score interval of a ratio on the same prompts (Nam and Blackwelder).",
+    Metric.probability: "95 % interval of a ratio of means on the same prompts (Fieller).",
+    Metric.logit_difference: "95 % interval of a ratio of means on the same prompts (Fieller).",
 }
 
 
 def show_numbers(
-    reading: Reading, words: Words, whole: Answers, before: Answers, after: Answers
+    reading: Reading,
+    metric: Metric,
+    words: Words,
+    whole: Answers,
+    before: Answers,
+    after: Answers,
 ) -> None:
-    """Four figures in two rows: `before` is with every head on, `after` as it is now."""
-    part, share = _LABELS[reading]
-    choice = _choice(whole)
-    kept, kept_before = (faithfulness(r.correct, whole.correct, choice) for r in (after, before))
+    """Four figures in two rows: `before` is with every head on, `after` as it is now.
+
+    Three are by the metric, the last is the probability of the right answer, or the accuracy
+    beside it.
+    """
+    share, choice = _share(reading, metric), _choice(whole)
+    of_whole, then, now = (row_of(each, metric) for each in (whole, before, after))
+    kept, kept_before = (faithfulness(row, of_whole, choice, metric) for row in (now, then))
+    ratio_help = _RATIO_HELP[reading].format(MEASURES[metric], _RATIO_INTERVALS[metric])
+    is_share = metric is not Metric.logit_difference
+    beside = Metric.accuracy if metric is Metric.probability else Metric.probability
     top, bottom = (st.columns(2, gap="small") for _ in range(2))
     with top[0], st.container(gap="xxsmall"):
         _figure(
             "Whole model",
-            wilson(whole.correct),
+            figure(metric, of_whole),
             None,
-            "Share of prompts that the untouched model answers right: its most probable next "
-            f"token, among all tokens, is {words.answer}. 95 % Wilson interval. "
+            f"Of the untouched model. {_what(metric, words)} "
             f"Beside guessing: {against_chance(choice)}.{_instead(whole, words)}",
+            is_share,
         )
     with top[1], st.container(gap="xxsmall"):
         _figure(
-            part,
-            wilson(after.correct),
-            float(after.correct.mean() - before.correct.mean()),
-            f"Share of prompts answered right when {_WHAT_RUNS[reading]}. 95 % Wilson interval.",
+            _PARTS[reading],
+            figure(metric, now),
+            float(now.mean() - then.mean()),
+            f"When {_WHAT_RUNS[reading]}. {_what(metric, words)}",
+            is_share,
         )
     with bottom[0], st.container(gap="xxsmall"):
         if isnan(kept.value):
-            st.metric(share, "–", help=_RATIO_HELP[reading])
-            st.caption(why_undefined(choice, int(whole.correct.sum())))
+            st.metric(share, "–", help=ratio_help)
+            st.caption(_why_undefined(metric, of_whole, choice))
         else:
-            _figure(share, kept, kept.value - kept_before.value, _RATIO_HELP[reading])
+            _figure(share, kept, kept.value - kept_before.value, ratio_help)
     with bottom[1], st.container(gap="xxsmall"):
+        shown, shown_before = row_of(after, beside), row_of(before, beside)
         _figure(
-            "P(right answer)",
-            mean_share(after.probability),
-            float(after.probability.mean() - before.probability.mean()),
-            f"Probability of {words.answer}, mean over prompts. It moves before the accuracy "
-            "does. 95 % interval: Wilson’s, with the variance seen.",
+            MEASURES[beside],
+            figure(beside, shown),
+            float(shown.mean() - shown_before.mean()),
+            _what(beside, words),
         )
+
+
+def row_of(answers: Answers, metric: Metric) -> Row:
+    """A metric of answers: [n]."""
+    match metric:
+        case Metric.accuracy:
+            return answers.correct
+        case Metric.probability:
+            return answers.probability
+        case Metric.logit_difference:
+            return answers.logit_difference
+
+
+def _share(reading: Reading, metric: Metric) -> str:
+    return "Faithfulness" if reading is Reading.circuit else _KEPT[metric]
+
+
+def _what(metric: Metric, words: Words) -> str:
+    return _WHAT[metric].format(answer=words.answer, competitors=words.competitors)
+
+
+def _why_undefined(metric: Metric, whole: Row, choice: ForcedChoice) -> str:
+    if metric is Metric.accuracy or not choice.is_above_chance:
+        return why_undefined(choice, int(whole.sum()))
+    return "That of the whole model is not clearly above zero: there is nothing to divide by."
 
 
 def show_chance(whole: Answers) -> None:
@@ -104,7 +164,13 @@ _WHAT_RUNS = {
 }
 
 
-def _figure(label: str, estimate: Estimate, change: float | None, explanation: str) -> None:
+def _figure(
+    label: str,
+    estimate: Estimate,
+    change: float | None,
+    explanation: str,
+    is_share: bool = True,
+) -> None:
     moved = change is not None and abs(change) >= 0.0005
     st.metric(
         label,
@@ -115,17 +181,24 @@ def _figure(label: str, estimate: Estimate, change: float | None, explanation: s
         delta_arrow="auto" if moved else "off",
         help=explanation,
     )
-    told = ": too few to say how much" if estimate.is_vague else ""
+    told = ": too few to say how much" if is_share and estimate.is_vague else ""
     st.caption(f"95 %: {estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}{told}")
 
 
-def announce(reading: Reading, whole: Answers, after: Answers) -> None:
+def not_as_in_the_paper(mode: Mode, metric: Metric) -> str:
+    """What of the numbers is not the paper's default: empty where all is."""
+    others = " and ".join(filter(None, (_ABLATIONS.get(mode), _OTHER_MEASURES.get(metric))))
+    return f"{others[0].upper()}{others[1:]}: not as in the paper." if others else ""
+
+
+def announce(reading: Reading, metric: Metric, whole: Answers, after: Answers) -> None:
     """The outcome in one sentence for screen readers, with the number of the click it answers."""
-    part, share = _LABELS[reading]
-    kept = faithfulness(after.correct, whole.correct, _choice(whole)).value
+    part, share = _PARTS[reading], _share(reading, metric)
+    now = row_of(after, metric)
+    kept = faithfulness(now, row_of(whole, metric), _choice(whole), metric).value
     said = "undefined" if isnan(kept) else f"{kept:.3f}"
     click = f"{st.session_state['epoch']}.{st.session_state['served']}"
     st.html(
-        f'<div class="spoken" role="status" data-click="{click}">{part}: accuracy '
-        f"{after.correct.mean():.3f}. {share} {said}.</div>"
+        f'<div class="spoken" role="status" data-click="{click}">{part}: '
+        f"{MEASURES[metric].lower()} {now.mean():.3f}. {share} {said}.</div>"
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from backend.studies.session import Session
 
 _KEY = "circuit_picture"
+_OFF_WORDS = {Mode.mean: "knocked out", Mode.zero: "zero", Mode.counterfactual: "patched"}
 # The screen less what stands above and below, so that graph and numbers need no scrolling.
 _HEIGHT = "clamp(440px, calc(100vh - {others}px), 960px)"
 _OTHERS, _OTHERS_WITH_SLIDER = 192, 216
@@ -76,7 +77,7 @@ def _take_in() -> None:
 def _off_word(view: View) -> str:
     if view.mode is Mode.other:
         return f"from {catalogue.label(view.source)}"
-    return {Mode.mean: "knocked out", Mode.counterfactual: "patched"}[view.mode]
+    return _OFF_WORDS[view.mode]
 
 
 def _looks_at(session: Session, key: NodeKey) -> str:

@@ -14,33 +14,45 @@ from shell.frame.choices import model_names
 from shell.frame.help import show_help
 from shell.frame.history import History, Switches
 
+READINGS = {Reading.circuit: "Circuit only", Reading.model: "Whole model minus heads"}
+MODES = {
+    Mode.mean: "Mean",
+    Mode.zero: "Zero",
+    Mode.counterfactual: "Counterfactual",
+    Mode.other: "Other model",
+}
+
 
 def show_readings(task: Task) -> None:
     """Which reading, which replacement, whether heads outside the circuit are shown, and help."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         st.segmented_control(
             "What runs",
             list(Reading),
-            format_func=lambda reading: reading.value,
+            format_func=READINGS.__getitem__,
             key="reading",
             required=True,
             persist_state="session",
             on_change=_as_the_reading_has_them,
-            help="**Circuit only:** every head outside the circuit is knocked out, at every token; "
-            "do the heads that are on still find the answer? **Whole model minus heads:** "
-            "everything runs as usual, except for the heads that you switch off.",
+            help="**Circuit only:** every head outside the circuit is knocked out, at every token, "
+            "in the way chosen beside; do the heads that are on still find the answer? **Whole "
+            "model minus heads:** everything runs as usual, except for the heads that you switch "
+            "off.",
         )
         st.segmented_control(
             "A head that is off gives",
             list(Mode),
-            format_func=lambda mode: mode.value,
+            format_func=MODES.__getitem__,
             key="mode",
             required=True,
             persist_state="session",
-            help="**Its mean** over reference prompts (knock-out): it says nothing about this "
-            "prompt. **Its counterfactual value**: what it says on another "
-            "prompt, of which the answer is another. **Another model's value** on the same prompt: "
-            "cross-model activation patching, head by head.",
+            help="**Mean** over reference prompts (mean ablation, the paper’s): it says nothing "
+            "about this prompt. **Zero** (zero ablation): nothing, which other heads never see in "
+            "training, so effects may be too large. **Counterfactual** (resample ablation): what "
+            "it says on another prompt, of which the answer is another. **Other model**: what that "
+            "says on the same prompt, cross-model activation patching head by head. Heads outside "
+            "the circuit, when only the circuit runs, give the same: their means, zeros, or what "
+            "they say on the counterfactual prompt; beside another model’s heads, their means.",
         )
         if st.session_state["mode"] is Mode.other:
             st.selectbox(

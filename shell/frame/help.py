@@ -16,7 +16,8 @@ _TEXT = """
 answer changes, relative to the untouched run, when only this head's path to the groups it feeds
 comes from a counterfactual prompt; mean over prompts. Negative: the head helps. Positive: it
 hinders, and is marked in blue. Bigger shapes have bigger scores, on one scale for all groups.
-**z** is the score in standard errors.
+**z** is the score in standard errors. Discover also scores by the change of the logit difference,
+in logits (Wang et al., 2023), which is not the paper’s.
 
 **Which heads are found.** Of many heads that do nothing, some score below zero by luck. Discover
 keeps a head only if it is clear among all that were tried in its stage, at a false discovery rate
@@ -27,25 +28,29 @@ the score is saturated, and only heads below −0.05 count. The prompts are thos
 answers right: of a model that guesses, they are its lucky ones, and what made it lucky there can
 be clear without being a mechanism.
 
-**Knock out** (Prakash et al., circuit evaluation). The head's output is replaced by its mean over
-reference prompts, drawn independently of the prompts that are scored.
-
-**Counterfactual** (path patching). The head's output is replaced by what it gives
-on another prompt of the same form, of which the answer is another.
+**Knock out** (Prakash et al., circuit evaluation). The head's output is replaced by its **mean**
+over reference prompts, drawn independently of the prompts that are scored. Not the paper’s: by
+**zeros**, or by its **counterfactual** value, what it gives on another prompt of the same form, of
+which the answer is another (resample ablation; Chan et al., 2022).
 
 **Circuit only / whole model minus heads.** In the first, everything outside the circuit is
-knocked out at every token: do these heads *suffice*? In the second, only the heads that you switch
-off are replaced: are they *needed*?
+knocked out at every token, in the same way: do these heads *suffice*? In the second, only the heads
+that you switch off are replaced: are they *needed*?
 
 **Faithfulness** (circuit evaluation). Accuracy of the circuit alone divided by
 accuracy of the whole model. Undefined where the model is not above chance.
+
+**Measure.** Accuracy is the paper’s. Others are the probability of {answer}, and the logit
+difference: its logit less the mean logit of {competitors} (Wang et al., 2023). Faithfulness is then
+the quotient of that, undefined where it is not clearly above zero for the whole model.
 
 **Chance**. Accuracy counts the first answer among all tokens. What can be guessed is {answer}
 among {competitors}: beside that chance stands how often the right answer is ahead of the others. A
 model is above chance when its interval lies above that.
 
 **Intervals** are 95 %. Of right and wrong answers they are score intervals (Wilson's for
-accuracies, Nam and Blackwelder's for ratios), of scores and edges Student's. A ratio is undefined
+accuracies, Nam and Blackwelder's for ratios), of scores, edges and logit differences Student's, of
+ratios of means Fieller's. A ratio is undefined
 with fewer than 6 right answers below the line. Two models differ *clearly* when McNemar's exact
 test says so. Where many heads, edges or pairs are tested at once, what is called clear is corrected
 for it.

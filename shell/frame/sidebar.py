@@ -14,7 +14,7 @@ from backend.tasks.task import Task
 from shell.frame import fitting, joblist, state
 from shell.frame.history import History
 from shell.frame.view import N_PROMPTS
-from shell.frame.words import unmarked
+from shell.frame.words import MEASURES, unmarked
 
 
 def show() -> None:
@@ -82,6 +82,18 @@ def show() -> None:
             help="Another seed draws other prompts of the same kind.",
         )
         _show_options(task)
+        st.selectbox(
+            "Measure",
+            list(MEASURES),
+            format_func=MEASURES.__getitem__,
+            key="metric",
+            persist_state="session",
+            help="What the numbers of the Circuit, Compare and CMAP pages are. **Accuracy**, the "
+            "paper’s: whether the right answer is the most probable of all tokens. **P(right "
+            "answer)**: its probability. **Logit difference**: its logit less the mean logit of "
+            "the answers that it competes with (Wang et al., 2023): it also shows what a head does "
+            "where the model is sure.",
+        )
         joblist.show_jobs()
 
 

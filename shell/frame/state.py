@@ -24,6 +24,7 @@ _SHARED = (
     "options",
     "reading",
     "mode",
+    "metric",
     "source",
     "outside",
     "example",

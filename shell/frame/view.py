@@ -10,6 +10,7 @@ from typing import Any
 
 from backend.core.errors import UserError
 from backend.core.heads import Head
+from backend.core.metrics import Metric
 from backend.tasks.prompts import MAX_SEED, Prompts
 from backend.tasks.registry import DEFAULT_TASK, task_named
 from backend.tasks.setting import Mode, Reading, Setting
@@ -33,6 +34,7 @@ class View:
     options: tuple[int, ...] = ()
     reading: Reading = Reading.circuit
     mode: Mode = Mode.mean
+    metric: Metric = Metric.accuracy
     source: str = "arithmetic-full"
     off: frozenset[NodeKey] = frozenset()
     switched: frozenset[NodeKey] = frozenset()
@@ -105,7 +107,7 @@ def from_query(query: Mapping[str, str]) -> tuple[View, list[str]]:
 def _write(value: Any) -> str:
     if isinstance(value, frozenset):
         return ",".join(sorted(f"{key}{str(head)[1:]}" for key, head in value))
-    if isinstance(value, Reading | Mode):
+    if isinstance(value, Reading | Mode | Metric):
         return value.name
     return str(int(value)) if isinstance(value, bool) else str(value)
 
@@ -145,6 +147,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "seed": _whole(range(MAX_SEED + 1)),
     "reading": Reading.__getitem__,
     "mode": Mode.__getitem__,
+    "metric": Metric.__getitem__,
     "outside": lambda text: bool(_whole((0, 1))(text)),
     "example": _whole(range(max(N_PROMPTS))),
 }

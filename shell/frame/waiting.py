@@ -15,7 +15,7 @@ from backend.core.progress import Cancelled, Report
 from backend.models import catalogue, loaded_models, prepared
 from backend.studies import jobs
 from backend.studies.device_locks import Notice
-from backend.tasks.setting import Setting
+from backend.tasks.setting import Mode, Setting
 from shell.frame.words import unmarked
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ def wait_for_source(session: Session, source: str) -> None:
     if (known := loaded_models.loaded().get(source)) and not loaded_models.is_current(known):
         jobs.forget((of, source))
     _result_of((of, source), lambda report: _run_source(of, source, report), jobs.QUICK)
+
+
+def wait_for_ablation(session: Session, mode: Mode) -> None:
+    """Come back when the run with every head knocked out by this mode is there, in the same way."""
+    of = ref(session)
+    _result_of((of, mode), lambda report: _run_ablated(of, mode, report), jobs.QUICK)
 
 
 @contextmanager
@@ -135,6 +141,15 @@ def _run_source(of: ref[Session], source: str, report: Report) -> Iterator[str]:
     if session := of():
         source_values(session, source)
     yield source
+
+
+def _run_ablated(of: ref[Session], mode: Mode, report: Report) -> Iterator[Mode]:
+    report("Running the prompts with everything knocked out", 0.1)
+    from backend.studies.session import ablated_run
+
+    if session := of():
+        ablated_run(session, mode)
+    yield mode
 
 
 @st.fragment(run_every=1.0)

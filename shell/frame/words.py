@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+from backend.core.metrics import Metric
+
+MEASURES: Mapping[Metric, str] = {
+    Metric.accuracy: "Accuracy",
+    Metric.probability: "P(right answer)",
+    Metric.logit_difference: "Logit difference",
+}
+"""What a control calls them."""
 _MARKS = re.compile(r"[\\`*_\[\]|$~<>&]")
 _START_OF_A_LIST = re.compile(r"^(\d{0,9})(?=[#+.)-])")
 # Streamlit looks for links, icons and arrows in what is left when Markdown has been read.

@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.core.heads import Head
+from backend.core.metrics import Metric
 from backend.engine.answers import Answers
 from backend.models import catalogue
 from backend.models.loaded_models import load
@@ -61,6 +62,28 @@ def test_every_model_shows_its_own_numbers(model: str) -> None:
         f"{everything.correct.sum() / session.whole.correct.sum():.3f}"
     )
     assert shown["P(right answer)"] == f"{everything.probability.mean():.3f}"
+
+
+@pytest.mark.parametrize("mode", [Mode.zero, Mode.counterfactual])
+def test_the_measure_is_what_the_numbers_are(mode: Mode) -> None:
+    session, circuit = session_of("base"), catalogue.circuit("base")
+    alone = answers(session, intervention(circuit, Reading.circuit, mode))
+    test = page(mode=mode.name)
+    assert test.selectbox(key="metric").value is Metric.accuracy
+    test.selectbox(key="metric").select(Metric.logit_difference).run()
+    shown = figures(test)
+    whole = session.whole.logit_difference.mean()
+    assert shown["Whole model"] == f"{whole:.3f}"
+    assert shown["Circuit"] == f"{alone.logit_difference.mean():.3f}"
+    assert shown["Faithfulness"] == f"{alone.logit_difference.mean() / whole:.3f}"
+    assert shown["P(right answer)"] == f"{alone.probability.mean():.3f}"
+    (note,) = (caption.value for caption in test.caption if "not as in the paper" in caption.value)
+    assert "ablation and logit difference: not as in the paper." in note
+    assert test.query_params["metric"] == "logit_difference"
+    test.selectbox(key="metric").select(Metric.probability).run()
+    shown = figures(test)
+    assert shown["Circuit"] == f"{alone.probability.mean():.3f}"
+    assert shown["Accuracy"] == f"{alone.correct.mean():.3f}"
 
 
 def test_a_model_whose_files_have_changed_is_shown_as_it_is_now(tmp_path: Path) -> None:

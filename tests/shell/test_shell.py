@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.core.heads import Head
+from backend.core.metrics import Metric
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.setting import Mode, Reading
 from shell.frame.history import History, Switches
@@ -31,6 +32,7 @@ views = st.builds(
     options=st.tuples(st.integers(2, 10)),
     reading=st.sampled_from(Reading),
     mode=st.sampled_from(Mode),
+    metric=st.sampled_from(Metric),
     source=names,
     off=nodes,
     switched=nodes,
@@ -49,6 +51,18 @@ def test_the_plain_page_has_a_plain_address() -> None:
     assert to_query(View()) == {}
 
 
+def test_an_address_of_before_means_what_it_meant() -> None:
+    query = {"mode": "counterfactual", "reading": "model", "off": "A1.2"}
+    view, complaints = from_query(query)
+    assert not complaints
+    assert (view.mode, view.reading, view.metric) == (
+        Mode.counterfactual,
+        Reading.model,
+        Metric.accuracy,
+    )
+    assert to_query(view) == query
+
+
 @given(st.dictionaries(st.sampled_from([*View.__dataclass_fields__, "boxes", "else"]), st.text()))
 def test_rubbish_is_named_and_the_rest_kept(query: dict[str, str]) -> None:
     view, complaints = from_query(query)
@@ -62,7 +76,7 @@ def test_rubbish_is_named_and_the_rest_kept(query: dict[str, str]) -> None:
         ("n", "0"), ("n", "7"), ("n", "many"), ("n", "1e3"), ("seed", "-1"), ("boxes", "0"),
         ("boxes", "100"), ("off", "E1.2"), ("off", "A1"), ("off", "A1.2,,"), ("mode", "smash"),
         ("reading", ""), ("example", "99999"), ("model", ""), ("model", "x" * 600),
-        ("outside", "yes"), ("seed", "9" * 5000),
+        ("outside", "yes"), ("metric", "loss"), ("seed", "9" * 5000),
     ],
 )  # fmt: skip
 def test_each_bad_parameter_is_named(name: str, text: str) -> None:

@@ -9,16 +9,23 @@ import pytest
 
 from backend.core.errors import UserError
 from backend.core.heads import Head
+from backend.core.metrics import Ablation
 from backend.engine.activation_patching import patched_logits_plainly
 from backend.engine.answers import read_answers
 from backend.engine.mean_ablation import circuit_logits_plainly
 from backend.engine.positions import mean_head_outputs, position_head_outputs
-from backend.studies.session import Session, answers, prepare, source_values
+from backend.models import prepared
+from backend.studies.session import Session, ablated_run, answers, prepare, source_values
 from backend.tasks.circuit import Circuit
-from backend.tasks.entity_tracking import ENTITY_TRACKING, reference_prompts
+from backend.tasks.entity_tracking import (
+    ENTITY_TRACKING,
+    counterfactual_prompts,
+    reference_prompts,
+)
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Intervention, Mode, Reading, Setting, intervention
-from tests.tiny import llama, word_tokenizer
+from tests import oracles
+from tests.tiny import in_float64, llama, word_tokenizer
 
 CIRCUIT = Circuit.of(
     ENTITY_TRACKING,
@@ -89,6 +96,35 @@ def test_a_knock_out_is_a_plain_run_with_means(session: Session) -> None:
     logits = circuit_logits_plainly(session.loaded.model, session.prompts, means, step.on)
     plainly = read_answers([logits.double()], session.prompts)
     np.testing.assert_allclose(answers(session, step).probability, plainly.probability, atol=1e-5)
+
+
+@pytest.mark.parametrize("reading", list(Reading))
+@pytest.mark.parametrize(
+    ("mode", "ablation"),
+    [(Mode.zero, Ablation.zero), (Mode.counterfactual, Ablation.resample)],
+)
+def test_a_head_that_is_off_gives_what_the_mode_says(
+    session: Session, reading: Reading, mode: Mode, ablation: Ablation
+) -> None:
+    step, model = asked(reading, mode), in_float64(llama())
+    other = counterfactual_prompts(session.loaded.tokenizer, session.prompts)
+    off = oracles.off_values(model, session.prompts, session.prompts, other, ablation)
+    if reading is Reading.circuit:
+        logits = oracles.circuit_among(model, session.prompts, off, step.on)
+    else:
+        logits = oracles.model_giving(model, session.prompts, off, step.off)
+    for metric, expected in (
+        ("probability", oracles.answer_probabilities(logits, session.prompts)),
+        ("logit_difference", oracles.logit_differences(logits, session.prompts)),
+    ):
+        found = getattr(answers(session, step), metric)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_run_around_a_circuit_is_made_once(session: Session) -> None:
+    assert ablated_run(session, Mode.other) is session.ablated_run
+    prepared.keep(session.setting, session, 1, session.setting.model)
+    assert ablated_run(session, Mode.zero) is ablated_run(session, Mode.zero)
 
 
 def test_a_source_of_another_shape_is_explained(session: Session, folders: dict[str, Path]) -> None:
