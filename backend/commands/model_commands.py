@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from backend.commands.parts import add_command, checked_by
+from backend.commands.parts import add_command
+from backend.core.arguments import checked_by
 from backend.core.errors import UserError
 from backend.models import catalogue, loaded_models, registry
 from backend.models.adapters_seen import seen

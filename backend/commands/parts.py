@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from backend.core.arguments import whole
 from backend.core.errors import UserError
-from backend.core.files import Absent, obstacle, shown
+from backend.core.files import obstacle, shown
 from backend.core.heads import check_sites
 from backend.core.pace import Pace
 from backend.core.placement import AUTO, Dtype, Placement
 from backend.core.progress import Report
-from backend.methods.accuracy import AccuracyReport
-from backend.methods.cmap import CmapRequest
+from backend.methods.registry import method_of
 from backend.methods.requests import Request, circuit_of, models_of
 from backend.methods.rows import choices_of, figures
 from backend.models import catalogue, loaded_models, registry
@@ -34,7 +32,6 @@ from backend.tasks.registry import DEFAULT_TASK, TASKS, task_named
 from backend.tasks.task import Task
 
 _SUMMARY = 16
-_WHOLE = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 
 
 def add_command(
@@ -128,65 +125,9 @@ def read_circuit(options: argparse.Namespace) -> Circuit:
 
     Raises UserError when there is none, and when it is for another task.
     """
-    circuit = named_circuit(options.circuit)
+    circuit = catalogue.named_circuit(options.circuit)
     circuit.check_task(task_named(options.task))
     return circuit
-
-
-def named_circuit(name_or_file: str) -> Circuit:
-    """The circuit of this name or in this file; raises UserError when there is none."""
-    with suppress(Absent):
-        if name_or_file not in catalogue.circuits():
-            return catalogue.read_circuit(Path(name_or_file))
-    return catalogue.circuit(name_or_file)
-
-
-def known_groups() -> set[str]:
-    """Keys of the groups of all tasks."""
-    return {key for task in TASKS.values() for key in task.keys}
-
-
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """An argument's type: a whole number in this range."""
-
-    def checked(text: str) -> int:
-        number = int(text) if _WHOLE.fullmatch(text) else None
-        if number is None or not least <= number <= most:
-            raise argparse.ArgumentTypeError(
-                f"“{shown(text)[:40]}” is not a whole number from {least} to {most}: give one"
-            )
-        return number
-
-    return checked
-
-
-def number(least: float, most: float) -> Callable[[str], float]:
-    """An argument's type: a number in this range."""
-
-    def checked(text: str) -> float:
-        try:
-            found = float(text)
-        except ValueError:
-            found = float("nan")
-        if not least <= found <= most:
-            raise argparse.ArgumentTypeError(
-                f"“{shown(text)[:40]}” is not a number from {least:g} to {most:g}: give one"
-            )
-        return found
-
-    return checked
-
-
-def checked_by(check: Callable[[str], str]) -> Callable[[str], str]:
-    """An argument's type: text that passes a check which raises UserError."""
-
-    def checked(text: str) -> str:
-        try:
-            return check(text)
-        except UserError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return checked
 
 
 def prompts_of(options: argparse.Namespace) -> Prompts:
@@ -220,18 +161,17 @@ def measure(request: Request, n_parts: int | None = None) -> tuple[Any, ...]:
     say_what_is_to_be_known(models_of(request), request.prompts.task)
     summarise(request, parts)
     say_what_is_at_chance(models_of(request), parts)
+    if command := method_of(request).command:
+        for line in command.remarks(request, parts):
+            say(line)
     return parts
 
 
 def say_what_is_at_chance(models: Sequence[str], parts: Sequence[Any]) -> None:
-    """Say on standard error which models do no better than guessing, and what they say instead."""
+    """Say on standard error which models do no better than guessing."""
     for name, choice in choices_of(models, parts).items():
         if text := warning(catalogue.label(name), choice):
             say(f"warning: {text}")
-    for name, part in zip(models, parts, strict=False):
-        if isinstance(part, AccuracyReport) and part.instead:
-            words = ", ".join(f"“{shown(word)}” ({n})" for word, n in part.instead)
-            say(f"{catalogue.label(name)} says instead: {words}")
 
 
 def check_heads(request: Request) -> None:
@@ -242,9 +182,7 @@ def check_heads(request: Request) -> None:
             continue
         if circuit := circuit_of(request):
             circuit.check(found.shape, catalogue.label(name))
-        if isinstance(request, CmapRequest):
-            for _, sites in request.sets:
-                check_sites(sites, found.shape, catalogue.label(name))
+        check_sites(method_of(request).sites(request), found.shape, catalogue.label(name))
 
 
 def say_what_is_stored(request: Request, n_parts: int | None = None) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from backend.core.files import shown
 from backend.core.progress import Plan, Progress, Report, Step, silent, step_of
 from backend.core.statistics import Estimate, mean_estimate, mean_share, median_estimate, wilson
 from backend.methods.asking import loaded, not_done
-from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.method import Command, Figure, Finished, Method, Unfinished
 from backend.methods.plans import scale_of
 from backend.models import catalogue
 from backend.tasks.chance import ForcedChoice, forced_choice
@@ -111,6 +112,13 @@ def _rows(request: AccuracyRequest, place: int, part: AccuracyReport) -> Iterato
     yield Figure(model, "logit difference", part.logit_difference)
 
 
+def _remarks(request: AccuracyRequest, parts: Finished) -> Iterator[str]:
+    for name, part in zip(request.models, parts, strict=False):
+        if part.instead:
+            words = ", ".join(f"“{shown(word)}” ({n})" for word, n in part.instead)
+            yield f"{catalogue.label(name)} says instead: {words}"
+
+
 METHOD = Method(
     "accuracy",
     "Accuracy",
@@ -119,4 +127,5 @@ METHOD = Method(
     _plan,
     _work,
     _rows,
+    command=Command("how well models do the task", "accuracy base chat", 1000, remarks=_remarks),
 )

@@ -14,21 +14,23 @@ Instead of its output, a head's queries, keys or values can be transplanted: see
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.estimates import change, figure, share_of_gap
+from backend.core.files import shown
 from backend.core.heads import Head, Site, check_sites
 from backend.core.metrics import Ablation, Metric
 from backend.core.progress import Plan, Progress, Report, Step, between, silent, step_of
 from backend.core.statistics import Estimate
 from backend.methods.asking import loaded, same_prompts
-from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.method import Command, Figure, Finished, Method, Unfinished
 from backend.methods.plans import scale_of
 from backend.methods.requests import METRICS
 from backend.models import catalogue
@@ -36,6 +38,8 @@ from backend.models.model_config import shape_misfit
 from backend.tasks.chance import ForcedChoice
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts, PromptSet
+from backend.tasks.registry import TASKS, known_groups
+from backend.tasks.task import Task
 from backend.tasks.vocabulary import tokenized
 
 if TYPE_CHECKING:
@@ -399,6 +403,84 @@ def _named(part: Cmap | HeadMap, models: Mapping[str, str], _: str) -> Cmap | He
     return replace(part, source=models[part.source], target=models[part.target])
 
 
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--sets",
+        dest="groups",
+        nargs="+",
+        type=_groups,
+        default=[],
+        metavar="GROUPS",
+        help="groups to transplant together, such as A+B, none or all (default: none D C B A all)",
+    )
+    parser.add_argument(
+        "--heads",
+        nargs="+",
+        type=_sites,
+        default=[],
+        metavar="HEADS",
+        help=f"heads to transplant together, such as L4.0@last; tokens: {_tokens()}",
+    )
+    parser.add_argument("--map", action="store_true", help="also every single head at every token")
+    parser.add_argument(
+        "--part",
+        choices=Component.__members__,
+        default="output",
+        help="what of a head: its output, q, k or v (default: output); k and v are those of all "
+        "tokens that it sees, its own included, which the authors’ code leaves as it is",
+    )
+
+
+def _fields(options: Namespace, circuit: Circuit) -> Mapping[str, Any]:
+    _check_sets(options, circuit.task)
+    wanted = [circuit.task.keys if keys == ("all",) else keys for keys in options.groups]
+    is_usual = not wanted and not options.heads
+    sets = {} if is_usual else group_sets(circuit, wanted) | dict(options.heads)
+    return {"part": Component[options.part], "sets": tuple(sets.items())}
+
+
+def _groups(text: str) -> tuple[str, ...]:
+    keys = () if text == "none" else (text,) if text == "all" else tuple(text.split("+"))
+    if text not in ("none", "all") and not {*keys} <= known_groups():
+        raise ArgumentTypeError(f"“{shown(text)[:40]}” is not like A+B, none or all")
+    return keys
+
+
+def _sites(text: str) -> tuple[str, frozenset[Site]]:
+    sites = set()
+    for place in text.split("+"):
+        head, _, token = place.partition("@")
+        try:
+            site = Site(Head.parse(head), token)
+            known = {name for task in TASKS.values() for name in task.position_names}
+            if token not in known:
+                raise UserError(token)
+            sites.add(site)
+        except UserError as error:
+            raise ArgumentTypeError(f"“{shown(place)[:40]}” is not like L4.0@last") from error
+    return text, frozenset(sites)
+
+
+def _tokens() -> str:
+    """The tokens of every task, in words."""
+    return "; ".join(f"{', '.join(task.position_names)} ({name})" for name, task in TASKS.items())
+
+
+def _check_sets(options: Namespace, task: Task) -> None:
+    """Raise UserError for groups and tokens that the task does not have."""
+    known = {*task.keys, "all"}
+    for key in (key for keys in options.groups for key in keys if key not in known):
+        raise UserError(
+            f"{task.title} has no group “{shown(key)}”. Choose of {', '.join(task.keys)}."
+        )
+    tokens = {site.position for _, sites in options.heads for site in sites}
+    for token in sorted(tokens - {*task.position_names}):
+        raise UserError(
+            f"{task.title} has no token “{shown(token)[:40]}”. Choose of "
+            f"{', '.join(task.position_names)}."
+        )
+
+
 METHOD = Method(
     "cmap",
     "CMAP",
@@ -409,6 +491,15 @@ METHOD = Method(
     _rows,
     _settings,
     _named,
+    lambda request: frozenset().union(*(sites for _, sites in request.sets)),
+    Command(
+        "put heads of a source model into a target model (cross-model activation patching)",
+        "cmap arithmetic-full base --sets A B A+B all --part output --map",
+        500,
+        _arguments,
+        _fields,
+        lambda options: None if options.map else 1,
+    ),
 )
 ONE_SET = Method(
     "cmap-set",
@@ -419,4 +510,5 @@ ONE_SET = Method(
     _work_of_set,
     lambda request, place, part: _rows_of(request, "the set", part),
     lambda request: f"{request.part.value} of {len(request.sites)} heads",
+    sites=lambda request: request.sites,
 )

@@ -13,13 +13,14 @@ evaluation, table 1), unless another ablation is asked for.
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from math import comb
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from backend.core.metrics import Ablation, Metric
 from backend.core.progress import Plan, Progress, Report, between, silent, step_of
 from backend.core.statistics import LEVEL, Estimate, mean_estimate, mean_share
 from backend.methods.asking import asked, averaged, not_done, same_prompts
-from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.method import Command, Figure, Finished, Method, Unfinished
 from backend.methods.plans import examined
 from backend.models import catalogue, loaded_models
 from backend.tasks.chance import ForcedChoice, faithfulness, forced_choice, undefined
@@ -484,6 +485,22 @@ def _named(part: ComparedModel, models: Mapping[str, str], _: str) -> ComparedMo
     )
 
 
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--overlap", metavar="CIRCUIT", help="also count the heads shared with it")
+
+
+def _fields(options: Namespace, circuit: Circuit) -> Mapping[str, Any]:
+    if options.overlap:  # what cannot be read is told before anything is computed
+        catalogue.named_circuit(options.overlap).check_task(circuit.task)
+    return {}
+
+
+def _beside(options: Namespace, request: ComparisonRequest, _: Finished) -> Mapping[str, Any]:
+    if not options.overlap:
+        return {}
+    return {"overlap": overlap(request.circuit, catalogue.named_circuit(options.overlap))}
+
+
 METHOD = Method(
     "compare",
     "Compare",
@@ -493,4 +510,12 @@ METHOD = Method(
     _work,
     _rows,
     named=_named,
+    command=Command(
+        "one circuit in many models: accuracies, faithfulness, what each group is worth",
+        "compare base arithmetic-lora arithmetic-full --prompts 500 --out family.json",
+        500,
+        _arguments,
+        _fields,
+        beside=_beside,
+    ),
 )

@@ -9,6 +9,7 @@ completeness).
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backend.core.arguments import whole
 from backend.core.heads import Site
 from backend.core.metrics import Ablation
 from backend.core.progress import Plan, Progress, Report, between, silent, step_of
 from backend.core.statistics import Estimate, mean_share, share_difference, wilson
 from backend.methods.asking import averaged
-from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.method import Command, Figure, Finished, Method, Unfinished
 from backend.methods.plans import examined
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
@@ -141,6 +143,15 @@ def _named(part: Completeness, models: Mapping[str, str], circuit: str) -> Compl
     return replace(part, model=models[part.model], circuit=circuit)
 
 
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--sets",
+        type=whole(0, 10_000),
+        default=N_RANDOM_SETS,
+        help=f"random sets of heads (default: {N_RANDOM_SETS})",
+    )
+
+
 METHOD = Method(
     "completeness",
     "Completeness",
@@ -151,4 +162,10 @@ METHOD = Method(
     _rows,
     lambda request: f"{request.sets} random sets",
     _named,
+    command=Command(
+        "whether circuit and model lose heads alike",
+        "completeness base --circuit base --sets 20",
+        500,
+        _arguments,
+    ),
 )

@@ -21,7 +21,7 @@ from backend.core.runtime import at_work
 from backend.core.statistics import Estimate, clear_among, mean_estimate
 from backend.engine.costs import Scale
 from backend.methods.asking import loaded
-from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.method import Command, Figure, Finished, Method, Unfinished
 from backend.methods.plans import chosen_step, scale_of
 from backend.methods.requests import score_name
 from backend.models import catalogue
@@ -191,4 +191,9 @@ METHOD = Method(
     _work,
     _rows,
     named=_named,
+    command=Command(
+        "how much flows from each head to each head of the next group, by path patching",
+        "edges base --circuit base --prompts 100",
+        100,
+    ),
 )

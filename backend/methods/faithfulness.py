@@ -15,7 +15,7 @@ from backend.core.metrics import Ablation, Metric
 from backend.core.progress import Plan, Progress, Report, between, silent, step_of
 from backend.core.statistics import Estimate
 from backend.methods.asking import averaged, not_done
-from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.method import Command, Figure, Finished, Method, Unfinished
 from backend.methods.plans import examined
 from backend.models import catalogue
 from backend.tasks.chance import ForcedChoice, faithfulness
@@ -104,4 +104,9 @@ METHOD = Method(
     _plan,
     _work,
     _rows,
+    command=Command(
+        "how much of the models a circuit does alone, with everything else knocked out",
+        "faithfulness base arithmetic-full --circuit base",
+        1000,
+    ),
 )

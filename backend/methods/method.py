@@ -7,11 +7,13 @@ rows of its tables and `METHOD`, and imports no torch: functions that compute do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from backend.core.heads import Site
 from backend.core.progress import Plan, Report
 from backend.core.statistics import Estimate
 
@@ -40,6 +42,55 @@ def as_it_is(part: Any, models: Mapping[str, str], circuit: str) -> Any:
     return part
 
 
+def no_sites(request: Any) -> Collection[Site]:
+    """Of a method that works on no heads but the circuit's."""
+    return ()
+
+
+def no_arguments(parser: ArgumentParser) -> None:
+    """Of a method that asks for nothing of its own."""
+
+
+def no_fields(options: Namespace, circuit: Any) -> Mapping[str, Any]:
+    """Of a method whose arguments are called as the fields of its request."""
+    return {}
+
+
+def all_parts(options: Namespace) -> int | None:
+    """As many as the whole result has."""
+    return None
+
+
+def nothing_beside(options: Namespace, request: Any, parts: Finished) -> Mapping[str, Any]:
+    """Of a method whose result says all."""
+    return {}
+
+
+def no_remarks(request: Any, parts: Finished) -> Iterable[str]:
+    """Of a method whose figures say all."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Command:
+    """How a method is asked for on the command line, besides what its request's fields ask for.
+
+    purpose, example: for its help; n_prompts: unless told otherwise; arguments(parser): adds its
+    own, whose names are fields of the request, or go into fields(options, circuit), which may raise
+    UserError; n_parts(options): how many parts are wanted, None for all; beside(options, request,
+    parts): what is told beside the result; remarks(request, parts): lines for people.
+    """
+
+    purpose: str
+    example: str
+    n_prompts: int
+    arguments: Callable[[ArgumentParser], None] = no_arguments
+    fields: Callable[[Namespace, Any], Mapping[str, Any]] = no_fields
+    n_parts: Callable[[Namespace], int | None] = all_parts
+    beside: Callable[[Namespace, Any, Finished], Mapping[str, Any]] = nothing_beside
+    remarks: Callable[[Any, Finished], Iterable[str]] = no_remarks
+
+
 @dataclass(frozen=True)
 class Method:
     """A kind of study.
@@ -49,7 +100,9 @@ class Method:
     result is; plan(request): the steps of every part; work: yields the parts; rows(request, place,
     part): the figures of the part at this place, the main ones first; settings(request): what
     of its own determines the result, in words; named(part, models,
-    circuit): the part with other names, by the old ones, for models, and one for the circuit.
+    circuit): the part with other names, by the old ones, for models, and one for the circuit;
+    sites(request): heads that it works on besides the circuit's; command: None where it is not
+    asked for by itself.
     """
 
     name: str
@@ -61,3 +114,5 @@ class Method:
     rows: Callable[[Any, int, Any], Iterator[Figure]]
     settings: Callable[[Any], str] = no_settings
     named: Callable[[Any, Mapping[str, str], str], Any] = as_it_is
+    sites: Callable[[Any], Collection[Site]] = no_sites
+    command: Command | None = None

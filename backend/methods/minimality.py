@@ -17,21 +17,23 @@ two heads with the same index in different layers are never removed together; he
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, compress
 from math import ceil, comb, isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backend.core.arguments import number
 from backend.core.heads import Head, Site
 from backend.core.metrics import Ablation
 from backend.core.progress import Plan, Progress, Report, between, silent, step_of
 from backend.core.statistics import Estimate, clear_among, ratio, share_difference, wilson
 from backend.methods.asking import averaged
-from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.method import Command, Figure, Finished, Method, Unfinished
 from backend.methods.plans import examined
 from backend.tasks.circuit import Circuit, Node
 from backend.tasks.prompts import Prompts
@@ -221,6 +223,27 @@ def _named(part: Minimality, models: Mapping[str, str], circuit: str) -> Minimal
     return replace(part, model=models[part.model], circuit=circuit)
 
 
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--least",
+        type=number(0, 100),
+        default=LEAST_GAIN,
+        help=f"a kept head adds this share (default: {LEAST_GAIN})",
+    )
+    parser.add_argument(
+        "--removed",
+        type=number(0, 1),
+        default=REMOVED_SHARE,
+        help=f"share of a group removed with each head (default: {REMOVED_SHARE})",
+    )
+
+
+def _beside(options: Namespace, request: MinimalityRequest, parts: Finished) -> Mapping[str, Any]:
+    smaller = minimal_circuit(request.circuit, parts[0], options.least)
+    kept = {key: smaller.heads(key) for key in request.circuit.task.keys}
+    return {"least": options.least, "kept": kept}
+
+
 METHOD = Method(
     "minimality",
     "Minimality",
@@ -231,4 +254,11 @@ METHOD = Method(
     _rows,
     lambda request: f"{request.removed:.0%} of a group removed",
     _named,
+    command=Command(
+        "what every head adds to a circuit, and the circuit of those that add enough",
+        "minimality base --circuit base --least 0.01",
+        100,
+        _arguments,
+        beside=_beside,
+    ),
 )

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from backend.core.errors import UserError
-from backend.core.files import LOCAL, MB, read, write_atomically
+from backend.core.files import LOCAL, MB, Absent, read, write_atomically
 from backend.core.names import plain_name as plain_name
 from backend.models import registry
 from backend.models.registry import BUNDLED as BUNDLED
@@ -83,6 +83,14 @@ def circuit(name: str) -> Circuit:
 def read_circuit(path: Path) -> Circuit:
     """Read a circuit file; raises UserError when it is malformed, Unreadable or Absent."""
     return Circuit.from_json(read(path, MAX_CIRCUIT_MB * MB))
+
+
+def named_circuit(name_or_file: str) -> Circuit:
+    """The circuit of this name or in this file; raises UserError when there is none."""
+    with suppress(Absent):
+        if name_or_file not in circuits():
+            return read_circuit(Path(name_or_file))
+    return circuit(name_or_file)
 
 
 def circuit_name(name: str) -> str:

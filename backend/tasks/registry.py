@@ -22,3 +22,8 @@ def task_named(name: str) -> Task:
     if name not in TASKS:
         raise UserError(f"There is no task “{name[:60]}”. Choose one of {', '.join(TASKS)}.")
     return TASKS[name]
+
+
+def known_groups() -> set[str]:
+    """Keys of the groups of all tasks."""
+    return {key for task in TASKS.values() for key in task.keys}

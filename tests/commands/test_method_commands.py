@@ -1,4 +1,4 @@
-"""compare, cmap, minimality, completeness and edges from the command line, on planted models."""
+"""The methods from the command line, on planted models."""
 
 from __future__ import annotations
 
@@ -119,6 +119,16 @@ def test_edges(capsys, family):
     logits = [edge.sender for edge in found.edges if edge.receiver is None]
     assert logits == [Head(3, 1), Head(3, 3)]
     assert all(edge.weight.value < -0.1 for edge in found.edges)
+
+
+def test_another_metric_and_ablation_than_the_papers(capsys, family):
+    chosen = "--metric", "logit-difference", "--ablation", "zero"
+    data = run(capsys, family, "faithfulness", "good", *chosen)[1]
+    asked = data["header"]["request"]
+    assert (asked["metric"], asked["ablation"]) == ("logit_difference", "zero")
+    assert data["parts"][0]["model"]["value"] > 1, "logits, not a share"
+    data = run(capsys, family, "edges", "good", "--score", "logit-difference")[1]
+    assert data["header"]["request"]["score"] == "logit_difference"
 
 
 @pytest.mark.parametrize("command", ["compare", "minimality", "completeness", "edges"])
