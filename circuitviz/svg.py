@@ -70,7 +70,7 @@ def drawn(data: Mapping[str, Any], width: int, height: int) -> Svg:
         *_axis(data, width, height),
         *_edges(data, columns, places),
         *(
-            _head(node, columns[node["group"]], place, name)
+            _head(node, columns[node["group"]], place, name, data["hinderColour"])
             for node, place, name in zip(data["nodes"], places, _names(data, places), strict=False)
         ),
         _logits(places[-1]),
@@ -178,12 +178,14 @@ def _head(
     column: Mapping[str, Any],
     place: _Place,
     name: tuple[float, float] | None,
+    hinders: str,
 ) -> str:
     said = ", ".join(filter(None, (node["spoken"], node["evidence"])))
     x, y, radius = place
+    rim = f' stroke="{hinders}" stroke-width="{3 / radius:.2f}"' if node["hinders"] else ""
     return (
         f'<g><title>{escape(said)}</title><path d="{column["shape"]}" fill="{column["colour"]}" '
-        f'transform="translate({x:.1f},{y:.1f}) scale({radius:.1f})"/>'
+        f'transform="translate({x:.1f},{y:.1f}) scale({radius:.1f})"{rim}/>'
         + (_text(*name, node["name"], 'text-anchor="middle"') if name else "")
         + "</g>"
     )

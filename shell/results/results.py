@@ -79,12 +79,13 @@ def choose(found: Sequence[store.Entry]) -> list[Result]:
         height=35 * (min(len(results), 12) + 1) + 3,
         column_config={
             "date": st.column_config.DatetimeColumn("date", format="YYYY-MM-DD, HH:mm"),
-            "age": st.column_config.DatetimeColumn("age", format="distance"),
+            "age": st.column_config.DatetimeColumn("age", format="distance", width=105),
             "size": st.column_config.NumberColumn("size", format="bytes"),
             "seconds": st.column_config.NumberColumn("took", format="%.0f s"),
-            "task": st.column_config.TextColumn("task", width=105),
-            "models": st.column_config.TextColumn("models", width=170),
-            "settings": st.column_config.TextColumn("settings", width=110),
+            "method": st.column_config.TextColumn("method", width=135),
+            "task": st.column_config.TextColumn("task", width=100),
+            "models": st.column_config.TextColumn("models", width=150),
+            "settings": st.column_config.TextColumn("settings", width=100),
             "shipped": st.column_config.CheckboxColumn("shipped", help="Came with this tool."),
         },
     )

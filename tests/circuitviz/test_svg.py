@@ -45,6 +45,14 @@ def test_stronger_heads_are_larger() -> None:
     assert sizes["L0.0"] > sizes["L0.1"]
 
 
+def test_a_head_that_hinders_has_a_rim() -> None:
+    scores = [[-0.9, 0.4, -0.2, 0.0], [0.0] * 4]
+    heads = {"A": (Head(0, 0), Head(0, 1), Head(0, 2))}
+    circuit = Circuit.of(ENTITY_TRACKING, heads, provenance={"scores": {"A": scores}})
+    svg = circuit_svg(circuit, ModelShape(2, 4, 4, 8))
+    assert re.findall(r"<title>(\S+), [^<]*</title><path [^>]*stroke=", svg) == ["L0.1"]
+
+
 def test_names_do_not_cover_each_other_where_heads_are_crowded() -> None:
     shape = ModelShape(24, 16, 16, 64)
     heads = {key: [Head(layer, i) for layer in range(0, 24, 2) for i in range(4)] for key in "ABCD"}
