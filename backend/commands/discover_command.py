@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from backend.commands.method_commands import add_choice, choice_of
 from backend.commands.parts import (
     add_command,
     add_placement,
@@ -22,6 +23,7 @@ from backend.core.arguments import checked_by
 from backend.core.errors import UserError
 from backend.core.files import shown
 from backend.core.placement import Dtype
+from backend.methods.requests import SCORES
 from backend.methods.stage import Stage
 from backend.methods.stages import DEFAULT_FDR, Criteria, next_stage, nothing_to_feed, remark
 from backend.models import catalogue, loaded_models
@@ -73,6 +75,7 @@ def add_to(commands: Any) -> None:
         metavar="NAME",
         help="keep the circuit under this name, for the dashboard and for --circuit",
     )
+    add_choice(discover, "score", SCORES)
     add_prompts(discover, 100)
     add_placement(discover)
 
@@ -100,22 +103,25 @@ def _discover(options: argparse.Namespace) -> Any:
     setting = Setting(options.model, prompts_of(options))
     task = setting.prompts.task
     criteria = Criteria(dict(options.keep), options.centred, options.fdr)
+    score = choice_of(options, "score", SCORES)
     for key in criteria.sizes.keys() - {*task.keys}:
         raise UserError(f"{task.title} has no group “{key}”. Choose of {', '.join(task.keys)}.")
     loaded_models.fingerprint_of(options.model)  # an odd name is told before anything is computed
-    stored = [found.parts[0] for found in stored_stages(setting, criteria)]
+    stored = [found.parts[0] for found in stored_stages(setting, criteria, score)]
     if stored:
         say(f"resuming: {len(stored)} of {len(task.groups)} stages are there")
     if following := next_stage(task, stored, criteria):
-        say_what_is_begun(stage_request(setting, *following))
-    stages = [*run_stages(setting, criteria, (), task.keys[-1], progress())]
+        say_what_is_begun(stage_request(setting, *following, score))
+    stages = [*run_stages(setting, criteria, (), task.keys[-1], progress(), score)]
     say_what_is_to_be_known([options.model], task)
     _say_how_noisy(options.model, task)
     circuit = found_circuit(setting, stages, criteria, options.save or options.model)
     _say_what_was_found(task, stages, criteria)
     say_what_is_at_chance([options.model], stages)
     results = [
-        studies.as_data(stage_request(setting, task.group(each.group), each.receivers), (each,))
+        studies.as_data(
+            stage_request(setting, task.group(each.group), each.receivers, score), (each,)
+        )
         for each in stages
     ]
     return circuit.as_data() | {"results": results}

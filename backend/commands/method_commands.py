@@ -51,14 +51,15 @@ def _add(commands: Any, method: Method, command: Command) -> None:
     command.arguments(parser)
     for name in asked:
         if name in _CHOICES:
-            _add_choice(parser, name, _CHOICES[name])
+            add_choice(parser, name, _CHOICES[name])
     if "circuit" in asked:
         add_circuit(parser)
     add_prompts(parser, command.n_prompts)
     add_placement(parser)
 
 
-def _add_choice(parser: argparse.ArgumentParser, name: str, words: Mapping[Any, str]) -> None:
+def add_choice(parser: argparse.ArgumentParser, name: str, words: Mapping[Any, str]) -> None:
+    """One of several, in words, the paper's first."""
     choices = [_shown(choice) for choice in words]
     parser.add_argument(
         f"--{name}",
@@ -66,6 +67,12 @@ def _add_choice(parser: argparse.ArgumentParser, name: str, words: Mapping[Any, 
         default=choices[0],
         help=f"{', '.join(words.values())} (default: {choices[0]}, as in the paper)",
     )
+
+
+def choice_of(options: argparse.Namespace, name: str, words: Mapping[Any, str]) -> Any:
+    """Which one is asked for."""
+    chosen = getattr(options, name)
+    return next(each for each in words if _shown(each) == chosen)
 
 
 def _shown(choice: Enum) -> str:
@@ -88,8 +95,7 @@ def _request(method: Method, command: Command, options: argparse.Namespace) -> R
         elif name == "models":
             asked[name] = tuple(options.models)
         elif name in _CHOICES:
-            chosen = getattr(options, name)
-            asked[name] = next(each for each in _CHOICES[name] if _shown(each) == chosen)
+            asked[name] = choice_of(options, name, _CHOICES[name])
         elif name in options:
             asked[name] = getattr(options, name)
     asked |= command.fields(options, asked.get("circuit")).items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from backend.core.heads import Head
+from backend.core.metrics import Score
 from backend.core.progress import Report
 from backend.methods.plans import chosen_step, scale_of
 from backend.methods.stage import Stage, StageRequest, stage_step
@@ -25,6 +26,7 @@ def run_stages(
     done: Sequence[Stage],
     until: str,
     report: Report,
+    score: Score = Score.probability,
 ) -> Iterator[Stage]:
     """The stages after those that are `done`, `until` the key of the last group asked for.
 
@@ -44,15 +46,20 @@ def run_stages(
         def told(stage: str, share: float) -> None:
             report(stage, start + (end - start) * share)
 
-        (found,) = studies.run(stage_request(setting, group, receivers), told)
+        (found,) = studies.run(stage_request(setting, group, receivers, score), told)
         return found
 
     yield from stages_in_order(task, criteria, ask, done, until)
 
 
-def stage_request(setting: Setting, group: Group, receivers: tuple[Head, ...]) -> StageRequest:
+def stage_request(
+    setting: Setting,
+    group: Group,
+    receivers: tuple[Head, ...],
+    score: Score = Score.probability,
+) -> StageRequest:
     """One stage, as it is asked for."""
-    return StageRequest(setting.model, setting.prompts, group.key, receivers)
+    return StageRequest(setting.model, setting.prompts, group.key, receivers, score)
 
 
 def expected_costs(setting: Setting, groups: Sequence[Group]) -> list[float]:
@@ -69,12 +76,14 @@ def expected_costs(setting: Setting, groups: Sequence[Group]) -> list[float]:
     return [cost(group) for group in groups]
 
 
-def stored_stages(setting: Setting, criteria: Criteria) -> list[studies.Stored]:
+def stored_stages(
+    setting: Setting, criteria: Criteria, score: Score = Score.probability
+) -> list[studies.Stored]:
     """The stages that are in the store, from the first group on."""
     found: list[studies.Stored] = []
     task = setting.prompts.task
     while following := next_stage(task, [stored.parts[0] for stored in found], criteria):
-        stored = studies.find(stage_request(setting, *following), patiently=False)
+        stored = studies.find(stage_request(setting, *following, score), patiently=False)
         if not stored:
             break
         found.append(stored)

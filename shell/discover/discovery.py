@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
+from backend.core.metrics import Score
 from backend.core.progress import Report
+from backend.methods.requests import SCORES
 from backend.methods.stage import Stage
 from backend.methods.stages import DEFAULT_FDR, Criteria, n_valid, next_stage
 from backend.models import catalogue, loaded_models
@@ -21,21 +24,24 @@ from backend.tasks.task import Task
 
 DEFAULT_N = 100
 MOST_PROMPTS = 1000
+Key = tuple[str, Setting, Score]
 RAW, CENTRED = "Score", "Median-centred"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The prompts, and which heads each group keeps."""
+    """The prompts, which heads each group keeps, and how paths are scored."""
 
     setting: Setting
     criteria: Criteria
+    score: Score = Score.probability
 
     @property
     def title(self) -> str:
         """“Discover: a circuit of Base · 100 prompts, …”."""
         where = f"a circuit of {catalogue.label(self.setting.model)}"
-        return f"Discover: {where} · {self.setting.prompts}"
+        how = "" if self.score is Score.probability else f", {SCORES[self.score]}"
+        return f"Discover{how}: {where} · {self.setting.prompts}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,12 @@ class Progress:
 
 def set_defaults(task: Task) -> None:
     """The controls of a new session."""
-    defaults = {"discover_n": DEFAULT_N, "discover_ranking": RAW, "discover_fdr": DEFAULT_FDR}
+    defaults: dict[str, Any] = {
+        "discover_n": DEFAULT_N,
+        "discover_ranking": RAW,
+        "discover_fdr": DEFAULT_FDR,
+    }
+    defaults["discover_score"] = Score.probability
     kept = {f"discover_keep_{group.key}": group.size for group in task.groups}
     for key, value in (defaults | kept).items():
         st.session_state.setdefault(key, value)
@@ -103,21 +114,22 @@ def plan() -> Plan:
     setting = Setting(at["model"], prompts)
     sizes = {key: at[f"discover_keep_{key}"] for key in task.keys}
     centred = at["discover_ranking"] == CENTRED
-    return Plan(setting, Criteria(sizes, centred, at["discover_fdr"]))
+    criteria = Criteria(sizes, centred, at["discover_fdr"])
+    return Plan(setting, criteria, at["discover_score"])
 
 
 def progress(plan: Plan) -> Progress:
     """How far the discovery on these prompts is: in this tab, in another, or in the store."""
-    job, before = _started().get(plan.setting, (None, ()))
+    job, before = _started().get(_key(plan), (None, ()))
     if job is None:
-        job = jobs.known(_key(plan.setting))
+        job = jobs.known(_key(plan))
     found = tuple(job.parts) if job else ()
     stages = found if len(found) >= len(before) else before
     valid = n_valid(plan.setting.prompts.task, stages, plan.criteria)
     now = Progress(plan, job, stages, valid)
     if now.is_complete or now.is_running:
         return now
-    stored = stored_stages(plan.setting, plan.criteria)
+    stored = stored_stages(plan.setting, plan.criteria, plan.score)
     if len(stored) <= valid:
         return now
     stages = tuple(each.parts[0] for each in stored) + stages[len(stored) :]
@@ -126,7 +138,7 @@ def progress(plan: Plan) -> Progress:
 
 def run(now: Progress, until: str) -> None:
     """Run the stages that are missing or stale, up to this one."""
-    key, done = _key(now.plan.setting), now.stages[: now.valid]
+    key, done = _key(now.plan), now.stages[: now.valid]
     jobs.forget(key)
     job = jobs.job(
         key,
@@ -135,14 +147,14 @@ def run(now: Progress, until: str) -> None:
         now.plan,
         where=lambda: loaded_models.devices_of([now.plan.setting.model]),
     )
-    _started()[now.plan.setting] = job, done
+    _started()[key] = job, done
 
 
 def show_again(plan: Plan, job: jobs.Job) -> None:
     """Make this tab show a job, with the stages it went on from if this tab started it."""
-    shown = _started().get(plan.setting)
+    shown = _started().get(_key(plan))
     if not shown or shown[0] is not job:
-        _started()[plan.setting] = job, ()
+        _started()[_key(plan)] = job, ()
 
 
 def found_circuit(now: Progress, name: str) -> Circuit:
@@ -152,15 +164,15 @@ def found_circuit(now: Progress, name: str) -> Circuit:
 
 def _work(plan: Plan, done: tuple[Stage, ...], until: str, report: Report) -> Iterator[Stage]:
     yield from done
-    yield from run_stages(plan.setting, plan.criteria, done, until, report)
+    yield from run_stages(plan.setting, plan.criteria, done, until, report, plan.score)
 
 
-def _key(setting: Setting) -> tuple[str, Setting]:
-    return "discover", setting
+def _key(plan: Plan) -> Key:
+    return "discover", plan.setting, plan.score
 
 
-def _started() -> dict[Setting, tuple[jobs.Job, tuple[Stage, ...]]]:
+def _started() -> dict[Key, tuple[jobs.Job, tuple[Stage, ...]]]:
     """This tab's discoveries, with the stages that they went on from: a cancel loses none."""
-    started: dict[Setting, tuple[jobs.Job, tuple[Stage, ...]]]
+    started: dict[Key, tuple[jobs.Job, tuple[Stage, ...]]]
     started = st.session_state.setdefault("discoveries", {})
     return started

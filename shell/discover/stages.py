@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from backend.core.heads import Head
+from backend.core.metrics import Score
 from backend.methods.stage import NO_TEST, Stage
 from backend.methods.stages import nothing_to_feed, receivers_of, remark
 from backend.tasks.task import Group, Task
@@ -16,8 +17,11 @@ from shell.discover.discovery import Plan, Progress
 SCORE = (
     "**Score**: (p_patched − p_clean) / p_clean of the right answer, mean over prompts, when only "
     "this head's path to the receivers comes from the counterfactual prompt. Negative: the answer "
-    "needs the path (Prakash et al., circuit discovery)."
+    "needs the path (Prakash et al., circuit discovery). Or, not the paper’s, the change of the "
+    "logit difference, in logits: of the right answer’s logit less the mean of those it competes "
+    "with (Wang et al., 2023), which does not saturate where the model is sure."
 )
+_SCORES = {Score.probability: "Change of P(right)", Score.logit_difference: "Logit difference"}
 _MOST_KEPT = 40
 _NAMED = 8
 _CHART_HEIGHT = 214
@@ -35,13 +39,22 @@ def show_controls() -> None:
         width=165,
         help="Prompts that the model answers right: the first of this seed. The paper used 300.",
     )
+    st.selectbox(
+        "Score",
+        list(_SCORES),
+        format_func=_SCORES.__getitem__,
+        key="discover_score",
+        persist_state="session",
+        width=175,
+        help=SCORE,
+    )
     st.segmented_control(
         "Heads ranked by",
         [discovery.RAW, discovery.CENTRED],
         key="discover_ranking",
         required=True,
         persist_state="session",
-        help=f"{SCORE} **Median-centred**: the score less the median of the head's layer, which "
+        help="**Median-centred**: the score less the median of the head's layer, which "
         "takes away what any head of the layer would do.",
     )
     st.number_input(
@@ -121,7 +134,10 @@ def _show_stage(now: Progress, group: Group) -> None:
         return
     is_stale = not now.is_valid(key)
     stale = f":orange-badge[Stale: run again from {now.following}] " if is_stale else ""
-    st.caption(f"{stale}{_into(now, group, stage.receivers)} {_kept_words(now, group, stage)}")
+    st.caption(
+        f"{stale}{_into(now, group, stage.receivers)} {_kept_words(now, group, stage)}"
+        f"{_scored_by(stage)}"
+    )
     if remarked := remark(group, stage, now.plan.criteria):
         st.caption(f":orange-badge[Note] {remarked}")
     st.altair_chart(
@@ -130,6 +146,7 @@ def _show_stage(now: Progress, group: Group) -> None:
         ),
         width="stretch",
         key=f"discover_map_{key}",
+        alt=f"{_SCORES[stage.score]} of every head, for stage {key}",
     )
 
 
@@ -181,6 +198,13 @@ def _kept_words(now: Progress, group: Group, stage: Stage) -> str:
         if both := tuple(head for head in kept if head in of_later):
             words += f" In {later.key} as well, and counted there: {_names(both)}."
     return words
+
+
+def _scored_by(stage: Stage) -> str:
+    """What the scores are, where they are not the paper's."""
+    if stage.score is Score.probability:
+        return ""
+    return " Scores: change of the logit difference, in logits, not the paper’s."
 
 
 def _receivers_to_be(now: Progress, group: Group) -> str:

@@ -90,6 +90,7 @@ def choose_again(request: Request, study: Study) -> None:
         case StageRequest():
             _choose(request.prompts)
             now["model"], now["discover_n"] = request.model, request.prompts.n
+            now["discover_score"] = request.score
             _keep_receivers(request)
     name, _ = _STUDIES[type(request)]
     if name:
@@ -102,7 +103,7 @@ def _plan_again(plan: Plan, job: jobs.Job) -> None:
     _choose(plan.setting.prompts)
     criteria = plan.criteria
     now["discover_ranking"] = discovery.CENTRED if criteria.centred else discovery.RAW
-    now["discover_fdr"] = criteria.fdr
+    now["discover_fdr"], now["discover_score"] = criteria.fdr, plan.score
     now.update({f"discover_keep_{key}": n for key, n in criteria.sizes.items()})
     discovery.show_again(plan, job)
 

@@ -8,6 +8,7 @@ import pytest
 
 from backend.commands.cli import main
 from backend.core.heads import Head
+from backend.methods.registry import settings_of
 from backend.studies import store, studies
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
@@ -66,6 +67,32 @@ def test_compare(capsys, family):
         "seed": 0,
         "options": [2],
     }
+
+
+def test_what_is_not_the_papers_is_asked_for_and_said(capsys, family):
+    for command, models, options, said in (
+        ("compare", ["good"], ["--metric", "logit-difference"], "logit difference"),
+        ("faithfulness", ["good"], ["--ablation", "resample"], "resample ablation"),
+        ("cmap", ["good", "worse"], ["--metric", "probability"], "probability of the right answer"),
+        ("completeness", ["good"], ["--sets", "1", "--ablation", "zero"], "zero ablation"),
+        ("edges", ["good"], ["--score", "logit-difference"], "change of logit difference"),
+    ):
+        code, data, _ = run(capsys, family, command, *models, *options)
+        assert code == 0
+        name, value = options[-2].removeprefix("--"), options[-1]
+        assert data["header"]["request"][name] == value.replace("-", "_")
+        stored = next(each for each in store.entries() if each.header.key == data["header"]["key"])
+        assert said in settings_of(studies.read(stored).request)
+
+
+def test_discovery_by_the_logit_difference(capsys, family):
+    words = ["discover", family["good"], *SMALL, "--score", "logit-difference"]
+    assert main(words) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["provenance"]["score"] == "logit_difference"
+    assert data["groups"]["A"]
+    for each in data["results"]:
+        assert each["header"]["request"]["score"] == "logit_difference"
 
 
 def test_cmap(capsys, family):

@@ -8,11 +8,13 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.commands.cli import main
 from backend.core.heads import Head
+from backend.core.metrics import Score
 from backend.core.serialize import from_json
 from backend.methods.completeness import completeness
 from backend.methods.edges import Edges
@@ -42,6 +44,7 @@ APP = ROOT / "app.py"
 N = 10
 SHOWN = 50
 SETTING = Setting("base", Prompts(ENTITY_TRACKING, N, 0, (7,)))
+KEY = ("discover", SETTING, Score.probability)
 A = ENTITY_TRACKING.group("A")
 CRITERIA = Criteria(fdr=NO_TEST)
 """On so few prompts hardly a head is clear."""
@@ -77,8 +80,8 @@ def labels(test: AppTest) -> list[str]:
     return [button.label for button in test.button]
 
 
-def finish(test: AppTest, setting: Setting = SETTING) -> AppTest:
-    job = jobs.known(("discover", setting))
+def finish(test: AppTest, setting: Setting = SETTING, score: Score = Score.probability) -> AppTest:
+    job = jobs.known(("discover", setting, score))
     assert job is not None
     job.future.exception(120)
     return rerun(test)
@@ -89,7 +92,7 @@ def run_all(test: AppTest) -> AppTest:
 
 
 def stages(test: AppTest) -> tuple[Any, ...]:
-    return tuple(test.session_state["discoveries"][SETTING][0].parts)
+    return tuple(test.session_state["discoveries"][KEY][0].parts)
 
 
 def expected(kept: dict[str, int] | None = None, until: str = "D") -> list[Any]:
@@ -114,6 +117,22 @@ def test_all_four_stages_show_the_scores_of_path_patching() -> None:
             assert row.standard_error == pytest.approx(float(right.standard_error[head]), abs=1e-6)
             assert row.kept == (head in CRITERIA.kept(group, right))
     assert "All four stages are done" in labels(test)
+
+
+def test_another_score_is_another_discovery_and_says_so() -> None:
+    test = finish(press(page(), "Run A"))
+    test.selectbox(key="discover_score").select(Score.logit_difference)
+    assert not charts(rerun(test))
+    test = finish(press(test, "Run A"), score=Score.logit_difference)
+    (stage,) = run_stages(
+        SETTING, CRITERIA, (), "A", lambda stage, share: None, Score.logit_difference
+    )
+    (shown,) = test.session_state["discoveries"][*KEY[:2], Score.logit_difference][0].parts
+    np.testing.assert_array_equal(shown.mean, stage.mean)
+    assert any("logit difference, in logits, not the paper’s" in c.value for c in test.caption)
+    test.selectbox(key="discover_score").select(Score.probability)
+    assert len(charts(rerun(test))) == 1
+    assert not any("not the paper’s" in caption.value for caption in test.caption)
 
 
 def test_stages_run_one_by_one() -> None:

@@ -164,7 +164,9 @@ def test_open_goes_to_a_transplant_with_its_choices() -> None:
 def test_open_goes_to_a_discovery_with_its_choices() -> None:
     criteria = Criteria({"A": 8, "B": 9, "C": 4, "D": 4}, centred=True, fdr=0.2)
     plan = Plan(Setting("chat", Prompts(ENTITY_TRACKING, 30, 7, (5,))), criteria)
-    job = jobs.job(("discover", plan.setting), lambda report: iter([]), plan.title, plan)
+    job = jobs.job(
+        ("discover", plan.setting, plan.score), lambda report: iter([]), plan.title, plan
+    )
     job.future.result(PATIENCE)
     test = press(page(), f"open_{job.number}")
     assert not test.exception
