@@ -8,6 +8,7 @@ deep link: anything that Python decided).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from circuitviz.graph import NodeKey
 from circuitviz.picture import Picture, node_id
 
 _FOLDER = Path(__file__).parent
+_GROUP_KEY = re.compile(r"[A-Z]{1,3}")
 _SCRIPTS = ("geometry.js", "drawing.js", "circuit.js")
 
 
@@ -97,8 +99,10 @@ def _parse_heads(raw: object) -> frozenset[NodeKey] | None:
 
 
 def _parse_head(raw: object) -> NodeKey | None:
-    letter, _, name = raw.partition(" ") if isinstance(raw, str) else ("", "", "")
+    key, _, name = raw.partition(" ") if isinstance(raw, str) else ("", "", "")
+    if not _GROUP_KEY.fullmatch(key):
+        return None
     try:
-        return letter, Head.parse(name)
+        return key, Head.parse(name)
     except UserError:
         return None
