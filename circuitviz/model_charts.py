@@ -32,8 +32,13 @@ Figures = Mapping[str, Mapping[str, Estimate]]
 """Accuracies by model, or by what else stands along the axis, then by kind of bar."""
 
 
-def accuracy_chart(models: Sequence[ModelFigures], label: Label) -> alt.LayerChart:
-    """For each model the accuracy of the whole, of the circuit and of random circuits."""
+def accuracy_chart(
+    models: Sequence[ModelFigures], label: Label, measure: str = "accuracy"
+) -> alt.LayerChart:
+    """For each model the accuracy of the whole, of the circuit and of random circuits.
+
+    `measure` is what another metric than accuracy is called.
+    """
     figures = {
         label(row.name): {
             "full model": row.model,
@@ -42,11 +47,15 @@ def accuracy_chart(models: Sequence[ModelFigures], label: Label) -> alt.LayerCha
         }
         for row in models
     }
-    return grouped_bars(figures, ACCURACY_LOOKS | {"random circuits": RANDOM})
+    return grouped_bars(figures, ACCURACY_LOOKS | {"random circuits": RANDOM}, measure=measure)
 
 
 def knockout_chart(
-    models: Sequence[ModelFigures], task: Task, label: Label, in_model: bool
+    models: Sequence[ModelFigures],
+    task: Task,
+    label: Label,
+    in_model: bool,
+    measure: str = "accuracy",
 ) -> alt.LayerChart:
     """For each model what is left without any group and without each: in it or in its circuit."""
 
@@ -64,7 +73,7 @@ def knockout_chart(
     order = task.reading_order
     looks = {"intact": WHOLE} | {f"without {group.key}": group.colour for group in order}
     letters = {"intact": "all"} | {f"without {group.key}": group.key for group in order}
-    return grouped_bars(figures, looks, letters)
+    return grouped_bars(figures, looks, letters, measure=measure)
 
 
 def _row(model: str, kind: str, estimate: Estimate) -> dict[str, object]:
@@ -84,8 +93,12 @@ def grouped_bars(
     looks: Mapping[str, str],
     letters: Mapping[str, str] | None = None,
     kind_title: str = "what runs",
+    measure: str = "accuracy",
 ) -> alt.LayerChart:
-    """Bars of every kind side by side for each model; `letters` are written above them."""
+    """Bars of every kind side by side for each model; `letters` are written above them.
+
+    The axis goes from 0 to 1, or further where the measure does.
+    """
     rows = [
         _row(model, kind, estimate)
         for model, kinds in figures.items()
@@ -119,14 +132,20 @@ def grouped_bars(
         tooltip=[
             alt.Tooltip("model:N"),
             alt.Tooltip("kind:N", title=kind_title),
-            *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("accuracy", "low", "high")),
+            alt.Tooltip("accuracy:Q", title=measure, format=".3f"),
+            *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("low", "high")),
             alt.Tooltip("n:Q", title="prompts"),
         ],
     )
+    lowest, highest = float(frame["low"].min()), float(frame["high"].max())
+    is_share = lowest >= 0 and highest <= 1
+    scale = _UNIT if is_share else alt.Scale(domain=[min(lowest, 0), 1.18 * max(highest, 1)])
     marks = bars.mark_rect(cornerRadius=2).encode(
         x=_of("left:Q", place),
         x2="right:Q",
-        y=alt.Y("accuracy:Q", title="accuracy", scale=_UNIT).axis(**_AXIS),
+        y=alt.Y("accuracy:Q", title=measure, scale=scale).axis(
+            **(_AXIS if is_share else {**_AXIS, "values": alt.Undefined})
+        ),
         y2=alt.datum(0),
         color=alt.Color(
             "kind:N",
@@ -135,7 +154,8 @@ def grouped_bars(
             legend=alt.Legend(orient="top", labelFontSize=15, symbolType="square", columns=6),
         ),
     )
-    return bare(alt.layer(marks, _whiskers(bars), _figures(bars, 2 if letters else 1)), BAR_HEIGHT)
+    whiskers, written = _whiskers(bars, scale), _figures(bars, 2 if letters else 1, scale)
+    return bare(alt.layer(marks, whiskers, written), BAR_HEIGHT)
 
 
 def _of(field: str, place: alt.X) -> alt.X:
@@ -154,13 +174,13 @@ _AXIS = {
 }
 
 
-def _whiskers(bars: alt.Chart) -> alt.Chart:
+def _whiskers(bars: alt.Chart, scale: alt.Scale = _UNIT) -> alt.Chart:
     return bars.mark_rule(strokeWidth=2, color=INK).encode(
-        y=alt.Y("low:Q", scale=_UNIT), y2="high:Q"
+        y=alt.Y("low:Q", scale=scale), y2="high:Q"
     )
 
 
-def _figures(bars: alt.Chart, n_lines: int = 1) -> alt.Chart:
+def _figures(bars: alt.Chart, n_lines: int = 1, scale: alt.Scale = _UNIT) -> alt.Chart:
     return bars.mark_text(
         dy=-4 - 15 * (n_lines - 1),
         lineHeight=15,
@@ -169,7 +189,7 @@ def _figures(bars: alt.Chart, n_lines: int = 1) -> alt.Chart:
         fontWeight=600,
         baseline="bottom",
         lineBreak="\n",
-    ).encode(y=alt.Y("high:Q", scale=_UNIT), text="text:N")
+    ).encode(y=alt.Y("high:Q", scale=scale), text="text:N")
 
 
 def in_words(estimate: Estimate) -> str:

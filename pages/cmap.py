@@ -73,6 +73,7 @@ try:
         waiting.follow(study.job)
         if study.job.parts:
             warn_of_chance((study.request.source, study.request.target), study.job.parts)
+            choices.say_what_is_not_the_papers(study.request)
             transplant.show(study)
             show_notes([study.request.source, study.request.target], study.request.prompts.task)
     else:

@@ -49,7 +49,9 @@ def choose() -> ComparisonRequest:
             "folder on this computer, or a hub name such as `owner/name`.",
         )
         circuit = choices.choose_heads("compared_heads")
-        request = ComparisonRequest(tuple(models), circuit, choices.chosen_prompts())
+        request = ComparisonRequest(
+            tuple(models), circuit, choices.chosen_prompts(), st.session_state["metric"]
+        )
         reason = fitting.circuit_misfit(circuit, models)
         st.button(
             "Run",
@@ -68,10 +70,10 @@ def show(request: ComparisonRequest, result: Comparison) -> None:
     show_table(request, result)
     left, right = st.columns([1, 1.35], gap="medium")
     with left:
-        show_accuracies(result)
+        show_accuracies(request, result)
     with right:
         show_knockouts(request, result)
-    show_differences(result)
+    show_differences(request, result)
     show_downloads(request, result)
 
 
@@ -86,6 +88,7 @@ try:
         waiting.follow(study.job)
         if study.job.parts:
             warn_of_chance(study.request.models, study.job.parts)
+            choices.say_what_is_not_the_papers(study.request)
             show(study.request, joined(study.request, study.job.parts))
             show_chance(study.request.models, study.job.parts)
             show_notes(study.request.models, study.request.prompts.task)

@@ -9,6 +9,7 @@ from math import comb, isnan
 import pandas as pd
 import streamlit as st
 
+from backend.core.metrics import Ablation, Metric
 from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
 from backend.methods.compare import (
@@ -18,6 +19,7 @@ from backend.methods.compare import (
     ModelFigures,
     RandomCircuits,
 )
+from backend.methods.requests import METRICS
 from backend.models import catalogue
 from circuitviz.model_charts import accuracy_chart, knockout_chart
 from circuitviz.tables import Cell, figures_table, signed
@@ -27,6 +29,25 @@ from shell.frame.words import unmarked
 _HEADINGS = (
     "Model", "Fine-tuned on", "Full model", "Circuit", "Random circuit", "Faithfulness",
 )  # fmt: skip
+
+_ABOVE_CHANCE = "undefined where the model is not above chance"
+_OF_MEANS = f"Fieller for faithfulness = circuit / full model, {_ABOVE_CHANCE} or not above zero"
+_INTERVALS = {
+    Metric.accuracy: "Wilson for accuracies, Nam and Blackwelder for faithfulness = circuit / full "
+    "model, undefined where fewer than 6 prompts are right or the model is not above chance",
+    Metric.probability: f"Wilson’s with the variance seen for probabilities, {_OF_MEANS}",
+    Metric.logit_difference: f"Student for logit differences, {_OF_MEANS}",
+}
+_PAIRED = {
+    Metric.accuracy: "Tango’s, which hold 0 unless McNemar’s exact test refuses it",
+    Metric.probability: "Student’s",
+    Metric.logit_difference: "Student’s",
+}
+_OFF = {
+    Ablation.mean: "each model’s own means over {} other prompts",
+    Ablation.zero: "zeros, not the paper’s means",
+    Ablation.resample: "what they give on the counterfactual prompt, not the paper’s means",
+}
 
 
 def show_table(request: ComparisonRequest, result: Comparison) -> None:
@@ -44,13 +65,12 @@ def show_table(request: ComparisonRequest, result: Comparison) -> None:
     st.html(
         figures_table(_HEADINGS, [cells for row in result.models for cells in _rows(row, both)])
     )
-    random = result.models[0].random
+    random, measure = result.models[0].random, METRICS[request.metric]
     st.caption(
-        f"Accuracy on {request.prompts}; circuit “{unmarked(request.circuit.name)}” "
-        f"({sizes(request.circuit)}). 95 % intervals: Wilson for accuracies, "
-        "Nam and Blackwelder for faithfulness = circuit / full model, undefined where fewer than 6 "
-        "prompts are right or the model is not above chance. Knocked-out heads give "
-        f"each model’s own means over {result.models[0].n_reference} other prompts. Random "
+        f"{measure[0].upper()}{measure[1:]} on {request.prompts}; circuit "
+        f"“{unmarked(request.circuit.name)}” ({sizes(request.circuit)}). 95 % intervals: "
+        f"{_INTERVALS[request.metric]}. Knocked-out heads give "
+        f"{_OFF[request.ablation].format(result.models[0].n_reference)}. Random "
         f"circuits: {len(random.accuracies)} draws with as many heads at each token; SD is "
         "between draws."
     )
@@ -64,17 +84,18 @@ def _rows(row: ModelFigures, both: bool) -> Iterator[tuple[Cell, ...]]:
         yield name, finetuned_on, row.model, paper.circuit, "–", paper.faithfulness
 
 
-def show_accuracies(result: Comparison) -> None:
-    """The table's accuracies as bars."""
+def show_accuracies(request: ComparisonRequest, result: Comparison) -> None:
+    """The table's accuracies as bars, or another metric so."""
+    measure = METRICS[request.metric]
     st.markdown(
         "#### Is the circuit there?",
-        help="Accuracy of the whole model, of the circuit alone, and of random circuits.",
+        help=f"The {measure} of the whole model, of the circuit alone, and of random circuits.",
     )
     st.altair_chart(
-        accuracy_chart(result.models, catalogue.label),
+        accuracy_chart(result.models, catalogue.label, measure),
         width="stretch",
         key="accuracies",
-        alt="Accuracy of the full model, the circuit and random circuits, for each model",
+        alt=f"The {measure} of full model, circuit and random circuits, for each model",
     )
 
 
@@ -84,7 +105,7 @@ def show_knockouts(request: ComparisonRequest, result: Comparison) -> None:
         st.markdown(
             "#### Which group is needed?",
             width="content",
-            help="Accuracy that is left when one whole group is knocked out.",
+            help=f"The {METRICS[request.metric]} that is left when one whole group is knocked out.",
         )
         where = st.segmented_control(
             "Knocked out in",
@@ -96,14 +117,20 @@ def show_knockouts(request: ComparisonRequest, result: Comparison) -> None:
         )
     in_model = where == "in the whole model"
     st.altair_chart(
-        knockout_chart(result.models, request.prompts.task, catalogue.label, in_model),
+        knockout_chart(
+            result.models,
+            request.prompts.task,
+            catalogue.label,
+            in_model,
+            METRICS[request.metric],
+        ),
         width="stretch",
         key="knockouts",
-        alt=f"Accuracy left {where} without each group, for each model",
+        alt=f"The {METRICS[request.metric]} left {where} without each group, for each model",
     )
 
 
-def show_differences(result: Comparison) -> None:
+def show_differences(request: ComparisonRequest, result: Comparison) -> None:
     """A sentence for every pair of models."""
     if not result.differences:
         return
@@ -113,7 +140,7 @@ def show_differences(result: Comparison) -> None:
     together = f" that hold for all {n_pairs} pairs together (Bonferroni)" if n_pairs > 1 else ""
     st.caption(
         f"Second model less the first, on the same {result.models[0].model.n} prompts, with 95 % "
-        f"intervals{together}: Tango’s, which hold 0 unless McNemar’s exact test refuses it, and "
+        f"intervals{together}: {_PAIRED[request.metric]}, and "
         "for faithfulness from the limits of both ratios. A difference is clear when its interval "
         "does not hold 0."
     )
@@ -146,6 +173,8 @@ def _plain(name: str) -> str:
 def show_downloads(request: ComparisonRequest, result: Comparison) -> None:
     """The figures as files."""
     measured_on = to_json(request.prompts) | {
+        "metric": request.metric.name,
+        "ablation": request.ablation.name,
         "circuit": request.circuit.name,
         "heads": [f"{key} {head}" for key, head in request.circuit.members],
     }
@@ -176,6 +205,8 @@ def as_csv(request: ComparisonRequest, result: Comparison) -> str:
                 "random_circuit_sd": row.random.spread,
                 **_columns("faithfulness", row.faithfulness),
                 "circuit_name": request.circuit.name,
+                "metric": request.metric.name,
+                "ablation": request.ablation.name,
                 "seed": request.prompts.seed,
                 "task": request.prompts.task.name,
                 **dict(zip(option_names, request.prompts.options, strict=True)),

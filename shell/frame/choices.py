@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import streamlit as st
 
+from backend.methods.requests import Request, not_as_in_the_paper
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
@@ -103,6 +104,12 @@ def sizes(circuit: Circuit) -> str:
     return ", ".join(
         f"{len(circuit.heads(group.key))} {group.key}" for group in circuit.task.reading_order
     )
+
+
+def say_what_is_not_the_papers(request: Request) -> None:
+    """Which metric, score or ablation what is shown was measured with, unless it is the paper's."""
+    if others := ", ".join(not_as_in_the_paper(request)):
+        st.caption(f":orange-badge[Note] {others[0].upper()}{others[1:]}: not as in the paper.")
 
 
 def say_what_changed(shown: object, chosen: object) -> None:

@@ -78,6 +78,7 @@ def choose_again(request: Request, study: Study) -> None:
     match request:
         case ComparisonRequest():
             _choose(request.prompts, request.circuit)
+            now["metric"] = request.metric
             now["compared"], now["compared_started_from"] = [*request.models], now["model"]
         case CmapRequest():
             _choose(request.prompts, request.circuit)

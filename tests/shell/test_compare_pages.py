@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from backend.commands.cli import main
 from backend.core.components import Component
 from backend.core.heads import Head, Site
+from backend.core.metrics import Metric
 from backend.core.progress import Cancelled
 from backend.core.statistics import Estimate
 from backend.methods.cmap import CmapRequest, cmap, group_sets
@@ -91,6 +92,22 @@ def test_a_comparison_shows_the_engines_numbers(evaluations: list[Any]) -> None:
     for pair in expected.differences:
         assert difference_sentence(pair) in said
     assert any("50 prompts, seed 0, 3 boxes" in caption.value for caption in test.caption)
+
+
+def test_a_comparison_by_the_measure_says_so(evaluations: list[Any]) -> None:
+    test = page("compare", metric="logit_difference")
+    test.multiselect(key="compared").set_value(list(PAIR)).run()
+    test = finished(press(test, "Run"), "comparison")
+    expected = compare(evaluations, CIRCUIT, metric=Metric.logit_difference)
+    shown = html(test)
+    for row in expected.models:
+        for estimate in (row.model, row.circuit, row.faithfulness):
+            assert f"{estimate.value:.3f}" in shown
+    said = [caption.value for caption in test.caption]
+    assert any("Logit difference: not as in the paper." in caption for caption in said)
+    assert any("Logit difference on 50 prompts" in caption for caption in said)
+    test.selectbox(key="metric").select(Metric.accuracy).run()
+    assert "other choices than those made now" in test.info[0].value
 
 
 def test_a_row_as_the_papers_code_ran_it_is_there_when_asked_for() -> None:
