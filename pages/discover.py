@@ -24,8 +24,8 @@ from shell.frame.notes import show_noise, show_notes
 from shell.frame.words import unmarked
 
 discovery.set_defaults(st.session_state["task"])
+st.markdown("#### Find a circuit by path patching", help=SCORE)
 with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-    st.markdown("#### Find a circuit by path patching", help=SCORE, width="stretch")
     show_controls()
     now = discovery.progress(discovery.plan())
     show_run_all(now)

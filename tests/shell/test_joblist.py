@@ -175,7 +175,7 @@ def test_open_goes_to_a_discovery_with_its_choices() -> None:
     assert test.number_input(key="discover_fdr").value == 0.2
     assert (test.session_state["model"], test.session_state["seed"]) == ("chat", 7)
     assert test.session_state["discover_ranking"] == "Median-centred"
-    assert test.session_state["discoveries"][plan.setting][0] is job
+    assert test.session_state["discoveries"]["discover", plan.setting, plan.score][0] is job
 
 
 def test_open_goes_to_a_question_about_a_circuit_that_is_chosen_again(
