@@ -17,7 +17,6 @@ from argparse import ArgumentParser, Namespace
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import combinations
 from math import comb
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,41 +239,44 @@ def compare(
     same prompts.
     """
     same_prompts(evaluations)
-    for evaluation in evaluations:
-        circuit.check(evaluation.loaded.shape, evaluation.loaded.name)
-    each = 1 / len(evaluations)
-    answers = [
-        answers_of(
-            evaluation,
-            circuit,
-            seed,
-            n_random,
-            between(progress, i * each, (i + 1) * each),
-            metric=metric,
+    n, parts = len(evaluations), list[ComparedModel]()
+    earlier: list[tuple[str, ModelAnswers]] = []
+    for place, evaluation in enumerate(evaluations):
+        told = between(progress, place / n, (place + 1) / n)
+        part, answers = compared(
+            evaluation, circuit, earlier, n, metric, seed, n_random, progress=told
         )
-        for i, evaluation in enumerate(evaluations)
-    ]
-    return Comparison(
-        circuit.name,
-        tuple(
-            figures(
-                evaluation, answer, as_in_paper(evaluation, circuit, answer.whole, metric), metric
-            )
-            for evaluation, answer in zip(evaluations, answers, strict=True)
-        ),
-        tuple(
-            difference(
-                evaluations[i].loaded.name,
-                answers[i],
-                evaluations[j].loaded.name,
-                answers[j],
-                len(evaluations),
-                evaluations[0].prompts.n_choices,
-                metric,
-            )
-            for i, j in combinations(range(len(evaluations)), 2)
-        ),
+        parts.append(part)
+        earlier.append((evaluation.loaded.name, answers))
+    return _together(circuit, parts)
+
+
+def compared(
+    evaluation: Evaluation,
+    circuit: Circuit,
+    earlier: Sequence[tuple[str, ModelAnswers]],
+    n_models: int,
+    metric: Metric,
+    seed: int = 0,
+    n_random: int = N_RANDOM,
+    progress: Progress = silent,
+    kept_in: Path | None = None,
+) -> tuple[ComparedModel, ModelAnswers]:
+    """One of `n_models`, and how far it is above the earlier ones, by name; its answers as well.
+
+    Raises UserError when it lacks a head of the circuit.
+    """
+    name = evaluation.loaded.name
+    circuit.check(evaluation.loaded.shape, catalogue.label(name))
+    answers = answers_of(evaluation, circuit, seed, n_random, progress, kept_in, metric)
+    paper = as_in_paper(evaluation, circuit, answers.whole, metric)
+    n_choices = evaluation.prompts.n_choices
+    differences = tuple(
+        difference(other, before, name, answers, n_models, n_choices, metric)
+        for other, before in earlier
     )
+    part = ComparedModel(figures(evaluation, answers, paper, metric), differences, packed(answers))
+    return part, answers
 
 
 def answers_of(
@@ -408,8 +410,12 @@ def _overlap(found: set[Head], expected: set[Head]) -> GroupOverlap:
 
 def joined(request: ComparisonRequest, parts: Sequence[ComparedModel]) -> Comparison:
     """The comparison of the models that are finished."""
+    return _together(request.circuit, parts)
+
+
+def _together(circuit: Circuit, parts: Sequence[ComparedModel]) -> Comparison:
     return Comparison(
-        request.circuit.name,
+        circuit.name,
         tuple(part.figures for part in parts),
         tuple(difference for part in parts for difference in part.differences),
     )
@@ -427,30 +433,25 @@ def _work(
 ) -> Iterator[ComparedModel]:
     plan, circuit, prompts = _plan(request), request.circuit, request.prompts
     n_groups, metric = len(prompts.task.groups), request.metric
-    earlier = {
-        part.figures.name: unpacked(part.answers, prompts.n, n_groups, metric) for part in done
-    }
+    earlier = [
+        (part.figures.name, unpacked(part.answers, prompts.n, n_groups, metric)) for part in done
+    ]
     for place, name in not_done(request.models, done):
         evaluation = averaged(name, request, report, plan, place)
         if not _share_tokenizer(name, request.models[0]):
             same_prompts([asked(request.models[0], request, report, plan, place), evaluation])
-        circuit.check(evaluation.loaded.shape, catalogue.label(name))
-        told = step_of(report, plan, place, 1)
-        kept_in = unfinished(place)
-        answers = answers_of(
-            evaluation, circuit, prompts.seed, progress=told, kept_in=kept_in, metric=metric
+        part, answers = compared(
+            evaluation,
+            circuit,
+            earlier,
+            len(request.models),
+            metric,
+            prompts.seed,
+            progress=step_of(report, plan, place, 1),
+            kept_in=unfinished(place),
         )
-        paper = as_in_paper(evaluation, circuit, answers.whole, metric)
-        n_models, n_choices = len(request.models), evaluation.prompts.n_choices
-        yield ComparedModel(
-            figures(evaluation, answers, paper, metric),
-            tuple(
-                difference(other, earlier[other], name, answers, n_models, n_choices, metric)
-                for other in earlier
-            ),
-            packed(answers),
-        )
-        earlier[name] = answers
+        yield part
+        earlier.append((name, answers))
 
 
 def _share_tokenizer(*models: str) -> bool:
