@@ -42,7 +42,7 @@ from backend.methods.stages import Criteria
 from backend.models import catalogue
 from backend.models.loading import LoadedModel, load_model, model_of_ones_own
 from backend.tasks.circuit import Circuit
-from backend.tasks.prompts import Prompts, PromptSet, select
+from backend.tasks.prompts import N_PROMPTS, Prompts, PromptSet, select
 from backend.tasks.registry import task_named
 from backend.tasks.task import Task
 
@@ -82,7 +82,7 @@ def load_circuit(name: str | Path) -> Circuit:
 
 
 def sample(
-    model: LoadedModel, task: Task | str, n: int = 200, seed: int = 0, **options: int
+    model: LoadedModel, task: Task | str, n: int = N_PROMPTS, seed: int = 0, **options: int
 ) -> PromptSet:
     """`n` prompts of a task, in words that the model's tokenizer writes as one token.
 

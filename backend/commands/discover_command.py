@@ -29,7 +29,7 @@ from backend.methods.stages import DEFAULT_FDR, Criteria, next_stage, nothing_to
 from backend.models import catalogue, loaded_models
 from backend.studies import studies
 from backend.studies.stages import found_circuit, run_stages, stage_request, stored_stages
-from backend.tasks.prompts import Prompts
+from backend.tasks.prompts import N_PATCHED, Prompts
 from backend.tasks.registry import known_groups
 from backend.tasks.setting import Setting
 from backend.tasks.task import Task
@@ -76,7 +76,7 @@ def add_to(commands: Any) -> None:
         help="keep the circuit under this name, for the dashboard and for --circuit",
     )
     add_choice(discover, "score", SCORES)
-    add_prompts(discover, 100)
+    add_prompts(discover, N_PATCHED)
     add_placement(discover)
 
 

@@ -15,7 +15,7 @@ from backend.methods.method import Command, Figure, Finished, Method, Unfinished
 from backend.methods.plans import scale_of
 from backend.models import catalogue
 from backend.tasks.chance import ForcedChoice, forced_choice
-from backend.tasks.prompts import Prompts
+from backend.tasks.prompts import N_PROMPTS, Prompts
 
 if TYPE_CHECKING:
     from backend.models.loading import LoadedModel
@@ -127,5 +127,7 @@ METHOD = Method(
     _plan,
     _work,
     _rows,
-    command=Command("how well models do the task", "accuracy base chat", 1000, remarks=_remarks),
+    command=Command(
+        "how well models do the task", "accuracy base chat", N_PROMPTS, remarks=_remarks
+    ),
 )

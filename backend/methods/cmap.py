@@ -37,7 +37,7 @@ from backend.models import catalogue
 from backend.models.model_config import shape_misfit
 from backend.tasks.chance import ForcedChoice
 from backend.tasks.circuit import Circuit
-from backend.tasks.prompts import Prompts, PromptSet
+from backend.tasks.prompts import N_PROMPTS, Prompts, PromptSet
 from backend.tasks.registry import TASKS, known_groups
 from backend.tasks.task import Task
 from backend.tasks.vocabulary import tokenized
@@ -495,7 +495,7 @@ METHOD = Method(
     Command(
         "put heads of a source model into a target model (cross-model activation patching)",
         "cmap arithmetic-full base --sets A B A+B all --part output --map",
-        500,
+        N_PROMPTS,
         _arguments,
         _fields,
         lambda options: None if options.map else 1,

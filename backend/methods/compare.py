@@ -35,7 +35,7 @@ from backend.methods.plans import examined
 from backend.models import catalogue, loaded_models
 from backend.tasks.chance import ForcedChoice, faithfulness, forced_choice, undefined
 from backend.tasks.circuit import Circuit
-from backend.tasks.prompts import Prompts
+from backend.tasks.prompts import N_PROMPTS, Prompts
 
 if TYPE_CHECKING:
     from backend.methods.evaluation import Evaluation, Right, Rows
@@ -514,7 +514,7 @@ METHOD = Method(
     command=Command(
         "one circuit in many models: accuracies, faithfulness, what each group is worth",
         "compare base arithmetic-lora arithmetic-full --prompts 500 --out family.json",
-        500,
+        N_PROMPTS,
         _arguments,
         _fields,
         beside=_beside,

@@ -26,7 +26,7 @@ from backend.methods.asking import averaged
 from backend.methods.method import Command, Figure, Finished, Method, Unfinished
 from backend.methods.plans import examined
 from backend.tasks.circuit import Circuit
-from backend.tasks.prompts import Prompts
+from backend.tasks.prompts import N_PATCHED, Prompts
 
 if TYPE_CHECKING:
     from backend.methods.evaluation import Evaluation
@@ -165,7 +165,7 @@ METHOD = Method(
     command=Command(
         "whether circuit and model lose heads alike",
         "completeness base --circuit base --sets 20",
-        500,
+        N_PATCHED,
         _arguments,
     ),
 )

@@ -26,7 +26,7 @@ from backend.methods.plans import chosen_step, scale_of
 from backend.methods.requests import score_name
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
-from backend.tasks.prompts import Prompts
+from backend.tasks.prompts import N_PATCHED, Prompts
 from backend.tasks.task import Group
 
 if TYPE_CHECKING:
@@ -194,6 +194,6 @@ METHOD = Method(
     command=Command(
         "how much flows from each head to each head of the next group, by path patching",
         "edges base --circuit base --prompts 100",
-        100,
+        N_PATCHED,
     ),
 )

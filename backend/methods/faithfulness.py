@@ -20,7 +20,7 @@ from backend.methods.plans import examined
 from backend.models import catalogue
 from backend.tasks.chance import ForcedChoice, faithfulness
 from backend.tasks.circuit import Circuit
-from backend.tasks.prompts import Prompts
+from backend.tasks.prompts import N_PROMPTS, Prompts
 
 if TYPE_CHECKING:
     from backend.methods.evaluation import Evaluation
@@ -107,6 +107,6 @@ METHOD = Method(
     command=Command(
         "how much of the models a circuit does alone, with everything else knocked out",
         "faithfulness base arithmetic-full --circuit base",
-        1000,
+        N_PROMPTS,
     ),
 )

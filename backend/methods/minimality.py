@@ -36,7 +36,7 @@ from backend.methods.asking import averaged
 from backend.methods.method import Command, Figure, Finished, Method, Unfinished
 from backend.methods.plans import examined
 from backend.tasks.circuit import Circuit, Node
-from backend.tasks.prompts import Prompts
+from backend.tasks.prompts import N_PATCHED, Prompts
 
 if TYPE_CHECKING:
     from backend.methods.evaluation import Evaluation, Right
@@ -257,7 +257,7 @@ METHOD = Method(
     command=Command(
         "what every head adds to a circuit, and the circuit of those that add enough",
         "minimality base --circuit base --least 0.01",
-        100,
+        N_PATCHED,
         _arguments,
         beside=_beside,
     ),

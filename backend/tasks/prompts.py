@@ -14,6 +14,10 @@ from backend.core.errors import UserError
 from backend.tasks.task import Task
 
 MAX_PROMPTS, MAX_SEED = 100_000, 2**31 - 1
+N_PROMPTS = 200
+"""Prompts that models are asked unless told otherwise, by pages, commands and from Python."""
+N_PATCHED = 100
+"""The same of path patching, and of questions to the heads of a circuit."""
 Ints = NDArray[np.int64]
 
 

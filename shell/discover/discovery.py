@@ -18,11 +18,10 @@ from backend.studies import jobs
 from backend.studies.stages import found_circuit as circuit_of
 from backend.studies.stages import run_stages, stored_stages
 from backend.tasks.circuit import Circuit
-from backend.tasks.prompts import Prompts
+from backend.tasks.prompts import N_PATCHED, Prompts
 from backend.tasks.setting import Setting
 from backend.tasks.task import Task
 
-DEFAULT_N = 100
 MOST_PROMPTS = 1000
 Key = tuple[str, Setting, Score]
 RAW, CENTRED = "Score", "Median-centred"
@@ -96,7 +95,7 @@ class Progress:
 def set_defaults(task: Task) -> None:
     """The controls of a new session."""
     defaults: dict[str, Any] = {
-        "discover_n": DEFAULT_N,
+        "discover_n": N_PATCHED,
         "discover_ranking": RAW,
         "discover_fdr": DEFAULT_FDR,
     }

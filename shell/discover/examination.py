@@ -10,9 +10,9 @@ import pandas as pd
 import streamlit as st
 
 from backend.core.serialize import to_json
-from backend.methods.completeness import Completeness, CompletenessRequest, Removal
+from backend.methods.completeness import N_RANDOM_SETS, Completeness, CompletenessRequest, Removal
 from backend.methods.edges import Edges, EdgesRequest
-from backend.methods.minimality import Minimality, MinimalityRequest
+from backend.methods.minimality import LEAST_GAIN, REMOVED_SHARE, Minimality, MinimalityRequest
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
@@ -22,14 +22,15 @@ from shell.frame import studies, waiting
 from shell.frame.words import unmarked
 
 Asked = MinimalityRequest | CompletenessRequest | EdgesRequest
-_LEAST_GAIN = 1.0
 _MINIMALITY = (
-    "For each head v, K is up to 30 % of its group: the heads most redundant with it. v adds "
+    f"For each head v, K is up to {100 * REMOVED_SHARE:.0f} % of its group: the heads most "
+    "redundant with it. v adds "
     "F(circuit − K) / F(circuit − K − v) − 1, where F is accuracy with all else knocked out "
     "(Prakash et al., circuit minimality)."
 )
 _COMPLETENESS = (
-    "The circuit and the whole model, each without the same heads K: whole groups, and 20 random "
+    "The circuit and the whole model, each without the same heads K: whole groups, and "
+    f"{N_RANDOM_SETS} random "
     "sets with every head in or out at even odds. On the diagonal they lose alike; the bars are "
     "95 % Wilson intervals, each for its own (Prakash et al., circuit completeness)."
 )
@@ -87,7 +88,7 @@ def _show_minimality(whole: Circuit, circuit: Circuit, setting: Setting) -> None
     found = _ask("minimality", MinimalityRequest(*_asked_of(circuit, setting)), _MINIMALITY)
     if not found:
         return
-    st.session_state.setdefault("least_gain", _LEAST_GAIN)
+    st.session_state.setdefault("least_gain", 100 * LEAST_GAIN)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.number_input(
             "A minimal head adds at least (%)",

@@ -25,7 +25,7 @@ from shell.discover.discovery import Plan
 from shell.frame import state
 from shell.frame.history import History
 from shell.frame.studies import Study, read, show
-from shell.frame.view import N_PROMPTS
+from shell.frame.view import PROMPT_COUNTS
 
 _STUDIES: dict[type, tuple[str, str]] = {
     ComparisonRequest: ("comparison", "compare"),
@@ -114,7 +114,7 @@ def _choose(prompts: Prompts, circuit: Circuit | None = None) -> None:
     if prompts.task != now["task"]:
         state.choose_task(prompts.task)
     now["options"], now["seed"] = prompts.options, prompts.seed
-    if prompts.n in N_PROMPTS:
+    if prompts.n in PROMPT_COUNTS:
         now["n"] = prompts.n
     if circuit and circuit.name != now["circuit"] and _is_known(circuit):
         now["circuit"] = circuit.name

@@ -13,7 +13,7 @@ from backend.tasks.registry import DEFAULT_TASK, TASKS
 from backend.tasks.task import Task
 from shell.frame import fitting, joblist, state
 from shell.frame.history import History
-from shell.frame.view import N_PROMPTS
+from shell.frame.view import PROMPT_COUNTS
 from shell.frame.words import MEASURES, unmarked
 
 
@@ -68,7 +68,7 @@ def show() -> None:
                 st.error(unmarked(complaint))
         st.selectbox(
             "Prompts",
-            N_PROMPTS,
+            PROMPT_COUNTS,
             key="n",
             persist_state="session",
             help="How many prompts every number is measured on. More prompts, narrower intervals.",

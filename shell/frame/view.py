@@ -11,13 +11,13 @@ from typing import Any
 from backend.core.errors import UserError
 from backend.core.heads import Head
 from backend.core.metrics import Metric
-from backend.tasks.prompts import MAX_SEED, Prompts
+from backend.tasks.prompts import MAX_SEED, N_PROMPTS, Prompts
 from backend.tasks.registry import DEFAULT_TASK, task_named
 from backend.tasks.setting import Mode, Reading, Setting
 from backend.tasks.task import Task
 from shell.frame.history import NodeKey, Switches
 
-N_PROMPTS = (50, 100, 200, 500, 1000)
+PROMPT_COUNTS = (50, 100, 200, 500, 1000)
 _NODE = re.compile(r"([A-Z]{1,3})(\d{1,4})\.(\d{1,4})", re.ASCII)
 
 
@@ -29,7 +29,7 @@ class View:
     task: Task = DEFAULT_TASK
     model: str = "base"
     circuit: str = "base"
-    n: int = 200
+    n: int = N_PROMPTS
     seed: int = 0
     options: tuple[int, ...] = ()
     reading: Reading = Reading.circuit
@@ -143,11 +143,11 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "model": _name,
     "circuit": _name,
     "source": _name,
-    "n": _whole(N_PROMPTS),
+    "n": _whole(PROMPT_COUNTS),
     "seed": _whole(range(MAX_SEED + 1)),
     "reading": Reading.__getitem__,
     "mode": Mode.__getitem__,
     "metric": Metric.__getitem__,
     "outside": lambda text: bool(_whole((0, 1))(text)),
-    "example": _whole(range(max(N_PROMPTS))),
+    "example": _whole(range(max(PROMPT_COUNTS))),
 }

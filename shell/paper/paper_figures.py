@@ -14,6 +14,7 @@ from backend.core.statistics import Estimate
 from backend.methods.cmap import Cmap
 from backend.methods.compare import Comparison
 from backend.methods.completeness import Completeness
+from backend.methods.minimality import LEAST_GAIN
 from backend.models import catalogue
 from backend.published import LABELS, Flaw
 from backend.tasks.entity_tracking import ENTITY_TRACKING
@@ -26,7 +27,6 @@ from shell.paper.paper import show_flaws
 from shell.results import measured
 
 _HERE = "Measured here"
-_LEAST_GAIN = 0.01
 
 
 def show_faithfulness(_: str) -> None:
@@ -101,13 +101,13 @@ def show_minimality(model: str) -> None:
     if found:
         st.altair_chart(
             contribution_bars(
-                contribution_frame(found.result, _LEAST_GAIN, ENTITY_TRACKING), _LEAST_GAIN
+                contribution_frame(found.result, LEAST_GAIN, ENTITY_TRACKING), LEAST_GAIN
             ),
             width="stretch",
             key="here_contributions",
         )
         st.caption(
-            f"{unmarked(found.title)}. {found.setting}; the dashed line is at {_LEAST_GAIN:.0%}."
+            f"{unmarked(found.title)}. {found.setting}; the dashed line is at {LEAST_GAIN:.0%}."
         )
 
 

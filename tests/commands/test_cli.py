@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import torch
 
+from backend.commands import cli
 from backend.commands.cli import main
 from backend.core.heads import Head
 from backend.models import catalogue, loaded_models, registry
 from backend.models.loading import load_model
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING, sample_prompts
+from backend.tasks.prompts import N_PATCHED
+from shell.frame.view import View
 from tests import planted
 from tests.tiny import llama, word_tokenizer
 
@@ -214,3 +217,24 @@ def test_every_command_has_help_with_an_example(
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert f"example: python -m backend {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "default"),
+    [
+        ("accuracy base", View().n),
+        ("faithfulness base", View().n),
+        ("compare base", View().n),
+        ("cmap chat base", View().n),
+        ("discover base", N_PATCHED),
+        ("minimality base", N_PATCHED),
+        ("completeness base", N_PATCHED),
+        ("edges base", N_PATCHED),
+    ],
+)
+def test_what_is_asked_unless_told_otherwise_is_what_pages_ask(
+    arguments: str, default: int
+) -> None:
+    """So that what was measured by a command is there on its page."""
+    found = cli._parser().parse_args(arguments.split())
+    assert (found.prompts, found.seed) == (default, View().seed)

@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
+from backend.tasks.circuit import Circuit
+from backend.tasks.ioi import IOI
 from tests import planted_ioi
 from tests.dashboard import watched_pages
 
@@ -26,6 +29,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a model that identifies indirect objects."""
     folder = tmp_path_factory.mktemp("planted")
     planted_ioi.model().save_pretrained(folder)
+    planted_ioi.tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def worse(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same without one of its name movers."""
+    folder = tmp_path_factory.mktemp("worse")
+    broken = planted_ioi.model().requires_grad_(False)
+    for head in planted_ioi.CIRCUIT["NM"]:
+        broken.model.layers[head.layer].self_attn.o_proj.weight.zero_()
+    broken.save_pretrained(folder)
     planted_ioi.tokenizer().save_pretrained(folder)
     return str(folder)
 
@@ -60,9 +75,6 @@ def test_find_a_circuit_for_indirect_objects_and_click_it(
     expect(page.get_by_text("It knows only the words of entity tracking")).to_be_visible()
     type_model(page, model)
     page.get_by_role("button", name="Find a circuit").click()
-    prompts = page.get_by_role("spinbutton", name="Prompts for patching")
-    prompts.fill("40")
-    prompts.press("Enter")
     page.get_by_role("button", name="Run all four stages").click()
     done = page.get_by_role("button", name="All four stages are done")
     expect(done).to_be_visible(timeout=START_MS)
@@ -98,3 +110,33 @@ def test_find_a_circuit_for_indirect_objects_and_click_it(
     choose_task(page, "Indirect object identification")
     expect(page.get_by_role("combobox", name="Circuit")).to_have_value("found-by-test")
     expect(page.get_by_text("of the 127 names as one token each")).to_be_visible(timeout=START_MS)
+
+
+def test_every_other_page_has_the_task(
+    server: str, browser: Any, model: str, worse: str, local: Path
+) -> None:
+    (local / "circuits").mkdir(exist_ok=True)
+    circuit = Circuit.of(IOI, planted_ioi.CIRCUIT, "planted")
+    (local / "circuits" / "planted.json").write_text(circuit.to_json())
+    asked = {"task": "ioi", "circuit": "planted", "n": "50"}
+    with watched_pages(browser) as open_page:
+        page = open_page(f"{server}/?{urlencode({**asked, 'model': model})}")
+        page.get_by_role("link", name="Compare", exact=True).click(timeout=START_MS)
+        page.get_by_role("button", name="Run").click(timeout=START_MS)
+        expect(page.get_by_text("Which group is needed?")).to_be_visible(timeout=START_MS)
+        expect(page.get_by_text("1 PT, 2 IN, 1 SI, 2 NM").first).to_be_visible()
+
+        pair = {**asked, "model": worse, "source": model}
+        page = open_page(f"{server}/?{urlencode(pair)}")
+        page.get_by_role("link", name="CMAP", exact=True).click(timeout=START_MS)
+        page.get_by_role("button", name="Run").click(timeout=START_MS)
+        expect(page.get_by_text("At the token after S1")).to_be_visible(timeout=START_MS)
+        expect(page.get_by_role("button", name="NM", exact=True)).to_be_visible()
+
+        page.get_by_role("link", name="Results", exact=True).click()
+        expect(page.get_by_text(re.compile("^[0-9]+ results, "))).to_be_visible(timeout=START_MS)
+        page.get_by_role("link", name="Models", exact=True).click()
+        expect(page.get_by_text("It knows only the words").first).to_be_hidden()
+        page.get_by_role("link", name="Paper", exact=True).click()
+        expect(page.get_by_text("The paper’s results")).to_be_visible(timeout=START_MS)
+        expect(page.get_by_text("Value Fetcher").first).to_be_visible()

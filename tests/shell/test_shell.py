@@ -13,7 +13,7 @@ from backend.core.metrics import Metric
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.setting import Mode, Reading
 from shell.frame.history import History, Switches
-from shell.frame.view import N_PROMPTS, View, from_query, to_query
+from shell.frame.view import PROMPT_COUNTS, View, from_query, to_query
 
 nodes = st.frozensets(
     st.tuples(
@@ -27,7 +27,7 @@ views = st.builds(
     View,
     model=names,
     circuit=names,
-    n=st.sampled_from(N_PROMPTS),
+    n=st.sampled_from(PROMPT_COUNTS),
     seed=st.integers(0, 2**31 - 1),
     options=st.tuples(st.integers(2, 10)),
     reading=st.sampled_from(Reading),
@@ -37,7 +37,7 @@ views = st.builds(
     off=nodes,
     switched=nodes,
     outside=st.booleans(),
-    example=st.integers(0, max(N_PROMPTS) - 1),
+    example=st.integers(0, max(PROMPT_COUNTS) - 1),
 )
 
 
