@@ -65,7 +65,7 @@ def loaded(model: Any, name: str = "model") -> LoadedModel:
 def path_patching(model: Any) -> list[Tensor]:
     pairs = RunPairs(model, PROMPTS, counterfactual_prompts(TOKENIZER, PROMPTS))
     found = discover(pairs, Criteria(dict.fromkeys(ENTITY_TRACKING.keys, 3), fdr=NO_TEST))
-    return [stage.mean for stage in found.stages.values()]
+    return [stage.mean for stage in found.stages]
 
 
 def edge_weights(model: Any) -> Tensor:

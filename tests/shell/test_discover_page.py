@@ -175,7 +175,7 @@ def test_cancelling_keeps_the_finished_stages(monkeypatch: pytest.MonkeyPatch) -
     arrived, go_on = Event(), Event()
 
     def slow(*arguments: Any) -> Any:
-        *_, report = arguments
+        *_, report, _ = arguments
         for number, stage in enumerate(run_stages(*arguments)):
             yield stage
             if number == 1:
