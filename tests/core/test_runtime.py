@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from backend.core.components import Component
+from backend.core.metrics import Ablation
 from backend.core.placement import Dtype, Placement
 from backend.core.priority import hold, urgent
 from backend.core.runtime import Runtime, at_work, runtime_for, standing_aside
@@ -247,7 +248,7 @@ def test_no_click_runs_a_model_under_another_one_s_switches(seen: dict[str, set[
                 session.answers(
                     ready, intervention(CIRCUIT, reading, mode, HEADS.members, source=source)
                 )
-        assert len(evaluation(name, Prompts(ENTITY_TRACKING, 4, 0, (3,))).whole) == 4
+        assert len(evaluation(name, Prompts(ENTITY_TRACKING, 4, 0, (3,)), Ablation.mean).whole) == 4
     assert seen == {name: {runtime} for name, runtime in OURS.items()}
 
 

@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
+from backend.core.metrics import Ablation
 from backend.core.placement import Dtype, Placement
 from backend.engine.architectures import decoder
 from backend.engine.hooks import edited_head_outputs
@@ -153,7 +154,7 @@ def test_unloading_lets_go_of_the_model_and_of_what_was_prepared_with_it(names: 
             Setting(name, Prompts(ENTITY_TRACKING, 5, 0, (3,))), lambda *_: None
         )
         session.source_values(prepared, names[0])
-        assert len(evaluation(name, Prompts(ENTITY_TRACKING, 5, 0, (3,))).whole) == 5
+        assert len(evaluation(name, Prompts(ENTITY_TRACKING, 5, 0, (3,)), Ablation.mean).whole) == 5
     model = weakref.ref(prepared.loaded.model)
     weights = weakref.ref(prepared.loaded.base)
     gc.freeze()  # as jobs do that end
