@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from backend.core.heads import Head
-from tests import tiny
+from tests import planting, tiny
+from tests.planting import D_HEAD, UNROTATED, Terms, plant
 
 LABELS = "ABCDEFGH"
 OBJECTS = ("apple", "bell", "book", "brain", "card", "coat", "cup", "drum")
@@ -35,10 +36,7 @@ CIRCUIT = {
     "D": (Head(0, 1),),
 }
 
-N_HEADS, D_HEAD = 4, 16
-UNROTATED = (*range(1, 8), *range(9, 16))
-"""Of a head's dimensions; with so large a base, only the first pair turns by position."""
-CONSTANT, SHARP, CLOSE, LOGIT = 100.0, 30.0, 400.0, 8.0
+SHARP, CLOSE, LOGIT = 30.0, 400.0, 8.0
 
 FEATURES = [
     *("constant", "The", "comma", "stop", "is label", "is object"),
@@ -51,9 +49,6 @@ FEATURES = [
 WORDS = [*tiny.FRAME, *LABELS, *OBJECTS]
 WORD_TOKENS = {word: token for token, word in enumerate(WORDS)}
 
-Terms = dict[tuple[str, int], float]
-"""(feature, dimension of the head) -> weight."""
-
 
 def tokenizer() -> Any:
     """The words of the planted model."""
@@ -64,28 +59,8 @@ def model(
     seed: int = 0, tokens: Mapping[str, int] = WORD_TOKENS, vocab_size: int = len(WORDS)
 ) -> LlamaForCausalLM:
     """The planted model; `seed` of the heads that do nothing, `tokens` of the words it knows."""
-    torch.manual_seed(seed)
-    planted = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocab_size,
-            hidden_size=len(FEATURES),
-            intermediate_size=4,
-            num_hidden_layers=4,
-            num_attention_heads=N_HEADS,
-            head_dim=D_HEAD,
-            rope_parameters={"rope_type": "default", "rope_theta": 1e24},
-            tie_word_embeddings=False,
-            initializer_range=0.04,
-        )
-    ).eval()
+    planted = planting.idle_llama(FEATURES, vocab_size, n_layers=4, seed=seed)
     with torch.no_grad():
-        for name, weights in planted.named_parameters():
-            if "norm" in name:
-                weights.fill_(CONSTANT / len(FEATURES) ** 0.5)
-            elif "self_attn" not in name:
-                weights.zero_()
-            elif "q_proj" in name or "k_proj" in name or "v_proj" in name:
-                weights[:, FEATURES.index("constant")] = 0
         _embed(planted, tokens)
         _plant_ordinals(planted)
         _plant_stop(planted)
@@ -101,7 +76,6 @@ def _embed(planted: Any, tokens: Mapping[str, int]) -> None:
     features = {"The": ["The"], ",": ["comma"], ".": ["stop"]}
     features |= {label: ["is label", f"label {label}"] for label in LABELS}
     features |= {word: ["is object", f"object {word}"] for word in OBJECTS}
-    embedding[:, FEATURES.index("constant")] = CONSTANT
     for word, token in tokens.items():
         for feature in features.get(word, []):
             embedding[token, FEATURES.index(feature)] = 1
@@ -111,7 +85,7 @@ def _embed(planted: Any, tokens: Mapping[str, int]) -> None:
 
 def _plant_ordinals(planted: Any) -> None:
     keys: Terms = {("The", 1): SHARP, ("comma", 1): SHARP}
-    _plant(planted, Head(0, 1), {("constant", 1): 1}, keys, {"The": "ordinal"})
+    plant(planted, FEATURES, Head(0, 1), {("constant", 1): 1}, keys, {"The": "ordinal"})
     mlp, ordinal = planted.model.layers[0].mlp, FEATURES.index("ordinal")
     steep = 50.0  # silu(steep * x) is steep * x for the ordinals' codes, all well above 0
     mlp.gate_proj.weight[0, ordinal] = steep
@@ -121,7 +95,7 @@ def _plant_ordinals(planted: Any) -> None:
 
 def _plant_stop(planted: Any) -> None:
     keys: Terms = {("The", 1): SHARP, ("stop", 1): 2 * SHARP}
-    _plant(planted, Head(0, 2), {("constant", 1): 1}, keys, {"stop": "after stop"})
+    plant(planted, FEATURES, Head(0, 2), {("constant", 1): 1}, keys, {"stop": "after stop"})
 
 
 def _plant_detector(planted: Any) -> None:
@@ -131,13 +105,13 @@ def _plant_detector(planted: Any) -> None:
     for label, code in zip(LABELS, codes, strict=False):
         queries[f"label {label}", code] = 1
         keys[f"label {label}", code] = SHARP
-    _plant(planted, Head(1, 2), queries, keys, {"ordinal": "found ordinal"})
+    plant(planted, FEATURES, Head(1, 2), queries, keys, {"ordinal": "found ordinal"})
 
 
 def _plant_transmitter(planted: Any) -> None:
     keys: Terms = {("is label", 1): SHARP, ("after stop", 1): SHARP}
     values = {"found ordinal": "wanted ordinal"}
-    _plant(planted, Head(2, 0), {("constant", 1): 1}, keys, values)
+    plant(planted, FEATURES, Head(2, 0), {("constant", 1): 1}, keys, values)
 
 
 def _plant_fetcher(planted: Any, head: Head) -> None:
@@ -149,31 +123,7 @@ def _plant_fetcher(planted: Any, head: Head) -> None:
         ("ordinal squared", 3): CLOSE,
     }
     values = {f"object {word}": f"answer {word}" for word in OBJECTS}
-    _plant(planted, head, queries, keys, values, share=0.5)
-
-
-def _plant(
-    planted: Any,
-    head: Head,
-    queries: Terms,
-    keys: Terms,
-    copied: dict[str, str],
-    share: float = 1,
-) -> None:
-    """Attend by `queries` and `keys`, and write features found there into others."""
-    attention = planted.model.layers[head.layer].self_attn
-    dims = slice(head.index * D_HEAD, (head.index + 1) * D_HEAD)
-    q, k, v = (
-        getattr(attention, name).weight[dims].zero_() for name in ("q_proj", "k_proj", "v_proj")
-    )
-    o = attention.o_proj.weight[:, dims].zero_()
-    for terms, weights, scale in ((queries, q, D_HEAD**0.5), (keys, k, 1)):
-        for (feature, dim), weight in terms.items():
-            amount = CONSTANT if feature == "constant" else 1
-            weights[dim, FEATURES.index(feature)] = scale * weight / amount
-    for dim, (source, target) in enumerate(copied.items()):
-        v[dim, FEATURES.index(source)] = 1
-        o[FEATURES.index(target), dim] = share
+    plant(planted, FEATURES, head, queries, keys, values, share=0.5)
 
 
 def accuracy(logits: Tensor, answer_ids: Any) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.core.errors import UserError
-from backend.tasks.prompts import Ints, Prompts, PromptSet, generators
+from backend.tasks.prompts import Ints, Prompts, PromptSet, distinct_words, generators
 from backend.tasks.task import Group, Option, Position, Role, Task, Words
 from backend.tasks.vocabulary import Vocabulary, tokenized, usable_vocabulary
 
@@ -92,12 +92,7 @@ def _draw(
             f"This tokenizer writes only {len(words)} of the {kind} as one token each, and "
             f"{needed} are needed. Choose fewer boxes or another model."
         )
-    pool = np.array(list(words))
-    order = rng.random((n, len(pool)))
-    if excluded is not None:
-        order[(pool[None, :, None] == excluded[:, None, :]).any(-1)] = 2.0
-    drawn: WordTable = pool[order.argsort(axis=1)[:, :k]]
-    return drawn
+    return distinct_words(rng, words, n, k, excluded)
 
 
 def _pick(table: Any, column: Ints) -> Any:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from backend.core.errors import UserError
 from backend.tasks.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
-from backend.tasks.prompts import Ints, PromptSet, check_size, generators
+from backend.tasks.prompts import Ints, PromptSet, check_size, distinct_words, generators
 from backend.tasks.task import Group, Position, Role, Task, Words
 from backend.tasks.vocabulary import single_tokens, tokenized
 
@@ -120,7 +120,7 @@ def counterfactual_prompts(
     seed = prompts.seed if seed is None else seed
     vocabulary = _enough(tokenizer)
     (names_rng,) = generators(seed, "counterfactual", 1)
-    names = _draw_names(names_rng, vocabulary, len(prompts), 3, prompts.drawn["names"])
+    names = distinct_words(names_rng, vocabulary.names, len(prompts), 3, prompts.drawn["names"])
     return _encode(tokenizer, vocabulary, {**prompts.drawn, "names": names}, seed)
 
 
@@ -128,7 +128,7 @@ def _drawn(tokenizer: Any, n: int, seed: int, purpose: str, n_names: int) -> Pro
     check_size(n, seed)
     vocabulary = _enough(tokenizer)
     names_rng, *others = generators(seed, purpose, 5)
-    names = _draw_names(names_rng, vocabulary, n, n_names)
+    names = distinct_words(names_rng, vocabulary.names, n, n_names)
     pools: tuple[Sequence[Any], ...] = (
         vocabulary.templates,
         [*vocabulary.places],
@@ -168,18 +168,6 @@ def _enough(tokenizer: Any) -> Vocabulary:
             "that was trained on English text, or another task."
         )
     return vocabulary
-
-
-def _draw_names(
-    rng: np.random.Generator, vocabulary: Vocabulary, n: int, k: int, excluded: Texts | None = None
-) -> Texts:
-    """`n` rows of `k` distinct names, none of them among the row's `excluded` ones: [n, k]."""
-    pool = np.array(list(vocabulary.names))
-    order = rng.random((n, len(pool)))
-    if excluded is not None:
-        order[(pool[None, :, None] == excluded[:, None, :]).any(-1)] = 2.0
-    names: Texts = pool[order.argsort(axis=1)[:, :k]]
-    return names
 
 
 def _encode(

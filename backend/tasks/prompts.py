@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -154,3 +154,22 @@ def generators(seed: int, purpose: str, n: int) -> list[np.random.Generator]:
     """`n` independent streams of random numbers, never shared between purposes."""
     purpose_key = int.from_bytes(purpose.encode())
     return [np.random.default_rng([seed, purpose_key, stream]) for stream in range(n)]
+
+
+def distinct_words(
+    rng: np.random.Generator,
+    words: Collection[str],
+    n: int,
+    k: int,
+    excluded: NDArray[np.str_] | None = None,
+) -> NDArray[np.str_]:
+    """`n` rows of `k` distinct words, none of them among the row's `excluded` ones: [n, k].
+
+    There must be as many words as a row and what it excludes have.
+    """
+    pool = np.array(list(words))
+    order = rng.random((n, len(pool)))
+    if excluded is not None:
+        order[(pool[None, :, None] == excluded[:, None, :]).any(-1)] = 2.0
+    drawn: NDArray[np.str_] = pool[order.argsort(axis=1)[:, :k]]
+    return drawn
