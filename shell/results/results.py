@@ -82,10 +82,10 @@ def choose(found: Sequence[store.Entry]) -> list[Result]:
             "age": st.column_config.DatetimeColumn("age", format="distance", width=105),
             "size": st.column_config.NumberColumn("size", format="bytes"),
             "seconds": st.column_config.NumberColumn("took", format="%.0f s"),
-            "method": st.column_config.TextColumn("method", width=135),
+            "method": st.column_config.TextColumn("method", width=125),
             "task": st.column_config.TextColumn("task", width=100),
-            "models": st.column_config.TextColumn("models", width=150),
-            "settings": st.column_config.TextColumn("settings", width=100),
+            "models": st.column_config.TextColumn("models", width=130),
+            "settings": st.column_config.TextColumn("settings", width=85),
             "shipped": st.column_config.CheckboxColumn("shipped", help="Came with this tool."),
         },
     )
