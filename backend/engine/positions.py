@@ -52,9 +52,10 @@ def input_ids(model: nn.Module, prompts: PromptSet) -> Tensor:
     length = prompts.input_ids.shape[1]
     most = getattr(config_of(model), "max_position_embeddings", None) or length
     if length > most:
+        smaller = [f"fewer {option.name}" for option in prompts.task.options]
         raise UserError(
-            f"Prompts have {length} tokens, and the model reads at most {most}. Choose a smaller"
-            " task, or a model that reads more."
+            f"Prompts have {length} tokens, and the model reads at most {most}. Choose "
+            f"{' or '.join([*smaller, 'a model that reads more'])}."
         )
     n_words = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     if prompts.input_ids.max() >= n_words:
