@@ -34,7 +34,7 @@ def check_gives_finite(name: str, model: nn.Module, tokenizer: Any) -> None:
     It is a prompt of the task, or the first tokens if the tokenizer cannot write one.
     """
     try:
-        ids = torch.tensor(sample_prompts(tokenizer, 1, MIN_BOXES).input_ids)
+        ids = torch.tensor(sample_prompts(tokenizer, 1, n_boxes=MIN_BOXES).input_ids)
     except UserError:  # told by whoever needs such prompts
         ids = torch.arange(_N_TOKENS)[None]
     check_finite(last_logits(model, ids.to(device_of(model))), who=f"“{name}”")
