@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from backend.tasks.desiderata import Desideratum
+
 if TYPE_CHECKING:
     from backend.tasks.prompts import PromptSet
 
@@ -99,7 +101,8 @@ class Task:
     specific ones later; sample(tokenizer, n, seed, *options), counterfactual(tokenizer, prompts,
     seed), reference(tokenizer, n, seed, *options) draw prompts; length(*options): tokens in a
     prompt, about; note(tokenizer): what its prompts leave out for this tokenizer, or nothing;
-    source: where it is from; text: what the help says of it.
+    source: where it is from; text: what the help says of it; desiderata: tests of what its groups
+    encode, if it has any.
 
     Raises ValueError for a group that writes into one that does not come before it.
     """
@@ -118,6 +121,7 @@ class Task:
     reference: Callable[..., PromptSet]
     length: Callable[..., int]
     note: Callable[[Any], str]
+    desiderata: tuple[Desideratum, ...] = ()
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -168,6 +172,10 @@ class Task:
     def group(self, key: str) -> Group:
         """The group with this key; raises KeyError if there is none."""
         return next((group for group in self.groups if group.key == key), None) or _missing(key)
+
+    def desideratum(self, name: str) -> Desideratum:
+        """The test with this name; raises KeyError if there is none."""
+        return next((each for each in self.desiderata if each.name == name), None) or _missing(name)
 
     def position(self, name: str) -> Position:
         """The token with this name; raises KeyError if circuits do not work there."""
