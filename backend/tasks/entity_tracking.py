@@ -6,20 +6,16 @@ Everything here is NumPy and text: no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from backend.core.errors import UserError
-from backend.tasks.prompts import Ints, Prompts, PromptSet, distinct_words, generators
+from backend.tasks.entity_tracking_desiderata import DESIDERATA
+from backend.tasks.entity_tracking_text import Boxes, draw_words, encode, pick
+from backend.tasks.prompts import Prompts, PromptSet, generators
 from backend.tasks.task import Group, Option, Position, Role, Task, Words
-from backend.tasks.vocabulary import Vocabulary, tokenized, usable_vocabulary
+from backend.tasks.vocabulary import usable_vocabulary
 
 MIN_BOXES, MAX_BOXES = 2, 10
-WordTable = NDArray[np.str_]
 
 
 def sample_prompts(tokenizer: Any, n: int, seed: int = 0, n_boxes: int = 7) -> PromptSet:
@@ -31,10 +27,11 @@ def sample_prompts(tokenizer: Any, n: int, seed: int = 0, n_boxes: int = 7) -> P
     Prompts(ENTITY_TRACKING, n, seed, (n_boxes,))  # raises for those that there cannot be
     vocabulary = usable_vocabulary(tokenizer)
     objects_rng, labels_rng, query_rng = generators(seed, "prompts", 3)
-    objects = _draw(objects_rng, vocabulary.objects, "objects", n, n_boxes)
-    labels = _draw(labels_rng, vocabulary.labels, "labels", n, n_boxes)
+    objects = draw_words(objects_rng, vocabulary.objects, "objects", n, n_boxes)
+    labels = draw_words(labels_rng, vocabulary.labels, "labels", n, n_boxes)
     query = query_rng.integers(n_boxes, size=n)
-    return _encode(tokenizer, vocabulary, objects, labels, query, _pick(labels, query), query, seed)
+    boxes = Boxes(objects, labels, query, pick(labels, query), query)
+    return encode(tokenizer, vocabulary, ENTITY_TRACKING, boxes, seed)
 
 
 def counterfactual_prompts(
@@ -51,14 +48,17 @@ def counterfactual_prompts(
     n, n_boxes = len(prompts), prompts.n_choices
     vocabulary = usable_vocabulary(tokenizer)
     objects_rng, labels_rng, query_rng = generators(seed, "counterfactual", 3)
-    objects = _draw(
+    objects = draw_words(
         objects_rng, vocabulary.objects, "objects", n, n_boxes, prompts.drawn["objects"]
     )
-    drawn = _draw(labels_rng, vocabulary.labels, "labels", n, n_boxes + 1, prompts.drawn["labels"])
+    drawn = draw_words(
+        labels_rng, vocabulary.labels, "labels", n, n_boxes + 1, prompts.drawn["labels"]
+    )
     labels, absent = drawn[:, :n_boxes], drawn[:, n_boxes]
     shift, previous = query_rng.integers((1, 0), (n_boxes, n_boxes), size=(n, 2)).T
     query = (prompts.drawn["query"] + shift) % n_boxes
-    return _encode(tokenizer, vocabulary, objects, labels, query, absent, previous, seed)
+    boxes = Boxes(objects, labels, query, absent, previous)
+    return encode(tokenizer, vocabulary, ENTITY_TRACKING, boxes, seed)
 
 
 def reference_prompts(tokenizer: Any, n: int, seed: int = 0, n_boxes: int = 7) -> PromptSet:
@@ -70,118 +70,12 @@ def reference_prompts(tokenizer: Any, n: int, seed: int = 0, n_boxes: int = 7) -
     Prompts(ENTITY_TRACKING, n, seed, (n_boxes,))  # raises for those that there cannot be
     vocabulary = usable_vocabulary(tokenizer)
     objects_rng, labels_rng, query_rng = generators(seed, "reference", 3)
-    objects = _draw(objects_rng, vocabulary.objects, "objects", n, n_boxes)
-    drawn = _draw(labels_rng, vocabulary.labels, "labels", n, n_boxes + 1)
+    objects = draw_words(objects_rng, vocabulary.objects, "objects", n, n_boxes)
+    drawn = draw_words(labels_rng, vocabulary.labels, "labels", n, n_boxes + 1)
     query = query_rng.integers(n_boxes, size=n)
     labels, absent = drawn[:, :n_boxes], drawn[:, n_boxes]
-    return _encode(tokenizer, vocabulary, objects, labels, query, absent, query, seed)
-
-
-def _draw(
-    rng: np.random.Generator,
-    words: Mapping[str, int],
-    kind: str,
-    n: int,
-    k: int,
-    excluded: WordTable | None = None,
-) -> WordTable:
-    """`n` rows of `k` distinct words, none of them among the row's `excluded` ones: [n, k]."""
-    needed = k + (0 if excluded is None else excluded.shape[1])
-    if len(words) < needed:
-        raise UserError(
-            f"This tokenizer writes only {len(words)} of the {kind} as one token each, and "
-            f"{needed} are needed. Choose fewer boxes or another model."
-        )
-    return distinct_words(rng, words, n, k, excluded)
-
-
-def _pick(table: Any, column: Ints) -> Any:
-    return np.take_along_axis(table, column[:, None], axis=1)[:, 0]
-
-
-def _encode(
-    tokenizer: Any,
-    vocabulary: Vocabulary,
-    objects: WordTable,
-    labels: WordTable,
-    query: Ints,
-    query_labels: WordTable,
-    previous: Ints,
-    seed: int,
-) -> PromptSet:
-    """Tokenize, and locate every object and label; `previous` [n] is the box read by stage D."""
-    texts = tuple(
-        _text(*row) for row in zip(objects.tolist(), labels.tolist(), query_labels, strict=True)
-    )
-    rows = tokenized(tokenizer, texts)
-    if len({len(ids) for ids, _ in rows}) != 1:
-        raise UserError(
-            "This tokenizer gives prompts of different lengths, so their positions do not align. "
-            "Choose a model whose tokenizer writes every object and label as one token."
-        )
-    input_ids = np.array([ids for ids, _ in rows], dtype=np.int64)
-    spans = np.array([characters for _, characters in rows], dtype=np.int64)
-    object_positions, label_positions, query_label = _locate(
-        texts[0], spans[0], objects[0], labels[0]
-    )
-    object_ids = _ids(objects, vocabulary.objects)
-    aligned = (
-        (input_ids[:, object_positions] == object_ids).all()
-        and (input_ids[:, label_positions] == _ids(labels, vocabulary.labels)).all()
-        and (input_ids[:, query_label] == _ids(query_labels, vocabulary.labels)).all()
-        and (spans[:, -1, 1] == [len(text) for text in texts]).all()
-    )
-    if not aligned:
-        raise UserError(
-            "This tokenizer splits the prompt's words in a way that moves the named positions. "
-            "Choose a model whose tokenizer writes every object and label as one token."
-        )
-    n = len(texts)
-    positions = {
-        "last": np.full(n, input_ids.shape[1] - 1),
-        "query_label": np.full(n, query_label),
-        "prev_query_label": label_positions[previous],
-        "correct_object": object_positions[query],
-    }
-    return PromptSet(
-        ENTITY_TRACKING,
-        texts,
-        input_ids,
-        answer_ids=_pick(object_ids, query),
-        choice_ids=object_ids,
-        positions=positions,
-        roles={
-            "object": np.tile(object_positions, (n, 1)),
-            "label": np.tile(label_positions, (n, 1)),
-            **{name: tokens[:, None] for name, tokens in positions.items()},
-        },
-        spans=spans,
-        drawn={"objects": objects, "labels": labels, "query": query, "query_labels": query_labels},
-        seed=seed,
-    )
-
-
-def _text(objects: list[str], labels: list[str], query_label: str) -> str:
-    boxes = ", ".join(f"the {o} is in Box {b}" for o, b in zip(objects, labels, strict=True))
-    return f"T{boxes[1:]}. Box {query_label} contains the"
-
-
-def _locate(
-    text: str, spans: Ints, objects: WordTable, labels: WordTable
-) -> tuple[Ints, Ints, int]:
-    """Token indices of the context's objects and labels [n_boxes] and of the query's label."""
-
-    def token_at(character: int) -> int:
-        return int(np.flatnonzero((spans[:, 0] <= character) & (character < spans[:, 1]))[-1])
-
-    object_positions = [token_at(text.index(f"he {word} is in") + 3) for word in objects]
-    label_positions = [token_at(text.index(f" Box {label}") + 5) for label in labels]
-    query_label = token_at(text.rindex(" Box ") + 5)
-    return np.array(object_positions), np.array(label_positions), query_label
-
-
-def _ids(words: WordTable, vocabulary: Mapping[str, int]) -> Ints:
-    return np.vectorize(vocabulary.__getitem__, otypes=[np.int64])(words)
+    boxes = Boxes(objects, labels, query, absent, query)
+    return encode(tokenizer, vocabulary, ENTITY_TRACKING, boxes, seed)
 
 
 def _length(n_boxes: int) -> int:
@@ -241,4 +135,5 @@ ENTITY_TRACKING = Task(
     reference=reference_prompts,
     length=_length,
     note=_note,
+    desiderata=DESIDERATA,
 )  # fmt: skip

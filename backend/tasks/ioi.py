@@ -23,7 +23,7 @@ from backend.core.errors import UserError
 from backend.tasks.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
 from backend.tasks.prompts import Ints, PromptSet, check_size, distinct_words, generators
 from backend.tasks.task import Group, Position, Role, Task, Words
-from backend.tasks.vocabulary import single_tokens, tokenized
+from backend.tasks.vocabulary import single_tokens, tokenized, tokens_at
 
 Texts = NDArray[np.str_]
 
@@ -85,7 +85,7 @@ def _aligned_templates(tokenizer: Any, words: Sequence[str]) -> tuple[str, ...]:
         # A start token may be the unknown one, too, but has no characters.
         told = [token for token, (start, end) in zip(ids, spans, strict=True) if end > start]
         if tokenizer.unk_token_id not in told:
-            slots = _tokens_at(np.array([spans]), np.array([ends]))[0]
+            slots = tokens_at(np.array([spans]), np.array([ends]))[0]
             shapes[template] = (len(ids), *slots.tolist())
     counted = Counter(shapes.values()).most_common(1)
     return tuple(template for template, shape in shapes.items() if shape == counted[0][0])
@@ -193,7 +193,7 @@ def _encode(
         raise _misaligned()
     input_ids = np.array([ids for ids, _ in rows], dtype=np.int64)
     spans = np.array([characters for _, characters in rows], dtype=np.int64)
-    slots = _tokens_at(spans, np.array([ends for _, ends in filled]))
+    slots = tokens_at(spans, np.array([ends for _, ends in filled]))
     written = np.take_along_axis(input_ids, slots, axis=1)
     if (slots != slots[0]).any() or (written != _ids(words, tokens_of)).any():
         raise _misaligned()
@@ -229,14 +229,6 @@ def _fill(template: str, words: Sequence[str]) -> tuple[str, list[int]]:
         text += before + word
         ends.append(len(text) - 1)
     return text + last, ends
-
-
-def _tokens_at(spans: NDArray[Any], characters: NDArray[Any]) -> Ints:
-    """The tokens in which characters [n, k] are, by tokens' spans [n, seq, 2]: [n, k]."""
-    starts, stops = spans[:, None, :, 0], spans[:, None, :, 1]
-    inside = (starts <= characters[..., None]) & (characters[..., None] < stops)
-    tokens: Ints = inside.shape[-1] - 1 - inside[..., ::-1].argmax(-1)
-    return tokens
 
 
 def _ids(words: Texts, tokens: Mapping[str, int]) -> Ints:

@@ -9,6 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 _OBJECT_CONTEXTS = (
     ("The ", " is in Box"),
     ("in Box F, the ", " is in Box"),
@@ -121,3 +124,11 @@ def tokenized(
         end = max((i for i, (a, b) in enumerate(spans) if b > a), default=-1) + 1
         rows.append((ids[:end], spans[:end]))
     return rows
+
+
+def tokens_at(spans: NDArray[Any], characters: NDArray[Any]) -> NDArray[np.int64]:
+    """The tokens in which characters [n, k] are, by tokens' spans [n, seq, 2]: [n, k]."""
+    starts, stops = spans[:, None, :, 0], spans[:, None, :, 1]
+    inside = (starts <= characters[..., None]) & (characters[..., None] < stops)
+    tokens: NDArray[np.int64] = inside.shape[-1] - 1 - inside[..., ::-1].argmax(-1)
+    return tokens
