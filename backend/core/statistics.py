@@ -13,7 +13,7 @@ SciPy is imported where it is needed: first paint must not wait for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isnan, nan, sqrt
 from statistics import NormalDist
 from typing import Any
@@ -68,6 +68,14 @@ def wilson(correct: NDArray[np.bool_]) -> Estimate:
     """A share of right answers with its Wilson score interval (Wilson 1927)."""
     share, n = float(correct.mean()), len(correct)
     return Estimate(share, *_wilson(share, n, _z(LEVEL)), n)
+
+
+def share_above(right: NDArray[np.bool_], chance: float) -> Estimate:
+    """A share with Wilson's interval, and the exact binomial p that it is no more than `chance`."""
+    from scipy.special import bdtrc
+
+    n_right, n = int(right.sum()), len(right)
+    return replace(wilson(right), p=float(bdtrc(n_right - 1, n, chance)) if n_right else 1.0)
 
 
 def mean_share(shares: Floats, n_answers: float = inf) -> Estimate:

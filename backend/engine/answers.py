@@ -118,6 +118,24 @@ def _ahead_of_others(answer: Tensor, choices: Tensor) -> Tensor:
     return answer.double() - others / (choices.shape[-1] - 1)
 
 
+def is_ahead(values: Tensor, ids: Tensor, answer: Tensor, answer_id: Tensor) -> Tensor:
+    """Whether each of logits [n, k], of tokens `ids`, comes before that of a token [n, 1]."""
+    return (values > answer) | ((values == answer) & (ids < answer_id))
+
+
+def ranks(logits: Tensor, ids: Tensor) -> Tensor:
+    """Where tokens `ids` [n, k] stand among logits [n, vocab], 1 is first: [n, k].
+
+    Raises UserError where logits are not finite.
+    """
+    check_finite(logits)
+    every = torch.arange(logits.shape[-1], device=logits.device)[None]
+    ahead = [
+        is_ahead(logits, every, logits.gather(-1, one), one).sum(-1) for one in ids.split(1, 1)
+    ]
+    return torch.stack(ahead, 1) + 1
+
+
 @torch.no_grad()
 def read_answers(logits: Iterable[Tensor], prompts: PromptSet) -> Answers:
     """Read the answers off logits, which come in blocks [some, vocab] of prompts, in order.
@@ -142,7 +160,7 @@ def _read(logits: Tensor, answer_ids: Tensor, choice_ids: Tensor) -> tuple[Tenso
     top, top_ids, rank = _ranked(logits, answer, asked)
     return (
         top_ids[:, 0] == answer_ids,
-        ~_is_ahead(choices, choice_ids, answer, asked).any(-1),
+        ~is_ahead(choices, choice_ids, answer, asked).any(-1),
         (answer.double() - normaliser).exp()[:, 0],
         rank,
         _ahead_of_others(answer[:, 0], choices),
@@ -164,11 +182,6 @@ def _log_normaliser(logits: Tensor) -> Tensor:
     return highest[..., 0].double() + total.double().log()
 
 
-def _is_ahead(values: Tensor, ids: Tensor, answer: Tensor, answer_id: Tensor) -> Tensor:
-    """Whether each of `values` [n, k], of tokens `ids`, comes before the answer's [n, 1]."""
-    return (values > answer) | ((values == answer) & (ids < answer_id))
-
-
 def _ranked(logits: Tensor, answer: Tensor, answer_id: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The highest `N_TOP` of logits [n, vocab], their ids, and the answer's rank [n].
 
@@ -181,7 +194,7 @@ def _ranked(logits: Tensor, answer: Tensor, answer_id: Tensor) -> tuple[Tensor, 
     highest, inside = blocks.amax(-1), torch.arange(_BLOCK, device=logits.device)
     rows, some = (highest >= answer).nonzero(as_tuple=True)
     ids = some[:, None] * _BLOCK + inside
-    ahead = _is_ahead(blocks[rows, some], ids, answer[rows], answer_id[rows]).sum(-1)
+    ahead = is_ahead(blocks[rows, some], ids, answer[rows], answer_id[rows]).sum(-1)
     rank = ahead.new_ones(n).index_add(0, rows, ahead)
     ids = (_highest(highest, N_TOP)[..., None] * _BLOCK + inside).flatten(1)
     ids = ids.gather(-1, _highest(padded.gather(-1, ids), N_TOP))

@@ -32,7 +32,8 @@ class Architecture:
 
     `enter` makes what attention reads of a block and a residual; `leave` makes what leaves of a
     block, the residual that entered and what attention adds; `fused` says where in the output of
-    the one module of that name a projection's heads are, if there is one. Residuals have three
+    the one module of that name a projection's heads are, if there is one; `norm_after` norms what
+    attention adds before the residual takes it, in families that do. Residuals have three
     axes [n, rows, d_model], as the model's own: blocks of experts ask for that.
     """
 
@@ -44,6 +45,7 @@ class Architecture:
     out: str = "o_proj"
     cache: str = "past_key_values"
     fused: tuple[str, Callable[[Tensor, int, ModelShape], Tensor]] | None = None
+    norm_after: str | None = None
     embed_positions: str | None = None
     rotates_by_layer_type: bool = False
 
@@ -87,9 +89,13 @@ _LLAMA = Architecture(
     enter=lambda block, residual: block.input_layernorm(residual),
     leave=_through_mlp("post_attention_layernorm"),
 )
-_GEMMA = replace(_LLAMA, leave=_normed_twice)
+_GEMMA = replace(_LLAMA, leave=_normed_twice, norm_after="post_attention_layernorm")
 _PHI3 = replace(_LLAMA, fused=("qkv_proj", _in_a_row))
-_OLMO2 = Architecture(enter=lambda block, residual: residual, leave=_normed_after)
+_OLMO2 = Architecture(
+    enter=lambda block, residual: residual,
+    leave=_normed_after,
+    norm_after="post_attention_layernorm",
+)
 _GPT2 = Architecture(
     enter=lambda block, residual: block.ln_1(residual),
     leave=_through_mlp("ln_2"),
@@ -169,6 +175,12 @@ class Layer:
         """What attention adds, of head outputs [..., n_heads, d_head]."""
         added: Tensor = self.out(heads.flatten(-2).contiguous())
         return added
+
+    @property
+    def norm_after(self) -> Any:
+        """The module that norms what attention adds before the residual takes it, or None."""
+        name = self.family.norm_after
+        return getattr(self.block, name) if name else None
 
     def leave(self, entering: Tensor, attended: Tensor) -> Tensor:
         """What leaves the layer, of residuals [n, rows, d_model] and what attention adds."""
@@ -278,7 +290,22 @@ def last_logits(model: nn.Module, input_ids: Tensor) -> Tensor:
 
 def logits_of(model: nn.Module, hidden: Tensor) -> Tensor:
     """The logits [..., vocab] read from residuals [..., d_model] that left the last layer."""
-    normed = getattr(decoder(model), family_of(model).norm)(hidden)
-    logits: Tensor = unwrapped(model).get_output_embeddings()(normed)
-    cap = getattr(config_of(model), "final_logit_softcapping", None)
+    logits, cap = unembed(model, final_norm(model)(hidden)), logit_cap(model)
     return torch.tanh(logits / cap) * cap if cap else logits
+
+
+def final_norm(model: nn.Module) -> Any:
+    """The module that norms what left the last layer."""
+    return getattr(decoder(model), family_of(model).norm)
+
+
+def unembed(model: nn.Module, normed: Tensor) -> Tensor:
+    """The logits [..., vocab] of normed residuals [..., d_model], before a cap."""
+    logits: Tensor = unwrapped(model).get_output_embeddings()(normed)
+    return logits
+
+
+def logit_cap(model: nn.Module) -> float | None:
+    """What the model's logits are kept below (Gemma 2), if anything."""
+    cap: float | None = getattr(config_of(model), "final_logit_softcapping", None)
+    return cap

@@ -8,8 +8,11 @@ from backend.methods import (
     cmap,
     compare,
     completeness,
+    copying,
     edges,
     faithfulness,
+    logit_attribution,
+    logit_lens,
     minimality,
     stage,
 )
@@ -29,6 +32,9 @@ METHODS: dict[str, Method] = {
         minimality.METHOD,
         completeness.METHOD,
         edges.METHOD,
+        logit_attribution.METHOD,
+        logit_lens.METHOD,
+        copying.METHOD,
     )
 }
 """By name."""

@@ -230,6 +230,9 @@ def test_every_command_has_help_with_an_example(
         ("minimality base", N_PATCHED),
         ("completeness base", N_PATCHED),
         ("edges base", N_PATCHED),
+        ("logit-attribution base", View().n),
+        ("logit-lens base", View().n),
+        ("copying base", View().n),
     ],
 )
 def test_what_is_asked_unless_told_otherwise_is_what_pages_ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import inf, isnan, sqrt
 
@@ -27,6 +28,7 @@ from backend.core.statistics import (
     ratio_difference,
     recovery,
     score_limits,
+    share_above,
     share_difference,
     student,
     wilson,
@@ -42,6 +44,14 @@ def answers(*counts: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         np.repeat([True, True, False, False], [both, first, second, none]),
         np.repeat([True, False, True, False], [both, first, second, none]),
     )
+
+
+@pytest.mark.parametrize(("n_right", "n"), [(0, 8), (3, 8), (8, 8), (70, 100)])
+def test_a_share_above_chance_is_scipys_binomial_test(n_right: int, n: int) -> None:
+    ours = share_above(np.arange(n) < n_right, 0.3)
+    theirs = stats.binomtest(n_right, n, 0.3, alternative="greater")
+    assert ours.p == pytest.approx(theirs.pvalue)
+    assert replace(ours, p=None) == wilson(np.arange(n) < n_right)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=300))

@@ -17,6 +17,8 @@ from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.faithfulness import FaithfulnessRequest
+from backend.methods.logit_attribution import LogitAttributionRequest
+from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.registry import METHODS, method_of, n_parts, plan_of
 from backend.methods.requests import Request
@@ -38,6 +40,8 @@ REQUESTS: list[Request] = [
     MinimalityRequest("base", CIRCUIT, FEW),
     CompletenessRequest("base", CIRCUIT, FEW, 5),
     EdgesRequest("base", CIRCUIT, FEW),
+    LogitAttributionRequest(("base", "chat"), FEW),
+    LogitLensRequest(("base", "chat"), FEW),
 ]
 
 
