@@ -14,24 +14,27 @@ import pandas as pd
 BEFORE = "#9AA3B2"
 RIGHT = "#0F9D75"
 WRONG = "#D9730D"
+EXPECTED = "#7B5CD6"
+LOOKS: Mapping[str, str] = {"after, right": RIGHT, "after": WRONG}
+"""Of bars of what a model answers after a click, unless told otherwise."""
 ROW_HEIGHT = 36
 LEGEND_HEIGHT = 50
 """Streamlit fits the whole chart into its height, the legend included."""
 
 
-def answer_bars(answers: pd.DataFrame, least: Mapping[str, float]) -> dict[str, Any]:
+def answer_bars(
+    answers: pd.DataFrame, least: Mapping[str, float], looks: Mapping[str, str] = LOOKS
+) -> dict[str, Any]:
     """Paired bars of the model's top answers, before above after, as a Vega-Lite specification.
 
     ``answers`` has a row per answer: ``word``, probabilities ``before`` and ``after``, and
-    ``is_right``; the order of the rows is kept. A probability that is NaN is not known: it is below
-    the ``least`` one that is, in ``before`` or ``after``.
+    ``kind``, which of ``looks`` the latter has; the order of the rows is kept. A probability that
+    is NaN is not known: it is below the ``least`` one that is, in ``before`` or ``after``.
     """
     long = answers.melt(
-        ["word", "is_right"], ["before", "after"], var_name="when", value_name="probability"
+        ["word", "kind"], ["before", "after"], var_name="when", value_name="probability"
     )
-    long["look"] = long["when"].where(
-        long["when"] == "before", long["is_right"].map({True: "after, right", False: "after"})
-    )
+    long["look"] = long["when"].where(long["when"] == "before", long["kind"])
     read = [*zip(long["probability"], long["when"].map(least), strict=True)]
     long["text"] = [_written(*each, digits=2) for each in read]
     long["exactly"] = [_written(*each, digits=3) for each in read]
@@ -39,6 +42,10 @@ def answer_bars(answers: pd.DataFrame, least: Mapping[str, float]) -> dict[str, 
     spec = deepcopy(_answer_bars())
     for layer in spec["layer"]:
         layer["encoding"]["y"]["sort"] = list(answers["word"])
+    spec["layer"][0]["encoding"]["color"]["scale"] = {
+        "domain": ["before", *looks],
+        "range": [BEFORE, *looks.values()],
+    }
     return spec | {
         "data": {"values": long.to_dict("records")},
         "height": LEGEND_HEIGHT + ROW_HEIGHT * max(len(answers), 1),
@@ -70,9 +77,6 @@ def _answer_bars() -> dict[str, Any]:
         color=alt.Color(
             "look:N",
             title=None,
-            scale=alt.Scale(
-                domain=["before", "after, right", "after"], range=[BEFORE, RIGHT, WRONG]
-            ),
             legend=alt.Legend(orient="top", labelFontSize=15, symbolType="square"),
         )
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 from backend.tasks.task import Role, Task
 from circuitviz.palette import colours
@@ -14,28 +15,49 @@ _NO_SPACE_BEFORE = frozenset(".,")
 _FILLER = Role("filler", "filler")
 
 
-def prompt_html(words: Sequence[str], roles: Sequence[str | None], task: Task, answer: str) -> str:
+class Mark(NamedTuple):
+    """What a token is marked as, whatever its role: a colour, and words for the pointer."""
+
+    colour: str
+    words: str
+
+
+def prompt_html(
+    words: Sequence[str],
+    roles: Sequence[str | None],
+    task: Task,
+    answer: str,
+    marks: Mapping[int, Mark] | None = None,
+    answer_colour: str = "currentColor",
+) -> str:
     """The tokens of a prompt [seq] with their roles [seq] as HTML, the model's answer at its end.
 
-    The tokens at which a group works carry its colour; every token tells its role on hover. The
-    classes are styled by the page.
+    The tokens at which a group works carry its colour, unless they have `marks` of their own; every
+    token tells its role on hover. The classes are styled by the page.
     """
-    known, looks = {role.name: role for role in task.roles}, colours(task)
+    known, looks, marks = {role.name: role for role in task.roles}, colours(task), marks or {}
     named = [known.get(role or "", _FILLER) for role in roles]
     tokens = [
-        _token(word, role, looks.get(role.group or ""))
-        for word, role in zip(words, named, strict=True)
+        _token(word, role, marks.get(place) or _mark(role, looks))
+        for place, (word, role) in enumerate(zip(words, named, strict=True))
         if word
     ]
-    blank = f'<span class="marked" style="--mark: currentColor">{escape(answer)}</span>'
+    blank = f'<span class="marked" style="--mark: {answer_colour}">{escape(answer)}</span>'
     return f'<div class="prompt">{"".join(tokens).strip()} {blank}</div>'
 
 
-def _token(word: str, role: Role, colour: str | None) -> str:
+def _mark(role: Role, looks: Mapping[str, str]) -> Mark | None:
+    colour = looks.get(role.group or "")
+    return Mark(colour, role.words) if colour else None
+
+
+def _token(word: str, role: Role, mark: Mark | None) -> str:
     space = "" if word in _NO_SPACE_BEFORE else " "
-    title = escape(role.words, quote=True)
-    if colour:
-        style = f'class="marked" style="--mark: {colour}"'
-        return f'{space}<span {style} title="{title}">{escape(word)}</span>'
+    if mark:
+        style = f'class="marked" style="--mark: {mark.colour}"'
+        return (
+            f'{space}<span {style} title="{escape(mark.words, quote=True)}">{escape(word)}</span>'
+        )
     kind = "plain" if role is _FILLER else "other"
+    title = escape(role.words, quote=True)
     return f'{space}<span class="{kind}" title="{title}">{escape(word)}</span>'

@@ -13,7 +13,7 @@ from backend.core.priority import urgent
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode, Reading, intervention
-from shell.circuit import picture
+from shell.circuit import carried, picture
 from shell.circuit.example import chosen_prompt, show_example
 from shell.circuit.numbers import announce, not_as_in_the_paper, show_chance, show_numbers
 from shell.circuit.switches import show_readings, show_switches
@@ -32,14 +32,17 @@ def explore(circuit: Circuit) -> None:
     view = state.current()
     # Sessions hold on to what their fragments are given, so it must not be the session.
     session = waiting.bench_for(view.setting)
-    from backend.studies.session import answers
+    from backend.studies.session import alternate, answers
 
+    tested = view.tested
     asked = (circuit, view.reading, view.mode)
-    everything_on = intervention(*asked, source=view.source)
-    now = intervention(*asked, view.off, view.switched, view.source)
+    everything_on = intervention(*asked, source=view.source, desideratum=view.desideratum)
+    now = intervention(*asked, view.off, view.switched, view.source, view.desideratum)
     show_readings(view.task)
     if view.mode is Mode.other:
         waiting.wait_for_source(session, view.source)
+    elif tested:
+        waiting.wait_for_alternate(session, tested.name)
     elif view.reading is Reading.circuit and view.mode is not Mode.mean:
         waiting.wait_for_ablation(session, view.mode)
     with waiting.memory_permitting():
@@ -53,18 +56,26 @@ def explore(circuit: Circuit) -> None:
         # Only now: the browser draws the picture meanwhile.
         with waiting.memory_permitting():
             after = answers(session, now)
-        show_numbers(view.reading, view.metric, view.task.words, session.whole, before, after)
-        show_chance(session.whole)
-        show_example(session, before, after, prompt)
-        others = not_as_in_the_paper(view.mode, view.metric)
+        if tested:
+            carried.show_carried(session, tested, everything_on, now)
+            show_example(session, before, after, prompt, alternate(session, tested.name).pairs)
+        else:
+            show_numbers(view.reading, view.metric, view.task.words, session.whole, before, after)
+            show_chance(session.whole)
+            show_example(session, before, after, prompt)
+        others = "" if tested else not_as_in_the_paper(view.mode, view.metric)
         note = f":orange-badge[Note] {others}  \n" if others else ""
-        means = "" if others else f" · means over {session.n_reference} reference prompts"
+        uses_means = not others and not (tested and view.reading is Reading.model)
+        means = f" · means over {session.n_reference} reference prompts" if uses_means else ""
         st.caption(
             f"{note}{unmarked(catalogue.label(view.model))} · circuit “{unmarked(view.circuit)}” · "
             f"{view.prompts}{means}"
         )
         show_notes([view.model], view.task)
-        announce(view.reading, view.metric, session.whole, after)
+        if tested:
+            carried.announce(session, now)
+        else:
+            announce(view.reading, view.metric, session.whole, after)
     state.write_address()
 
 

@@ -5,7 +5,7 @@ Importing this module imports torch: pages reach it from a background job.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from torch import Tensor, nn
 
@@ -36,6 +36,7 @@ from backend.methods.requests import N_REFERENCE
 from backend.models.loaded_models import load
 from backend.models.loading import LoadedModel
 from backend.models.prepared import keep, make_room, part
+from backend.tasks.desiderata import Pairs
 from backend.tasks.prompts import PromptSet
 from backend.tasks.setting import Intervention, Mode, Reading, Setting
 
@@ -124,6 +125,38 @@ def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Repo
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Alternate:
+    """A session's prompts in pairs with those of a desideratum, and what heads give on these.
+
+    values [n_layers, n, n_positions, n_heads, d_head], each prompt's at its own tokens.
+    """
+
+    pairs: Pairs
+    values: Tensor
+
+
+def alternate(session: Session, desideratum: str) -> Alternate:
+    """The alternate prompts of a desideratum, run when they are first asked for, and kept.
+
+    Raises UserError when the tokenizer cannot write them, or the model cannot read them.
+    """
+    return part(
+        session.setting,
+        session,
+        ("alternate", desideratum),
+        lambda: _alternate(session, desideratum),
+        bytes_in,
+    )
+
+
+def _alternate(session: Session, desideratum: str) -> Alternate:
+    prompts, loaded = session.prompts, session.loaded
+    drawn = prompts.task.desideratum(desideratum).draw(loaded.tokenizer, prompts, prompts.seed)
+    with at_work(loaded.runtime):
+        return Alternate(drawn, position_head_outputs(loaded.model, drawn.alternate))
+
+
 def source_values(session: Session, source: str) -> Tensor:
     """Another model's head outputs on the session's prompts.
 
@@ -153,8 +186,8 @@ def _source_values(session: Session, source: str) -> Tensor:
 def ablated_run(session: Session, mode: Mode) -> AblatedRun:
     """The run of the session's prompts with every head knocked out by this mode.
 
-    That of means is there, as is what stands around heads of another model; others are made when
-    they are first asked for, and kept.
+    That of means is there, as is what stands around heads of another model or of an alternate
+    prompt; others are made when they are first asked for, and kept.
     """
     if mode in (Mode.mean, Mode.other):
         return session.ablated_run
@@ -172,6 +205,18 @@ def _ablated_run(session: Session, mode: Mode) -> AblatedRun:
 
 def answers(session: Session, intervention: Intervention) -> Answers:
     """The answers with the heads switched as the intervention says; the last ones are kept."""
+    return _read(session, intervention)[0]
+
+
+def expected_answers(session: Session, intervention: Intervention) -> Answers:
+    """The same answers beside what the intervention's desideratum expects: that is right here.
+
+    Logit differences are none, as what is expected need not be among the choices.
+    """
+    return _read(session, intervention)[1]
+
+
+def _read(session: Session, intervention: Intervention) -> tuple[Answers, ...]:
     source = intervention.source
     return part(
         session.setting,
@@ -183,19 +228,27 @@ def answers(session: Session, intervention: Intervention) -> Answers:
     )
 
 
-def _answers(session: Session, intervention: Intervention) -> Answers:
-    if intervention.source is None:
-        values = session.values[intervention.mode]
-    else:
+def _answers(session: Session, intervention: Intervention) -> tuple[Answers, ...]:
+    beside = [session.prompts]
+    if intervention.desideratum is not None:
+        found = alternate(session, intervention.desideratum)
+        values, expected = found.values, found.pairs.expected_ids
+        beside.append(replace(session.prompts, answer_ids=expected))
+    elif intervention.source is not None:
         values = source_values(session, intervention.source)
+    else:
+        values = session.values[intervention.mode]
     with at_work(session.loaded.runtime):
-        return read_answers([_logits(session, intervention, values)], session.prompts)
+        logits = _logits(session, intervention, values)
+        return tuple(read_answers([logits], prompts) for prompts in beside)
 
 
 def _logits(session: Session, intervention: Intervention, values: Tensor) -> Tensor:
     if intervention.reading is Reading.model:
         return patched_logits(session.clean, intervention.off, values)
-    knocked_out = ablated_run(session, intervention.mode)
-    if intervention.mode is Mode.other:
-        knocked_out = with_values(knocked_out, intervention.off, values)
-    return circuit_logits(knocked_out, intervention.on)
+    if intervention.source is None and intervention.desideratum is None:
+        return circuit_logits(ablated_run(session, intervention.mode), intervention.on)
+    # A head that is off says what another model or prompt does, and must be alone in that.
+    return circuit_logits(
+        with_values(session.ablated_run, intervention.off, values), intervention.on
+    )

@@ -27,7 +27,8 @@ class Mode(Enum):
     zero = "zero"
     """Zeros (zero ablation)."""
     counterfactual = "counterfactual"
-    """Its value in the run on the counterfactual prompt (resample ablation)."""
+    """Its value in the run on the counterfactual prompt (resample ablation), or on the alternate
+    prompt of a desideratum (activation patching)."""
     other = "other"
     """Its value in another model on the same prompt (cross-model activation patching)."""
 
@@ -45,7 +46,8 @@ class Intervention:
     """Sites that are on, and sites that are switched off and take the mode's value.
 
     When only the circuit is read, every other site of the model is knocked out, by the mode, or by
-    means where that is another model's; when the whole model is, every other site runs as usual.
+    means where that is another model's or a desideratum's; when the whole model is, every other
+    site runs as usual.
     """
 
     reading: Reading
@@ -54,6 +56,8 @@ class Intervention:
     off: frozenset[Site]
     source: str | None = None
     """The model that gives the values, when the mode is another model's."""
+    desideratum: str | None = None
+    """The test whose alternate prompts give the values, where one does in a counterfactual."""
 
 
 def intervention(
@@ -63,6 +67,7 @@ def intervention(
     off: frozenset[Node] = frozenset(),
     switched: frozenset[Node] = frozenset(),
     source: str | None = None,
+    desideratum: str | None = None,
 ) -> Intervention:
     """What it does to the sites when heads of the circuit are off and others are switched.
 
@@ -75,6 +80,10 @@ def intervention(
         for nodes in (off, switched)
     )
     source = source if mode is Mode.other else None
+    tested = desideratum or None if mode is Mode.counterfactual else None
     if reading is Reading.model:
-        return Intervention(reading, mode, circuit.sites - off_sites, off_sites | others, source)
-    return Intervention(reading, mode, (circuit.sites | others) - off_sites, off_sites, source)
+        return Intervention(
+            reading, mode, circuit.sites - off_sites, off_sites | others, source, tested
+        )
+    on = (circuit.sites | others) - off_sites
+    return Intervention(reading, mode, on, off_sites, source, tested)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from circuitviz.charts import answer_bars
+from circuitviz.charts import EXPECTED, LOOKS, RIGHT, WRONG, answer_bars
+from circuitviz.pairs import alternate_html, base_html
 from circuitviz.prompt import prompt_html
 
 if TYPE_CHECKING:
     from backend.engine.answers import Answers
     from backend.studies.session import Session
+    from backend.tasks.desiderata import Pairs
 
+_TESTED = {"base’s": RIGHT, "expected": EXPECTED, "another": WRONG}
+"""Answers where heads are tested, after a click."""
 _SHOWN = 5
 
 
@@ -26,25 +32,38 @@ def chosen_prompt(session: Session, before: Answers, example: int | None) -> int
     return example % len(session.prompts)
 
 
-def show_example(session: Session, before: Answers, after: Answers, prompt: int) -> None:
-    """A prompt, the likeliest answers to it, and buttons to step through the prompts."""
+def show_example(
+    session: Session, before: Answers, after: Answers, prompt: int, pairs: Pairs | None = None
+) -> None:
+    """A prompt, the likeliest answers to it, and buttons to step through the prompts.
+
+    Where heads are tested, each prompt is the base of one of the `pairs`.
+    """
     n = len(session.prompts)
     decode = session.loaded.tokenizer.decode
-    answers = _likeliest(before, after, prompt, int(session.prompts.answer_ids[prompt]))
+    looks = _TESTED if pairs else LOOKS
+    right, *_, other = looks
+    kinds = {int(session.prompts.answer_ids[prompt]): right}
+    if pairs:
+        kinds[int(pairs.expected_ids[prompt])] = "expected"
+    answers = _likeliest(before, after, prompt, [*kinds])
     words = [decode([token]).strip() for token in answers]
     answer = decode([int(after.top_ids[prompt, 0])]).strip()
     prompts = session.prompts
-    st.html(prompt_html(prompts.words(prompt), prompts.roles_of(prompt), prompts.task, answer))
+    if pairs:
+        _show_pair(session, pairs, prompt, answer)
+    else:
+        st.html(prompt_html(prompts.words(prompt), prompts.roles_of(prompt), prompts.task, answer))
     frame = pd.DataFrame(
         {
             "word": words,
             "before": _probabilities(before, prompt, answers),
             "after": _probabilities(after, prompt, answers),
-            "is_right": answers == session.prompts.answer_ids[prompt],
+            "kind": [kinds.get(int(token), other) for token in answers],
         }
     )
     least = {"before": before.top[prompt, -1], "after": after.top[prompt, -1]}
-    st.vega_lite_chart(answer_bars(frame, least), width="stretch", key="answers")
+    st.vega_lite_chart(answer_bars(frame, least, looks), width="stretch", key="answers")
     flips = np.flatnonzero(before.top_ids[:, 0] != after.top_ids[:, 0])
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button("◀", on_click=_go, args=((prompt - 1) % n,), help="Previous prompt")
@@ -60,13 +79,30 @@ def show_example(session: Session, before: Answers, after: Answers, prompt: int)
         )
 
 
-def _likeliest(before: Answers, after: Answers, prompt: int, right: int) -> np.ndarray:
-    """The top answers of both runs together, the most probable first; the right one is there."""
-    tokens = np.union1d(before.top_ids[prompt, :_SHOWN], after.top_ids[prompt, :_SHOWN])
+def _show_pair(session: Session, pairs: Pairs, prompt: int, answer: str) -> None:
+    decode = session.loaded.tokenizer.decode
+    expected, own = (
+        decode([int(ids[prompt])]).strip()
+        for ids in (pairs.expected_ids, pairs.alternate.answer_ids)
+    )
+    base = base_html(pairs, prompt, answer, by_role=True)
+    alternate = alternate_html(pairs, prompt, own)
+    st.html(
+        f'<div class="pair"><small>Base prompt</small>{base}'
+        f"<small>Alternate prompt: what heads that are off give</small>{alternate}"
+        f"<small>Expected if the heads carry it: "
+        f'<b class="expected">{escape(expected)}</b></small></div>'
+    )
+
+
+def _likeliest(before: Answers, after: Answers, prompt: int, wanted: Sequence[int]) -> np.ndarray:
+    """The top answers of both runs together, the most probable first; those wanted are there."""
+    top = (run.top_ids[prompt, :_SHOWN] for run in (before, after))
+    tokens = np.unique(np.concatenate([*top, wanted]))
     highest = np.fmax(*(_probabilities(run, prompt, tokens) for run in (before, after)))
-    ranked = tokens[np.argsort(-highest, kind="stable")]
-    shown = ranked[:_SHOWN]
-    return shown if right in shown else np.append(shown[:-1], right)
+    ranked = tokens[np.argsort(-highest, kind="stable")].tolist()
+    others = [token for token in ranked if token not in wanted][: _SHOWN - len(wanted)]
+    return np.array([token for token in ranked if token in {*others, *wanted}])
 
 
 def _probabilities(answers: Answers, prompt: int, tokens: np.ndarray) -> np.ndarray:

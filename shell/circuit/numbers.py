@@ -77,7 +77,7 @@ def show_numbers(
     beside = Metric.accuracy if metric is Metric.probability else Metric.probability
     top, bottom = (st.columns(2, gap="small") for _ in range(2))
     with top[0], st.container(gap="xxsmall"):
-        _figure(
+        show_figure(
             "Whole model",
             figure(metric, of_whole),
             None,
@@ -86,7 +86,7 @@ def show_numbers(
             is_share,
         )
     with top[1], st.container(gap="xxsmall"):
-        _figure(
+        show_figure(
             _PARTS[reading],
             figure(metric, now),
             float(now.mean() - then.mean()),
@@ -98,10 +98,10 @@ def show_numbers(
             st.metric(share, "–", help=ratio_help)
             st.caption(_why_undefined(metric, of_whole, choice))
         else:
-            _figure(share, kept, kept.value - kept_before.value, ratio_help)
+            show_figure(share, kept, kept.value - kept_before.value, ratio_help)
     with bottom[1], st.container(gap="xxsmall"):
         shown, shown_before = row_of(after, beside), row_of(before, beside)
-        _figure(
+        show_figure(
             MEASURES[beside],
             figure(beside, shown),
             float(shown.mean() - shown_before.mean()),
@@ -164,13 +164,14 @@ _WHAT_RUNS = {
 }
 
 
-def _figure(
+def show_figure(
     label: str,
     estimate: Estimate,
     change: float | None,
     explanation: str,
     is_share: bool = True,
 ) -> None:
+    """A figure with its interval and n, and its change since every head was on."""
     moved = change is not None and abs(change) >= 0.0005
     st.metric(
         label,
@@ -192,13 +193,15 @@ def not_as_in_the_paper(mode: Mode, metric: Metric) -> str:
 
 
 def announce(reading: Reading, metric: Metric, whole: Answers, after: Answers) -> None:
-    """The outcome in one sentence for screen readers, with the number of the click it answers."""
+    """The outcome in one sentence for screen readers."""
     part, share = _PARTS[reading], _share(reading, metric)
     now = row_of(after, metric)
     kept = faithfulness(now, row_of(whole, metric), _choice(whole), metric).value
     said = "undefined" if isnan(kept) else f"{kept:.3f}"
+    speak(f"{part}: {MEASURES[metric].lower()} {now.mean():.3f}. {share} {said}.")
+
+
+def speak(sentence: str) -> None:
+    """A sentence for screen readers, with the number of the click that it answers."""
     click = f"{st.session_state['epoch']}.{st.session_state['served']}"
-    st.html(
-        f'<div class="spoken" role="status" data-click="{click}">{part}: '
-        f"{MEASURES[metric].lower()} {now.mean():.3f}. {share} {said}.</div>"
-    )
+    st.html(f'<div class="spoken" role="status" data-click="{click}">{sentence}</div>')

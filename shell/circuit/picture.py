@@ -77,6 +77,8 @@ def _take_in() -> None:
 def _off_word(view: View) -> str:
     if view.mode is Mode.other:
         return f"from {catalogue.label(view.source)}"
+    if view.tested:
+        return "alternate’s"
     return _OFF_WORDS[view.mode]
 
 

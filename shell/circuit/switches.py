@@ -65,6 +65,8 @@ def show_readings(task: Task) -> None:
                 width=190,
                 help="The model whose head outputs go into the sidebar's model.",
             )
+        if st.session_state["mode"] is Mode.counterfactual and task.desiderata:
+            _choose_desideratum(task)
         st.toggle(
             "All heads",
             key="outside",
@@ -73,6 +75,25 @@ def show_readings(task: Task) -> None:
             "the circuit, or, when the whole model runs, to switch it off.",
         )
         show_help(task)
+
+
+def _choose_desideratum(task: Task) -> None:
+    labels = {each.name: each.label for each in task.desiderata}
+    st.selectbox(
+        "Counterfactual of",
+        ["", *labels],
+        format_func=lambda name: labels.get(name, "path patching"),
+        key="desideratum",
+        persist_state="session",
+        width=190,
+        help="What is different on the other prompt. **Path patching**: everything, and there is "
+        "no answer in it. Any other is a test of what heads carry (a desideratum; Prakash et al., "
+        "circuit functionality): a head that is off gives what it gives on the alternate prompt, "
+        "and the numbers say how often the answer is then the one that follows if the heads carry "
+        "this and nothing else. **Whole model minus heads** is the paper’s activation patching. "
+        "When only the circuit runs, heads outside it stay at their means, so that nothing but the "
+        "heads that you switch off knows of the alternate prompt.",
+    )
 
 
 def _as_the_reading_has_them() -> None:

@@ -26,6 +26,7 @@ _SHARED = (
     "mode",
     "metric",
     "source",
+    "desideratum",
     "outside",
     "example",
 )
@@ -61,7 +62,7 @@ def remember(**defaults: Any) -> None:
 def choose_task(task: Task) -> None:
     """Another task has other options and other circuits; its own choice of them comes back."""
     now = st.session_state
-    now["task"], now["options"] = task, ()
+    now["task"], now["options"], now["desideratum"] = task, (), ""
     now["circuit"] = now["circuit_for"].get(task, "")
     overrule(History())
 

@@ -11,6 +11,7 @@ from typing import Any
 from backend.core.errors import UserError
 from backend.core.heads import Head
 from backend.core.metrics import Metric
+from backend.tasks.desiderata import Desideratum
 from backend.tasks.prompts import MAX_SEED, N_PROMPTS, Prompts
 from backend.tasks.registry import DEFAULT_TASK, task_named
 from backend.tasks.setting import Mode, Reading, Setting
@@ -24,7 +25,8 @@ _NODE = re.compile(r"([A-Z]{1,3})(\d{1,4})\.(\d{1,4})", re.ASCII)
 @dataclass(frozen=True)
 class View:
     """What is on the Circuit page; `example` counts prompts from 0, None is the first that is
-    answered right; `circuit` is empty while there is none for the task."""
+    answered right; `circuit` is empty while there is none for the task, and so is `desideratum` for
+    the path-patching counterfactual."""
 
     task: Task = DEFAULT_TASK
     model: str = "base"
@@ -36,6 +38,7 @@ class View:
     mode: Mode = Mode.mean
     metric: Metric = Metric.accuracy
     source: str = "arithmetic-full"
+    desideratum: str = ""
     off: frozenset[NodeKey] = frozenset()
     switched: frozenset[NodeKey] = frozenset()
     outside: bool = False
@@ -50,6 +53,13 @@ class View:
     def prompts(self) -> Prompts:
         """The prompts alone."""
         return Prompts(self.task, self.n, self.seed, self.options)
+
+    @property
+    def tested(self) -> Desideratum | None:
+        """The test whose alternate prompts give the values of heads that are off, if one does."""
+        if self.mode is not Mode.counterfactual or not self.desideratum:
+            return None
+        return self.task.desideratum(self.desideratum)
 
     @property
     def switches(self) -> Switches:
@@ -93,7 +103,11 @@ def from_query(query: Mapping[str, str]) -> tuple[View, list[str]]:
     task = read("task", task_named, DEFAULT_TASK)
     unread = object()
     nodes = partial(_nodes, keys=task.keys)
-    readers = _READERS | {"off": nodes, "switched": nodes}
+    readers = _READERS | {
+        "off": nodes,
+        "switched": nodes,
+        "desideratum": lambda text: task.desideratum(text).name if text else "",
+    }
     for name, reader in readers.items():
         if (value := read(name, reader, unread)) is not unread:
             values[name] = value

@@ -49,6 +49,16 @@ def wait_for_ablation(session: Session, mode: Mode) -> None:
     _result_of((of, mode), lambda report: _run_ablated(of, mode, report), jobs.QUICK)
 
 
+def wait_for_alternate(session: Session, desideratum: str) -> None:
+    """Come back when the alternate prompts of a desideratum are run, in the same way."""
+    of = ref(session)
+    _result_of(
+        (of, "alternate", desideratum),
+        lambda report: _run_alternate(of, desideratum, report),
+        jobs.QUICK,
+    )
+
+
 @contextmanager
 def memory_permitting() -> Iterator[None]:
     """Say so, and draw no more of the page, when the memory is full (torch's RuntimeError)."""
@@ -150,6 +160,15 @@ def _run_ablated(of: ref[Session], mode: Mode, report: Report) -> Iterator[Mode]
     if session := of():
         ablated_run(session, mode)
     yield mode
+
+
+def _run_alternate(of: ref[Session], desideratum: str, report: Report) -> Iterator[str]:
+    report("Running the alternate prompts", 0.1)
+    from backend.studies.session import alternate
+
+    if session := of():
+        alternate(session, desideratum)
+    yield desideratum
 
 
 @st.fragment(run_every=1.0)

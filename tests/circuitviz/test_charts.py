@@ -13,7 +13,7 @@ def test_answer_bars_pair_before_and_after_in_the_given_order() -> None:
             "word": ["apple", "clock"],
             "before": [0.71, float("nan")],
             "after": [0.12, 0.48],
-            "is_right": [True, False],
+            "kind": ["after, right", "after"],
         }
     )
     spec = answer_bars(answers, {"before": 0.0123, "after": 0.001})

@@ -16,9 +16,10 @@ from backend.engine.answers import Answers
 from backend.models import catalogue
 from backend.models.loaded_models import load
 from backend.studies import jobs
-from backend.studies.session import Session, answers, prepare
+from backend.studies.session import Session, answers, expected_answers, prepare
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.ioi import IOI
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Intervention, Mode, Reading, Setting, intervention
 from shell.frame.history import History, Switches
@@ -110,6 +111,56 @@ def test_the_address_restores_heads_reading_and_mode(reading: Reading, mode: Mod
     assert figures(test)[part] == f"{now.correct.mean():.3f}"
     assert state(test, "history").now == Switches(off)
     assert any("Example 8 of 50" in element.value for element in test.markdown)
+
+
+@pytest.mark.parametrize("reading", list(Reading))
+def test_heads_that_give_an_alternate_prompts_value_move_the_answer(reading: Reading) -> None:
+    session, circuit = session_of("base"), catalogue.circuit("base")
+    fetchers = frozenset(("A", head) for head in circuit.heads("A"))
+    step = intervention(circuit, reading, Mode.counterfactual, fetchers, desideratum="object")
+    names = ",".join(f"{group}{str(head)[1:]}" for group, head in fetchers)
+    test = page(off=names, reading=reading.name, mode="counterfactual", desideratum="object")
+    shown = figures(test)
+    own, expected = answers(session, step), expected_answers(session, step)
+    assert expected.correct.mean() > 0.3 > own.correct.mean()
+    assert shown == {
+        "Base’s answer": f"{own.correct.mean():.3f}",
+        "Expected answer": f"{expected.correct.mean():.3f}",
+        "P(base’s answer)": f"{own.probability.mean():.3f}",
+        "P(expected answer)": f"{expected.probability.mean():.3f}",
+    }
+    assert test.query_params["desideratum"] == "object"
+    (pair,) = (h for h in test.main.get("html") if "Alternate prompt" in h.proto.body)
+    assert pair.proto.body.count("Box") == 2 * (7 + 1)
+    next(button for button in test.button if button.label == "All on").click()
+    untouched = (
+        session.whole
+        if reading is Reading.model
+        else answers(session, intervention(circuit, reading, Mode.mean))
+    )
+    assert figures(test.run())["Base’s answer"] == f"{untouched.correct.mean():.3f}"
+    test.selectbox(key="desideratum").select("").run()
+    assert "Base’s answer" not in figures(test)
+    assert "desideratum" not in test.query_params
+
+
+def test_a_test_that_the_tokenizer_cannot_write_says_why_and_another_can_be_chosen() -> None:
+    session_of("base")
+    test = page(mode="counterfactual", desideratum="random_text_start")
+    assert not test.exception
+    assert "does not know “There”" in test.error[0].value
+    assert "Choose another test" in test.error[0].value
+    test.selectbox(key="desideratum").select("position").run()
+    assert "Expected answer" in figures(test)
+    assert not test.error
+
+
+def test_another_task_starts_without_a_test() -> None:
+    session_of("base")
+    test = page(mode="counterfactual", desideratum="position")
+    test.selectbox(key="task").set_value(IOI).run()
+    assert not test.exception
+    assert state(test, "desideratum") == ""
 
 
 def test_buttons_switch_undo_and_redo() -> None:

@@ -34,6 +34,7 @@ views = st.builds(
     mode=st.sampled_from(Mode),
     metric=st.sampled_from(Metric),
     source=names,
+    desideratum=st.sampled_from(["", *(each.name for each in ENTITY_TRACKING.desiderata)]),
     off=nodes,
     switched=nodes,
     outside=st.booleans(),
@@ -76,7 +77,7 @@ def test_rubbish_is_named_and_the_rest_kept(query: dict[str, str]) -> None:
         ("n", "0"), ("n", "7"), ("n", "many"), ("n", "1e3"), ("seed", "-1"), ("boxes", "0"),
         ("boxes", "100"), ("off", "E1.2"), ("off", "A1"), ("off", "A1.2,,"), ("mode", "smash"),
         ("reading", ""), ("example", "99999"), ("model", ""), ("model", "x" * 600),
-        ("outside", "yes"), ("metric", "loss"), ("seed", "9" * 5000),
+        ("outside", "yes"), ("metric", "loss"), ("seed", "9" * 5000), ("desideratum", "smell"),
     ],
 )  # fmt: skip
 def test_each_bad_parameter_is_named(name: str, text: str) -> None:

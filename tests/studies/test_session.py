@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,15 @@ from backend.engine.answers import read_answers
 from backend.engine.mean_ablation import circuit_logits_plainly
 from backend.engine.positions import mean_head_outputs, position_head_outputs
 from backend.models import prepared
-from backend.studies.session import Session, ablated_run, answers, prepare, source_values
+from backend.studies.session import (
+    Session,
+    ablated_run,
+    alternate,
+    answers,
+    expected_answers,
+    prepare,
+    source_values,
+)
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import (
     ENTITY_TRACKING,
@@ -56,8 +65,11 @@ def session(folders: dict[str, Path]) -> Session:
     )
 
 
-def asked(reading: Reading, mode: Mode, source: str | None = None) -> Intervention:
-    return intervention(CIRCUIT, reading, mode, OFF, frozenset({("C", Head(0, 0))}), source)
+def asked(
+    reading: Reading, mode: Mode, source: str | None = None, desideratum: str | None = None
+) -> Intervention:
+    others = frozenset({("C", Head(0, 0))})
+    return intervention(CIRCUIT, reading, mode, OFF, others, source, desideratum)
 
 
 @pytest.mark.parametrize("reading", list(Reading))
@@ -119,6 +131,46 @@ def test_a_head_that_is_off_gives_what_the_mode_says(
     ):
         found = getattr(answers(session, step), metric)
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("reading", list(Reading))
+@pytest.mark.parametrize("name", ["object", "label", "position"])
+def test_a_head_that_is_off_gives_what_it_gives_on_the_alternate_prompt(
+    session: Session, reading: Reading, name: str
+) -> None:
+    step, model = asked(reading, Mode.counterfactual, desideratum=name), in_float64(llama())
+    prompts, tokenizer = session.prompts, session.loaded.tokenizer
+    pairs = ENTITY_TRACKING.desideratum(name).draw(tokenizer, prompts, prompts.seed)
+    values = oracles.off_values(model, prompts, prompts, pairs.alternate, Ablation.resample)
+    if reading is Reading.model:
+        logits = oracles.model_giving(model, prompts, values, step.off)
+    else:
+        reference = reference_prompts(tokenizer, session.n_reference, 0, 3)
+        off = oracles.off_values(model, prompts, reference, prompts, Ablation.mean)
+        for (layer, head), position in step.off:
+            for row, at in enumerate(prompts.positions[position]):
+                off[layer, row, at, head] = values[layer, row, at, head]
+        logits = oracles.circuit_among(model, prompts, off, step.on)
+    for found, beside in (
+        (answers(session, step), prompts),
+        (expected_answers(session, step), replace(prompts, answer_ids=pairs.expected_ids)),
+    ):
+        plainly = oracles.answer_probabilities(logits, beside)
+        np.testing.assert_allclose(found.probability, plainly, atol=1e-5)
+        right = logits.argmax(-1).numpy() == beside.answer_ids
+        np.testing.assert_array_equal(found.correct, right)
+
+
+def test_a_desideratum_is_one_of_counterfactuals_only() -> None:
+    for mode in Mode:
+        step = asked(Reading.model, mode, "other", "position")
+        assert step.desideratum == ("position" if mode is Mode.counterfactual else None)
+    assert asked(Reading.model, Mode.counterfactual, desideratum="").desideratum is None
+
+
+def test_alternate_prompts_are_run_once(session: Session) -> None:
+    prepared.keep(session.setting, session, 10**9, session.setting.model)
+    assert alternate(session, "label") is alternate(session, "label")
 
 
 def test_the_run_around_a_circuit_is_made_once(session: Session) -> None:
