@@ -1,19 +1,22 @@
-"""Where heads look: attention mass from the circuit's tokens to the tokens of each role."""
+"""Where heads look: whole patterns, and attention mass from named tokens to those of each role.
+
+The model must run eager attention, as `load_model` sees to.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from backend.core.heads import Head
 from backend.engine.architectures import decoder
 from backend.engine.finite import check_finite
+from backend.engine.hooks import seen_attention_weights
 from backend.engine.positions import input_ids
 from backend.tasks.prompts import PromptSet
 from backend.tasks.task import FIRST_TOKEN, OTHER_WORDS
@@ -37,26 +40,51 @@ class AttentionMass:
 
 
 @torch.no_grad()
-def attention_mass(model: nn.Module, prompts: PromptSet) -> AttentionMass:
-    """Average each head's attention by the role of the token it goes to.
+def attention_patterns(model: nn.Module, input_ids: Tensor) -> Tensor:
+    """Attention weights of a run on `input_ids` [n, seq]: [n_layers, n, n_heads, seq, seq].
 
-    The model must run eager attention, as `load_model` sees to.
+    Of each row (query token), over the tokens that it sees; heads that are edited meanwhile attend
+    as what they read then makes them. Raises UserError where they are not finite.
     """
-    n, ids = len(prompts), input_ids(model, prompts)
-    home = ids.device
-    sums: dict[str, Any] = dict.fromkeys(prompts.task.position_names, 0)
-    for start in range(0, n, _BATCH):
-        rows = slice(start, start + _BATCH)
-        output = decoder(model)(input_ids=ids[rows], use_cache=False, output_attentions=True)
-        targets = torch.tensor(_target_indicators(prompts, rows), device=home)
-        for position in sums:
-            tokens = torch.tensor(prompts.positions[position][rows], device=home)
-            here = torch.arange(len(tokens), device=home)
-            looks = torch.stack([layer.to(home)[here, :, tokens] for layer in output.attentions])
-            check_finite(looks, prompts=1)
-            sums[position] += torch.einsum("lnhs,nst->lht", looks.double(), targets)
-    mass = {position: (total / n).cpu().numpy() for position, total in sums.items()}
-    return AttentionMass(prompts.task.targets, mass, n)
+    found: list[Tensor] = []
+    with seen_attention_weights(model, lambda _, weights: found.append(weights.clone())):
+        decoder(model)(input_ids=input_ids, use_cache=False)
+    return check_finite(torch.stack(found), prompts=1)
+
+
+@torch.no_grad()
+def attention_by_target(model: nn.Module, prompts: PromptSet, rows: slice) -> Mapping[str, Tensor]:
+    """Some prompts' attention from each of the task's tokens, by the role of where it goes.
+
+    By token, [n_layers, n, n_heads, n_targets], in float64; sums to 1 over the task's `targets`.
+    """
+    ids = input_ids(model, prompts)[rows]
+    targets = torch.tensor(_target_indicators(prompts, rows), device=ids.device)
+    names = prompts.task.position_names
+    tokens = torch.tensor(
+        np.stack([prompts.positions[name][rows] for name in names]), device=ids.device
+    )
+    here = torch.arange(len(ids), device=ids.device)
+    looks: list[Tensor] = []
+
+    def see(_: int, weights: Tensor) -> None:
+        from_tokens = check_finite(weights[here, :, tokens], prompts=1)
+        looks.append(torch.einsum("pnhs,nst->pnht", from_tokens.double(), targets))
+
+    with seen_attention_weights(model, see):
+        decoder(model)(input_ids=ids, use_cache=False)
+    return dict(zip(names, torch.stack(looks, 1), strict=True))
+
+
+def attention_mass(model: nn.Module, prompts: PromptSet) -> AttentionMass:
+    """Average each head's attention by the role of the token it goes to."""
+    sums: dict[str, NDArray[np.float64]] = {}
+    for start in range(0, len(prompts), _BATCH):
+        found = attention_by_target(model, prompts, slice(start, start + _BATCH))
+        for position, by_target in found.items():
+            sums[position] = sums.get(position, 0) + by_target.sum(1).cpu().numpy()
+    means = {position: total / len(prompts) for position, total in sums.items()}
+    return AttentionMass(prompts.task.targets, means, len(prompts))
 
 
 def _target_indicators(prompts: PromptSet, rows: slice) -> NDArray[np.float64]:

@@ -34,6 +34,11 @@ class Scale:
         """Each set of sites patched on `n` prompts: layers and tokens from its first site on."""
         return n * sum(map(self._patch, sets))
 
+    def knockouts(self, n: int, query: str, first_layers: Iterable[int]) -> float:
+        """A token's attention cut on `n` prompts, from each of these layers on."""
+        rows = self._tokens(query)
+        return n * sum(self._rerun(rows, layer) for layer in first_layers)
+
     def every_head(self, n: int, position: str) -> float:
         """Every single head patched on `n` prompts at one token."""
         rows = self._tokens(position)
@@ -67,6 +72,6 @@ class Scale:
         return rows * (self.n_layers - 1 - first_layer) + 1
 
     def _tokens(self, position: str) -> float:
-        """From a position to the end; one without a tail may be anywhere."""
+        """From a token to the end; one without a tail may be anywhere."""
         tails = {each.name: each.tail for each in self.positions}
-        return tails[position] or self.length / 2
+        return tails.get(position) or self.length / 2

@@ -1,8 +1,10 @@
-"""One mechanism: see or replace head outputs while a model runs.
+"""One mechanism: see or replace what heads work with while a model runs.
 
 A head output is a head's slice of the *input* of the attention output projection,
 before the projection mixes heads. Slicing the projection's output would be wrong: there, every
-number is a sum over all heads.
+number is a sum over all heads. Projections and attention masks are what attention works with,
+attention weights what it makes of them. Masks and weights are there when the model runs eager
+attention, as `load_model` sees to.
 
 Hooks live on the model, which threads share: a hook acts only in the thread that opened its block,
 and goes when the block ends, whatever happens in it. What is seen and given is on the device where
@@ -19,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from backend.core.errors import UserError
 from backend.engine.architectures import Layer, Projection, decoder, device_of, layers, shape_of
 
 Edit = Callable[[int, Tensor], Tensor | None]
@@ -63,6 +66,53 @@ def edited_projections(model: nn.Module, name: Projection, edit: Edit) -> Iterat
         return module.register_forward_hook(hook)
 
     with _edited(model, edit, place):
+        yield
+
+
+@contextmanager
+def edited_attention_masks(model: nn.Module, edit: Edit) -> Iterator[None]:
+    """Pass what every layer adds to its attention scores, before the softmax, through `edit`.
+
+    It is [n or 1, n_heads or 1, rows, tokens]: 0 where a row sees a token, and where it does not,
+    the least number of its dtype. Raises UserError for a layer that adds nothing.
+    """
+
+    def place(layer: Layer, edit_here: Callable[[Tensor], Tensor | None]) -> Any:
+        def hook(_: nn.Module, inputs: Any, named: dict[str, Any]) -> Any:
+            mask = named.get("attention_mask")
+            if mask is None or not mask.is_floating_point():
+                raise UserError(
+                    "Attention of this model cannot be cut: it does not run in the plain way. "
+                    "Load it with this tool, or choose another model."
+                )
+            edited = edit_here(mask)
+            return None if edited is None else (inputs, named | {"attention_mask": edited})
+
+        return layer.attention.register_forward_pre_hook(hook, with_kwargs=True)
+
+    with _edited(model, edit, place):
+        yield
+
+
+@contextmanager
+def seen_attention_weights(model: nn.Module, see: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Show every layer's attention weights [n, n_heads, rows, tokens] to `see`; rows sum to 1.
+
+    Raises UserError for a layer that does not tell them.
+    """
+
+    def place(layer: Layer, see_here: Callable[[Tensor], Tensor | None]) -> Any:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            if not isinstance(output, tuple) or output[1] is None:
+                raise UserError(
+                    "Attention of this model cannot be seen: it does not run in the plain way. "
+                    "Load it with this tool, or choose another model."
+                )
+            see_here(output[1])
+
+        return layer.attention.register_forward_hook(hook)
+
+    with _edited(model, see, place):
         yield
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from backend.core.progress import Plan
 from backend.methods import (
     accuracy,
+    attention,
+    attention_knockout,
     cmap,
     compare,
     completeness,
@@ -35,6 +37,8 @@ METHODS: dict[str, Method] = {
         logit_attribution.METHOD,
         logit_lens.METHOD,
         copying.METHOD,
+        attention.METHOD,
+        attention_knockout.METHOD,
     )
 }
 """By name."""

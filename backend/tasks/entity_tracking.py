@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from backend.tasks.attention_edges import RANDOM, AttentionEdge
 from backend.tasks.entity_tracking_desiderata import DESIDERATA
 from backend.tasks.entity_tracking_text import Boxes, draw_words, encode, pick
 from backend.tasks.prompts import Prompts, PromptSet, generators
@@ -136,4 +137,11 @@ ENTITY_TRACKING = Task(
     length=_length,
     note=_note,
     desiderata=DESIDERATA,
+    edges=(
+        AttentionEdge("last", "correct_object"),
+        AttentionEdge("last", "query_label"),
+        AttentionEdge("query_label", "prev_query_label"),
+        AttentionEdge("last", RANDOM),
+        AttentionEdge("query_label", RANDOM),
+    ),
 )  # fmt: skip

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.core.errors import UserError
+from backend.tasks.attention_edges import RANDOM, AttentionEdge
 from backend.tasks.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
 from backend.tasks.prompts import Ints, PromptSet, check_size, distinct_words, generators
 from backend.tasks.task import Group, Position, Role, Task, Words
@@ -302,5 +303,13 @@ IOI = Task(
     reference=reference_prompts,
     length=_length,
     note=_note,
+    edges=(
+        AttentionEdge("end", "io"),
+        AttentionEdge("end", "s2"),
+        AttentionEdge("s2", "s1"),
+        AttentionEdge("s2", "s1_plus_1"),
+        AttentionEdge("end", RANDOM),
+        AttentionEdge("s2", RANDOM),
+    ),
 )  # fmt: skip
 """Groups as in the paper's figure 2; its induction and duplicate token heads are one group."""

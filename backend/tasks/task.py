@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from backend.tasks.attention_edges import RANDOM, AttentionEdge
 from backend.tasks.desiderata import Desideratum
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ class Task:
     seed), reference(tokenizer, n, seed, *options) draw prompts; length(*options): tokens in a
     prompt, about; note(tokenizer): what its prompts leave out for this tokenizer, or nothing;
     source: where it is from; text: what the help says of it; desiderata: tests of what its groups
-    encode, if it has any.
+    encode, if it has any; edges: attention of one token to another that is cut unless told
+    otherwise, between roles of which every prompt has one.
 
     Raises ValueError for a group that writes into one that does not come before it.
     """
@@ -122,6 +124,7 @@ class Task:
     length: Callable[..., int]
     note: Callable[[Any], str]
     desiderata: tuple[Desideratum, ...] = ()
+    edges: tuple[AttentionEdge, ...] = ()
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -164,6 +167,12 @@ class Task:
         return tuple(position.name for position in self.positions)
 
     @cached_property
+    def edge_tokens(self) -> tuple[str, ...]:
+        """Names of the tokens between which attention can be cut, the random one left out."""
+        of_edges = (name for edge in self.edges for name in edge if name != RANDOM)
+        return (*dict.fromkeys((*of_edges, *self.position_names)),)
+
+    @cached_property
     def targets(self) -> tuple[str, ...]:
         """What heads are said to attend to, the most specific first."""
         named = dict.fromkeys(role.target for role in reversed(self.roles) if role.target)
@@ -176,6 +185,13 @@ class Task:
     def desideratum(self, name: str) -> Desideratum:
         """The test with this name; raises KeyError if there is none."""
         return next((each for each in self.desiderata if each.name == name), None) or _missing(name)
+
+    def token_words(self, name: str) -> str:
+        """What a token is, in words: its role’s, or where it is; raises KeyError for no token."""
+        if name == RANDOM:
+            return "a random earlier token"
+        role = next((role for role in self.roles if role.name == name), None)
+        return role.words if role else self.position(name).words
 
     def position(self, name: str) -> Position:
         """The token with this name; raises KeyError if circuits do not work there."""

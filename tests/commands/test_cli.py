@@ -233,6 +233,8 @@ def test_every_command_has_help_with_an_example(
         ("logit-attribution base", View().n),
         ("logit-lens base", View().n),
         ("copying base", View().n),
+        ("attention base", View().n),
+        ("attention-knockout base", View().n),
     ],
 )
 def test_what_is_asked_unless_told_otherwise_is_what_pages_ask(

@@ -243,6 +243,9 @@ def test_a_wrong_option_is_explained(capsys, option, message):
         ("minimality", ("--removed", "nan"), "not a number from 0 to 1"),
         ("minimality", ("--least", "nan"), "not a number from 0 to 100"),
         ("minimality", ("--removed", "x"), "not a number from 0 to 1"),
+        ("attention-knockout", ("--window", "0"), "not a whole number"),
+        ("attention-knockout", ("--heads", "3.1"), "is not a head"),
+        ("attention-knockout", ("--edges", "last"), "write pairs as"),
     ],
 )
 def test_a_number_out_of_range_is_explained(capsys, command, option, message):

@@ -21,6 +21,8 @@ from backend.engine.path_patching.scores import scores_of
 from backend.engine.positions import mean_head_outputs, position_head_outputs
 from backend.methods.accuracy import accuracy_report
 from backend.methods.answering import correctly_answered
+from backend.methods.attention import attention
+from backend.methods.attention_knockout import AttentionKnockoutRequest, attention_knockout
 from backend.methods.cmap import cmap, group_sets, head_map
 from backend.methods.compare import compare
 from backend.methods.completeness import completeness
@@ -87,6 +89,13 @@ METHODS: dict[str, Callable[[], Any]] = {
     "minimality": lambda: minimality(evaluation(), CIRCUIT),
     "completeness": lambda: completeness(evaluation(), CIRCUIT, 1),
     "attention": lambda: attention_mass(model(), sample_prompts(TOKENIZER, 4, n_boxes=3)),
+    "attention by role": lambda: attention(loaded(), CIRCUIT, Prompts(ENTITY_TRACKING, 6, 0, (3,))),
+    "attention knockout": lambda: attention_knockout(
+        loaded(),
+        AttentionKnockoutRequest(
+            ("broken",), Prompts(ENTITY_TRACKING, 6, 0, (3,)), ENTITY_TRACKING.edges
+        ),
+    ),
     "means": lambda: mean_head_outputs(model(), reference_prompts(TOKENIZER, 4, n_boxes=3)),
     "patched values": lambda: position_head_outputs(
         model(), sample_prompts(TOKENIZER, 4, n_boxes=3)

@@ -12,6 +12,8 @@ from backend.core.components import Component
 from backend.core.progress import Step, between, cost_of, step_of
 from backend.engine.architectures import layers
 from backend.methods.accuracy import AccuracyRequest
+from backend.methods.attention import AttentionRequest
+from backend.methods.attention_knockout import AttentionKnockoutRequest
 from backend.methods.cmap import CmapRequest, SetRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
@@ -42,6 +44,8 @@ REQUESTS: list[Request] = [
     EdgesRequest("base", CIRCUIT, FEW),
     LogitAttributionRequest(("base", "chat"), FEW),
     LogitLensRequest(("base", "chat"), FEW),
+    AttentionRequest(("base", "chat"), CIRCUIT, FEW),
+    AttentionKnockoutRequest(("base", "chat"), FEW, ENTITY_TRACKING.edges),
 ]
 
 

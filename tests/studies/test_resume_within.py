@@ -20,6 +20,7 @@ from backend.core.metrics import Metric
 from backend.core.progress import Cancelled, silent
 from backend.core.serialize import to_json
 from backend.engine.path_patching import scores
+from backend.methods.attention_knockout import AttentionKnockoutRequest
 from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
@@ -48,6 +49,9 @@ REQUESTS: dict[str, Callable[[str, str], Request]] = {
     "cmap": lambda good, worse: CmapRequest(good, worse, HEADS, Component.output, PROMPTS),
     "cmap of values": lambda good, worse: CmapRequest(good, worse, HEADS, Component.v, PROMPTS),
     "edges": lambda good, _: EdgesRequest(good, HEADS, PROMPTS),
+    "attention knockout": lambda good, worse: AttentionKnockoutRequest(
+        (good, worse), PROMPTS, ENTITY_TRACKING.edges
+    ),
 }
 
 
@@ -179,6 +183,8 @@ def test_parts_do_not_take_each_others_files(
 
 _ALL_OF_THEM = """
 from functools import partial
+from backend.methods.attention import AttentionRequest
+from backend.methods.attention_knockout import AttentionKnockoutRequest
 from backend.models.catalogue import circuit
 from backend.core.components import Component
 from backend.methods.cmap import CmapRequest
@@ -198,6 +204,8 @@ for request in (
     ComparisonRequest(("base", "chat"), heads, prompts),
     CmapRequest("chat", "base", heads, Component.output, prompts),
     EdgesRequest("base", heads, prompts),
+    AttentionRequest(("base",), heads, prompts),
+    AttentionKnockoutRequest(("base",), prompts, ENTITY_TRACKING.edges),
 ):
     [*method_of(request).work(request, (), lambda stage, share: None, partial(unfinished, request))]
 """
@@ -219,4 +227,4 @@ def test_what_is_kept_has_the_same_name_in_every_process(tmp_path: Path) -> None
         found.append({str(file.relative_to(place)): file.read_bytes() for file in files})
     assert found[0] == found[1]
     methods = {name.split("-")[0] for name in found[0]}
-    assert methods == {"minimality", "completeness", "compare", "cmap", "edges"}
+    assert methods == {"minimality", "completeness", "compare", "cmap", "edges", "attention"}
