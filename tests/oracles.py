@@ -59,8 +59,7 @@ def sizes(model: Any) -> tuple[int, int, int, int]:
     return config.num_hidden_layers, heads, kv_heads, size
 
 
-@torch.no_grad()
-def run(
+def run_with_gradients(
     model: Any,
     prompts: PromptSet,
     change_heads: Mapping[int, Change] | None = None,
@@ -106,6 +105,9 @@ def run(
         ids = torch.tensor(prompts.input_ids, device=next(base_of(model).parameters()).device)
         logits = base_of(model)(input_ids=ids, use_cache=False).logits[:, -1]
     return logits, seen
+
+
+run = torch.no_grad()(run_with_gradients)
 
 
 def head_outputs(model: Any, prompts: PromptSet) -> Tensor:
@@ -304,3 +306,66 @@ def path_patched_logits(
 
     changes = {(layer, projection): receive(layer) for layer in range(n_layers)}
     return run(model, prompts, None, changes)[0]
+
+
+def attributions(
+    model: Any,
+    prompts: PromptSet,
+    counterfactual: PromptSet,
+    group: str,
+    receivers: Collection[Head],
+    score: Score = Score.probability,
+    points: Collection[float] = (0.0,),
+) -> Tensor:
+    """[n, n_layers, n_heads]: how fast the score changes as each head goes to its counterfactual.
+
+    Each head has a share of its own, and gives clean + share x (counterfactual - clean) in the
+    first run; derivatives in the shares, where all are at one of the points, averaged over these.
+    """
+    n_layers, n_heads, n_kv_heads, d_head = sizes(model)
+    of = prompts.task.group(group)
+    projection = {"q": "q_proj", "k": "k_proj", "v": "v_proj"}.get(of.component)
+    (clean_logits, clean), (_, other) = run(model, prompts), run(model, counterfactual)
+    at = torch.tensor(prompts.positions[of.position])
+    other_at = torch.tensor(counterfactual.positions[of.position])
+    rows = torch.arange(len(prompts))
+    per_head = 1 if projection == "q_proj" else n_heads // n_kv_heads
+    found = torch.zeros(len(prompts), n_layers, n_heads, dtype=clean_logits.dtype)
+    for point in points:
+        shares = torch.full_like(found, point, requires_grad=True)
+
+        def send(layer: int, shares: Tensor = shares) -> Change:
+            def change(flat: Tensor) -> None:
+                flat[:] = clean[layer, "heads"]
+                before = clean[layer, "heads"][rows, at]
+                after = other[layer, "heads"][rows, other_at]
+                moved = shares[:, layer].repeat_interleave(d_head, 1) * (after - before)
+                flat[rows, at] = before + moved
+
+            return change
+
+        logits, sent = run_with_gradients(model, prompts, {i: send(i) for i in range(n_layers)})
+
+        def receive(layer: int, sent: Any = sent) -> Change:
+            def change(flat: Tensor) -> None:
+                for receiver in receivers:
+                    if receiver.layer == layer:
+                        first = receiver.index // per_head * d_head
+                        part = slice(first, first + d_head)
+                        flat[rows, at, part] = sent[layer, projection][rows, at, part]
+
+            return change
+
+        if projection:
+            changes = {(layer, projection): receive(layer) for layer in range(n_layers)}
+            logits, _ = run_with_gradients(model, prompts, None, changes)
+        answers = torch.tensor(prompts.answer_ids)
+        if score is Score.probability:
+            p_clean = answer_probabilities(clean_logits, prompts)
+            scores = answer_probabilities(logits, prompts) / p_clean - 1
+        else:
+            choices = torch.tensor(prompts.choice_ids)
+            others = logits.gather(1, choices).sum(1) - logits[rows, answers]
+            scores = logits[rows, answers] - others / (choices.shape[1] - 1)
+        found += torch.autograd.grad(scores.sum(), shares)[0] / len(points)
+    return found

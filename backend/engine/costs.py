@@ -60,6 +60,18 @@ class Scale:
 
         return {layer: cost(layer) for layer in range(top)}
 
+    def gradients(self, n: int, group: Group, receiving: Collection[int], steps: int) -> float:
+        """Attribution patching of `n` prompts: all heads at once, forward and back.
+
+        A backward pass costs about two forward ones.
+        """
+        top, rerun = self.n_layers, 0.0
+        if group.component != "logits":
+            top = max(receiving, default=0)
+            above = [layer for layer in receiving if layer > 0]
+            rerun = self._rerun(self._tokens(group.position), min(above)) if above else 0.0
+        return 3 * n * max(steps, 1) * (top + rerun)
+
     def _patch(self, sites: Collection[Site]) -> float:
         if not sites:
             return 0

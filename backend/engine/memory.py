@@ -72,6 +72,18 @@ def prompt_batches(model: nn.Module, n: int, length: int) -> list[slice]:
     return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
+def gradient_batches(model: nn.Module, n: int, length: int) -> list[slice]:
+    """Slices of `n` prompts whose runs fit into memory with all that a backward pass needs.
+
+    That is what passes through every layer, beside the clean and the patched run.
+    """
+    kept, passing = bytes_of_prompt(model, length)
+    each = 2 * kept + shape_of(model).n_layers * passing
+    fitting = int(SHARE * free_bytes(str(device_of(model))) // each)
+    size = max(1, min(chunks(model, n, length).size, fitting))
+    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
+
+
 def bytes_of_prompt(
     model: nn.Module, length: int, ablation: Ablation = Ablation.mean
 ) -> tuple[int, int]:

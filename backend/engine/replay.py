@@ -119,7 +119,6 @@ def full_run(model: nn.Module, input_ids: Tensor) -> FullRun:
     return FullRun(tuple(residuals), recorder.context(tokens))
 
 
-@torch.no_grad()
 def replay(
     model: nn.Module,
     hidden: Tensor,
@@ -133,7 +132,7 @@ def replay(
     hidden [n, variants * p, d_model] enters layer `start`, variants outermost; tokens [n or 1, p]
     says where in the prompt the rows of one variant are, in order; none may be in `context`.
     Returns [n, variants, d_model], as it leaves the last layer; there are no layers to run if
-    `start` is their number.
+    `start` is their number. Gradients flow through it unless the caller wants none.
     """
 
     def last(rows: Tensor) -> Tensor:

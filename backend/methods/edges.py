@@ -117,7 +117,7 @@ def _senders(circuit: Circuit, group: Group, receiver: Head | None) -> list[Head
 
 def _cost(pairs: RunPairs, group: Group, receiver: Head | None, senders: list[Head]) -> float:
     by_layer = pairs.scale.senders(group, {receiver.layer} if receiver else ())
-    return sum(by_layer[layer] for layer in {head.layer for head in senders})
+    return sum(by_layer[head.layer] for head in senders) / pairs.scale.n_heads
 
 
 def _into(
@@ -146,14 +146,14 @@ def _plan(request: EdgesRequest) -> Plan:
 
 
 def _cost_of_all(scale: Scale, circuit: Circuit) -> float:
-    """Of every edge, on one prompt: runs of whole layers of senders to one receiver at a time."""
+    """Of every edge, on one prompt: runs of the senders to one receiver at a time."""
     cost = 2 * scale.runs(1)
     for group in circuit.task.groups:
-        sending = {head.layer for head in circuit.heads(group.key)}
+        sending = [head.layer for head in circuit.heads(group.key)]
         into = {head for key in group.into for head in circuit.heads(key)}
         for receiver in into or (None,):
             by_layer = scale.senders(group, {receiver.layer} if receiver else ())
-            cost += sum(by_layer.get(layer, 0.0) for layer in sending)
+            cost += sum(by_layer.get(layer, 0.0) for layer in sending) / scale.n_heads
     return cost
 
 

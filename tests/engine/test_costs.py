@@ -11,6 +11,7 @@ import torch
 from backend.core.heads import Head
 from backend.engine.architectures import layers, shape_of
 from backend.engine.costs import Scale
+from backend.engine.path_patching.attribution_patching import attributions_of
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.engine.validation import can_take_apart
@@ -103,3 +104,16 @@ def test_a_stage_costs_what_runs(group: str) -> None:
             SCALE.senders(ENTITY_TRACKING.group(group), {head.layer for head in receivers}).values()
         )
         assert tokens() == pytest.approx(expected, rel=_WITHIN[group])
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("group", ENTITY_TRACKING.keys)
+def test_attributions_cost_three_times_what_runs_forward(group: str, steps: int) -> None:
+    pairs = RunPairs(MODEL, PROMPTS, counterfactual_prompts(TOKENIZER, PROMPTS))
+    pairs.of(pairs.batches[0])
+    receivers = CIRCUIT.heads(RECEIVERS[group]) if group != "A" else ()
+    with counted() as tokens:
+        attributions_of(pairs, group, receivers, steps=steps)
+        layers = {head.layer for head in receivers}
+        expected = SCALE.gradients(N, ENTITY_TRACKING.group(group), layers, steps)
+        assert 3 * tokens() == pytest.approx(expected, rel=_WITHIN[group])

@@ -22,6 +22,7 @@ PROMPTS = sample_prompts(TOKENIZER, 5, n_boxes=3)
 COUNTERFACTUAL = counterfactual_prompts(TOKENIZER, PROMPTS)
 RECEIVERS = (Head(1, 1), Head(3, 0), Head(3, 3))
 """In two layers, so that a sender reaches the upper receivers directly and through the lower."""
+SENDERS = {layer: range(4) for layer in range(3)}
 
 
 @cache
@@ -87,10 +88,10 @@ def test_receivers_receive_what_they_are_said_to(maker, projection):
     model = float64_model(maker)
     pair = RunPairs(model, PROMPTS, COUNTERFACTUAL).of(slice(0, len(PROMPTS)))
     plainly = dict(
-        patched_plainly(pair, ENTITY_TRACKING.group("C"), range(3), RECEIVERS, projection)
+        patched_plainly(pair, ENTITY_TRACKING.group("C"), SENDERS, RECEIVERS, projection)
     )
     for rows, scene in scenes(pair, pair.clean.run, ENTITY_TRACKING.group("C")):
-        for layer, final in receivers_runs(scene, range(3), RECEIVERS, projection):
+        for layer, final in receivers_runs(scene, SENDERS, RECEIVERS, projection):
             torch.testing.assert_close(
                 logits_of(model, final), plainly[layer][rows], rtol=0, atol=1e-12
             )
@@ -107,11 +108,11 @@ def test_keys_are_received_as_in_two_plain_runs_per_sender(maker, group):
     pair = RunPairs(model, PROMPTS, COUNTERFACTUAL).of(slice(0, len(PROMPTS)))
     found = {}
     if pair.clean.run is None:
-        found = dict(patched_plainly(pair, group, range(3), RECEIVERS, "k_proj"))
+        found = dict(patched_plainly(pair, group, SENDERS, RECEIVERS, "k_proj"))
     else:
         shape = len(PROMPTS), 4, clean[0].shape[-1]
         for rows, scene in scenes(pair, pair.clean.run, group):
-            for layer, final in receivers_runs(scene, range(3), RECEIVERS, "k_proj"):
+            for layer, final in receivers_runs(scene, SENDERS, RECEIVERS, "k_proj"):
                 logits = found.setdefault(layer, torch.zeros(shape, dtype=torch.float64))
                 logits[rows] = logits_of(model, final)
     moved = 0.0
@@ -137,6 +138,19 @@ def test_keys_are_received_as_in_two_plain_runs_per_sender(maker, group):
 def test_a_counterfactual_that_is_the_prompt_scores_zero(group):
     scores = path_patching_scores(float64_model("grouped"), PROMPTS, PROMPTS, group, RECEIVERS)
     assert scores.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("group", ENTITY_TRACKING.keys)
+@pytest.mark.parametrize("maker", ["grouped", "gpt2", "granite"])
+def test_chosen_senders_score_as_among_all_and_all_others_zero(maker, group):
+    pairs = RunPairs(float64_model(maker), PROMPTS, COUNTERFACTUAL)
+    everyone = scores_of(pairs, group, RECEIVERS)
+    chosen = [Head(2, 3), Head(0, 1), Head(2, 0), Head(3, 1)]
+    some = scores_of(pairs, group, RECEIVERS, senders=chosen)
+    expected = torch.zeros_like(everyone)
+    for head in chosen:
+        expected[:, *head] = everyone[:, *head]
+    torch.testing.assert_close(some, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("group", ["B", "C", "D"])

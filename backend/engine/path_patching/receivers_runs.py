@@ -9,7 +9,7 @@ they are normed and rotated, and the layer attends anew from the group's token o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
 from math import ceil
@@ -22,11 +22,11 @@ from backend.core.heads import Head
 from backend.engine.architectures import Projection, layers, shape_of
 from backend.engine.hooks import Edit, edited_projections, recorded_head_outputs
 from backend.engine.path_patching.run_pairs import Scene
-from backend.engine.path_patching.sender_runs import sender_runs
+from backend.engine.path_patching.sender_runs import Senders, joint_sender_run, sender_runs
 from backend.engine.replay import Context, layer_inputs, replay
 
 Received = Mapping[int, tuple[list[int], Tensor]]
-"""By layer: which projected heads receive, and what [n, n_heads, n_receivers, d_head]."""
+"""By layer: which projected heads receive, and what [n, n_senders, n_receivers, d_head]."""
 
 _Entrance = Callable[[Received, Tensor], Tensor]
 """(received, senders) -> the rows [n, n_senders * n_rows, d_model] with which a rerun starts."""
@@ -36,34 +36,56 @@ _ROWS_AT_ONCE = 192
 
 
 def receivers_runs(
-    scene: Scene, sending: Collection[int], receivers: Collection[Head], projection: Projection
+    scene: Scene, senders: Senders, receivers: Collection[Head], projection: Projection
 ) -> Iterator[tuple[int, Tensor]]:
-    """Each sending layer, and how the runs of its heads end: last residuals [n, n_heads, d_model].
+    """Each sending layer, and how its senders' runs end: last residuals [n, n_senders, d_model].
 
-    `sending`, the layers of the senders, are in order, each below some receiver.
+    Each sending layer is below some receiver.
     """
 
     def first_receiver(layer: int) -> int:
         return min(head.layer for head in receivers if head.layer > layer)
 
-    length = scene.run.residuals[0].shape[1]
-    tokens = torch.arange(scene.token, length, device=scene.clean.device)[None]
-    context = scene.run.context.before(scene.token)
-    n_heads = scene.clean.shape[2]
-    variants = torch.arange(n_heads).chunk(ceil(n_heads * tokens.shape[1] / _ROWS_AT_ONCE))
-    for first, below in groupby(sending, first_receiver):
+    tokens, context = _rerun_tokens(scene)
+    for first, below in groupby(senders, first_receiver):
         if projection == "v_proj":
             start, enter = first + 1, _moved_by_values(scene, first, tokens, context)
         else:
             start, enter = first, _as_they_were(scene, first)
         for layer in below:
-            received = _received(scene, layer, receivers, projection)
+            heads, top = senders[layer], max(head.layer for head in receivers)
+            runs = sender_runs(scene, layer, heads, top)
+            received = _received(scene, runs, receivers, projection)
+            n_chunks = ceil(len(heads) * tokens.shape[1] / _ROWS_AT_ONCE)
             finals = []
-            for senders in variants:
-                rows = enter(received, senders)
-                with edited_projections(scene.model, projection, _arrive(received, senders)):
-                    finals.append(replay(scene.model, rows, tokens, context, start, len(senders)))
+            for some in torch.arange(len(heads)).chunk(n_chunks):
+                rows = enter(received, some)
+                with edited_projections(scene.model, projection, _arrive(received, some)):
+                    finals.append(replay(scene.model, rows, tokens, context, start, len(some)))
             yield layer, torch.cat(finals, 1)
+
+
+def joint_receivers_run(
+    scene: Scene, heads: Tensor, receivers: Collection[Head], projection: Projection
+) -> Tensor:
+    """How the run ends whose receivers receive from `joint_sender_run`: [n, 1, d_model].
+
+    heads [n_layers, n, n_heads, d_head]; some receiver is above the first layer.
+    """
+    tokens, context = _rerun_tokens(scene)
+    runs = joint_sender_run(scene, heads, max(head.layer for head in receivers))
+    received, alone = _received(scene, runs, receivers, projection), torch.arange(1)
+    start = min(received)
+    rows = _as_they_were(scene, start)(received, alone)
+    with edited_projections(scene.model, projection, _arrive(received, alone)):
+        return replay(scene.model, rows, tokens, context, start)
+
+
+def _rerun_tokens(scene: Scene) -> tuple[Tensor, Context]:
+    """The tokens from the group's on, and what they see of those before."""
+    length = scene.run.residuals[0].shape[1]
+    tokens = torch.arange(scene.token, length, device=scene.clean.device)[None]
+    return tokens, scene.run.context.before(scene.token)
 
 
 def _as_they_were(scene: Scene, layer: int) -> _Entrance:
@@ -123,15 +145,15 @@ def _attention_to_first(
 
 def _received(
     scene: Scene,
-    layer: int,
+    runs: Iterable[tuple[int, Tensor]],
     receivers: Collection[Head],
     projection: Projection,
-) -> dict[int, tuple[list[int], Tensor]]:
-    """By layer: which projected heads receive, and what [n, n_heads, n_receivers, d_head]."""
+) -> Received:
+    """What sender runs [n, n_senders, d_model], layer by layer, give the receivers."""
     shape = shape_of(scene.model)
     shared_by = 1 if projection == "q_proj" else shape.n_heads // shape.n_kv_heads
     received = {}
-    for above, residual in sender_runs(scene, layer, max(head.layer for head in receivers)):
+    for above, residual in runs:
         indices = sorted({head.index // shared_by for head in receivers if head.layer == above})
         if indices:
             projected = layers(scene.model)[above].project(projection, residual)

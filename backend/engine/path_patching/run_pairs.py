@@ -109,6 +109,12 @@ class Scene:
     counterfactual: Tensor
 
 
+def part_of(scene: Scene, rows: Tensor) -> Scene:
+    """The scene of some of its prompts, by row numbers."""
+    clean, other = scene.clean[:, rows], scene.counterfactual[:, rows]
+    return Scene(scene.model, scene.run.of_prompts(rows), scene.token, clean, other)
+
+
 def scenes(pair: RunPair, run: FullRun, group: Group) -> Iterator[tuple[Tensor, Scene]]:
     """Row numbers in the pair, and their scene, for each token at which the group may be."""
     position = pair.clean.positions.index(group.position)

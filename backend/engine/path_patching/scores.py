@@ -41,11 +41,12 @@ from backend.engine.memory import memory_errors_explained
 from backend.engine.path_patching.plain_patching import patched_plainly
 from backend.engine.path_patching.receivers_runs import receivers_runs
 from backend.engine.path_patching.run_pairs import RunPair, RunPairs, scenes
-from backend.engine.path_patching.sender_runs import sender_finals
+from backend.engine.path_patching.sender_runs import Senders, sender_finals
 from backend.tasks.prompts import PromptSet
 from backend.tasks.task import Group
 
-_RECEIVED: dict[str, Projection] = {"q": "q_proj", "k": "k_proj", "v": "v_proj"}
+RECEIVED: Mapping[str, Projection] = {"q": "q_proj", "k": "k_proj", "v": "v_proj"}
+"""What receives, by what a group's heads feed."""
 
 
 def path_patching_scores(
@@ -80,32 +81,34 @@ def scores_of(
 ) -> Tensor:
     """`path_patching_scores`, when several stages or receivers share the same runs.
 
-    If there are `senders`, layers without any of them are left at zero. Scores of finished batches
-    of prompts are kept in a folder, if there is one, and taken from there.
+    If there are `senders`, only they are run, and all other heads are left at zero. Scores of
+    finished batches of prompts are kept in a folder, if there is one, and taken from there.
     """
     shape, sending = shape_of(pairs.model), pairs.task.group(group)
-    below = max((head.layer for head in receivers), default=0)
-    n_sending_layers = shape.n_layers if sending.component == "logits" else below
     dtype = torch.promote_types(dtype_of(pairs.model), torch.float32)
-    layers = [
-        layer
-        for layer in range(n_sending_layers)
-        if senders is None or layer in {head.layer for head in senders}
-    ]
+    chosen: dict[int, list[int]] = {}
+    for layer in range(n_sending_layers(pairs, sending, receivers)):
+        heads = [index for index in range(shape.n_heads) if _sends(Head(layer, index), senders)]
+        if heads:
+            chosen[layer] = heads
     folder = checkpoints.inside(kept_in, score.name)
-    costs = pairs.scale.senders(sending, {head.layer for head in receivers})
-    if not layers:
+    costs = {
+        layer: cost * len(chosen[layer]) / shape.n_heads
+        for layer, cost in pairs.scale.senders(sending, {head.layer for head in receivers}).items()
+        if layer in chosen
+    }
+    if not chosen:
         return torch.zeros(pairs.n_prompts, *shape[:2], dtype=dtype)
 
     def of_batch(batch: slice) -> Tensor:
         size, first = batch.stop - batch.start, pairs.cost_of(batch)
-        whole = first + sum(costs[layer] for layer in layers)
+        whole = first + sum(costs.values())
 
         def told(done: float) -> None:
             progress(batch.start + size * (first + done / size) / whole, pairs.n_prompts)
 
         def compute() -> Tensor:
-            return _of_pair(pairs.of(batch), sending, layers, receivers, dtype, costs, told, score)
+            return _of_pair(pairs.of(batch), sending, chosen, receivers, dtype, costs, told, score)
 
         progress(batch.start, pairs.n_prompts)
         return checkpoints.tensor(folder, batch, (size, *shape[:2]), dtype, compute)
@@ -114,10 +117,21 @@ def scores_of(
         return torch.cat([of_batch(batch) for batch in pairs.batches])
 
 
+def n_sending_layers(pairs: RunPairs, group: Group, receivers: Collection[Head]) -> int:
+    """How many layers, from the first on, have heads that can reach the logits or a receiver."""
+    if group.component == "logits":
+        return shape_of(pairs.model).n_layers
+    return max((head.layer for head in receivers), default=0)
+
+
+def _sends(head: Head, senders: Collection[Head] | None) -> bool:
+    return senders is None or head in senders
+
+
 def _of_pair(
     pair: RunPair,
     group: Group,
-    layers: Collection[int],
+    senders: Senders,
     receivers: Collection[Head],
     dtype: torch.dtype,
     costs: Mapping[int, float],
@@ -127,19 +141,23 @@ def _of_pair(
     """The scores of a batch's prompts: [n, n_layers, n_heads]; `told` the costs that are done."""
     scores = torch.zeros(len(pair.answers), *shape_of(pair.clean.model)[:2], dtype=dtype)
     done = 0.0
-    for rows, patched in _patched_runs(pair, group, layers, receivers):
-        change = _change_from(clean_logits(pair.clean)[rows], pair, rows, score)
+    for rows, patched in _patched_runs(pair, group, senders, receivers):
+        change = change_from(clean_logits(pair.clean)[rows], pair, rows, score)
         for layer, logits in patched:
-            scores[rows.cpu(), layer] = change(logits).to(scores)
+            heads = torch.tensor(senders[layer])
+            scores[rows.cpu()[:, None], layer, heads] = change(logits).to(scores)
             done += len(rows) * costs[layer]
             told(done)
     return scores
 
 
-def _change_from(
+def change_from(
     clean: Tensor, pair: RunPair, rows: Tensor, score: Score
 ) -> Callable[[Tensor], Tensor]:
-    """How patched logits [n, n_heads, vocab] score against `clean` [n, vocab]: [n, n_heads]."""
+    """How patched logits [n, k, vocab] score against `clean` [n, vocab]: [n, k].
+
+    rows [n]: which prompts of the pair they are.
+    """
     answers, choices = pair.answers[rows], pair.choices[rows]
     if score is Score.logit_difference:
         difference = logit_difference(clean[:, None], answers, choices)
@@ -149,22 +167,22 @@ def _change_from(
 
 
 def _patched_runs(
-    pair: RunPair, group: Group, layers: Collection[int], receivers: Collection[Head]
+    pair: RunPair, group: Group, senders: Senders, receivers: Collection[Head]
 ) -> Iterator[tuple[Tensor, Iterator[tuple[int, Tensor]]]]:
-    """Row numbers of some prompts, and for each layer their logits with its heads' paths patched.
+    """Row numbers of some prompts, and for each layer their logits with its senders' paths patched.
 
-    Logits are [n, n_heads, vocab], at the last token.
+    Logits are [n, n_senders, vocab], at the last token.
     """
     if pair.clean.run is None:
         everyone = torch.arange(len(pair.answers), device=pair.answers.device)
         yield (
             everyone,
-            patched_plainly(pair, group, layers, receivers, _RECEIVED.get(group.component)),
+            patched_plainly(pair, group, senders, receivers, RECEIVED.get(group.component)),
         )
         return
     for rows, scene in scenes(pair, pair.clean.run, group):
         if group.component == "logits":
-            finals = sender_finals(scene, layers)
+            finals = sender_finals(scene, senders)
         else:
-            finals = receivers_runs(scene, layers, receivers, _RECEIVED[group.component])
+            finals = receivers_runs(scene, senders, receivers, RECEIVED[group.component])
         yield rows, ((layer, logits_of(pair.clean.model, final)) for layer, final in finals)
