@@ -151,6 +151,20 @@ def share_difference(after: PerPrompt, before: PerPrompt, level: float = LEVEL) 
     return Estimate(value, low, high, n, p if could_be_clear else None)
 
 
+def mean_share_difference(after: PerPrompt, before: PerPrompt, level: float = LEVEL) -> Estimate:
+    """Mean of `after` less that of `before`, of numbers from 0 to 1, both [n] on the same prompts.
+
+    The score interval of `share_difference`, for whatever lies between losing and gaining all, with
+    Student's p: it does not shrink to a point where nothing changed.
+    """
+    change = np.asarray(after, float) - np.asarray(before, float)
+    seen, counts = np.unique(change, return_counts=True)
+    cells = np.concatenate([np.stack([seen, np.ones(len(seen))], 1), _CHANGES])
+    counts = np.append(counts, np.zeros(len(_CHANGES)))
+    low, high = map(float, score_limits(cells, counts, level))
+    return Estimate(float(change.mean()), low, high, len(change), mean_estimate(change).p)
+
+
 def mcnemar(gained: int, lost: int) -> float:
     """Two-sided exact p of prompts that changed one way and the other (McNemar 1947)."""
     from scipy.special import bdtr

@@ -51,12 +51,15 @@ Questions = Sequence[Collection[Site]]
 
 
 class Batch:
-    """Some prompts of an evaluation, and what their interventions start from, made when needed."""
+    """Some prompts of an evaluation, and what their interventions start from, made when needed.
+
+    chosen: which of all its prompts they are.
+    """
 
     def __init__(self, evaluation: Evaluation, chosen: NDArray[np.bool_]) -> None:
         self.prompts = select(evaluation.prompts, chosen)
+        self.chosen = chosen
         self._evaluation = evaluation
-        self._chosen = chosen
 
     @cached_property
     def clean(self) -> CleanRun:
@@ -86,7 +89,7 @@ class Batch:
 
     @property
     def _counterfactual(self) -> PromptSet:
-        return select(self._evaluation.counterfactual, self._chosen)
+        return select(self._evaluation.counterfactual, self.chosen)
 
     def right(self, logits: Tensor) -> Tensor:
         """Whether logits [n, vocab] answer right, as one row: [1, n]."""
@@ -256,9 +259,11 @@ class Evaluation:
         progress: Progress = silent,
         kept_in: Path | None = None,
         metric: Metric = Metric.accuracy,
+        dtype: torch.dtype | None = None,
     ) -> Rows:
         """Rows of a metric [k, n of the batch] that `ask` gives, put together: [questions, n].
 
+        Or, in another `dtype`, of whatever else `ask` gives.
         `progress` counts what they `cost` on a prompt, and the run of it that they start from; it
         may raise to cancel. What is finished is kept in a folder, if there is one, and only what is
         not there is asked.
@@ -267,7 +272,7 @@ class Evaluation:
         size, n = self._chunks.size, len(self.prompts)
         batches = [slice(start, min(n, start + size)) for start in range(0, n, size)]
         folder = checkpoints.inside(kept_in, _name_of(questions))
-        dtype = torch.bool if metric is Metric.accuracy else torch.float64
+        dtype = dtype or (torch.bool if metric is Metric.accuracy else torch.float64)
 
         def column(number: int, batch: slice) -> Tensor:
             def told(done: int) -> None:

@@ -13,6 +13,7 @@ from backend.methods import (
     copying,
     edges,
     faithfulness,
+    functions,
     logit_attribution,
     logit_lens,
     minimality,
@@ -39,6 +40,7 @@ METHODS: dict[str, Method] = {
         copying.METHOD,
         attention.METHOD,
         attention_knockout.METHOD,
+        functions.METHOD,
     )
 }
 """By name."""

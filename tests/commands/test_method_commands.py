@@ -148,6 +148,21 @@ def test_edges(capsys, family):
     assert all(edge.weight.value < -0.1 for edge in found.edges)
 
 
+def test_functions(capsys, family):
+    asked = "--desiderata", "object,position,random_text_end", "--draws", "2"
+    code, data, err = run(capsys, family, "functions", "good", *asked)
+    assert code == 0
+    carried, position, unwritten = parts(data)
+    assert carried.groups["A"].expected.value == position.groups["B"].expected.value == 1
+    assert position.groups["B"].expected.n == 40
+    assert "group B carries, clearly: position" in err
+    assert "no figures of text at the end: This tokenizer does not know “a”, “are”" in err
+    assert "“are”" in unwritten.reason
+    code, _, err = run(capsys, family, "functions", "good", "--desiderata", "color")
+    assert code == 1
+    assert "no desideratum “color”. Choose of object, label" in err
+
+
 def test_another_metric_and_ablation_than_the_papers(capsys, family):
     chosen = "--metric", "logit-difference", "--ablation", "zero"
     data = run(capsys, family, "faithfulness", "good", *chosen)[1]
@@ -158,7 +173,7 @@ def test_another_metric_and_ablation_than_the_papers(capsys, family):
     assert data["header"]["request"]["score"] == "logit_difference"
 
 
-@pytest.mark.parametrize("command", ["compare", "minimality", "completeness", "edges"])
+@pytest.mark.parametrize("command", ["compare", "minimality", "completeness", "edges", "functions"])
 def test_what_was_measured_is_not_computed_again(capsys, family, monkeypatch, command):
     first = run(capsys, family, command, "good")
     with monkeypatch.context() as patched:

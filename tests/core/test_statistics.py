@@ -23,6 +23,7 @@ from backend.core.statistics import (
     mean_ratio,
     mean_ratio_difference,
     mean_share,
+    mean_share_difference,
     median_estimate,
     ratio,
     ratio_difference,
@@ -183,6 +184,24 @@ def test_what_never_changed_has_a_width() -> None:
     assert ratio(right, right).low < 0.95 < 1 < 1.05 < ratio(right, right).high
     same = ratio_difference((right, right), (right, right))
     assert same.low < -0.02 < 0 == same.value < 0.02 < same.high
+
+
+@given(st.lists(st.integers(0, 40), min_size=4, max_size=4).filter(any))
+def test_a_difference_of_means_of_answers_is_that_of_shares(counts: list[int]) -> None:
+    found, shares = (of(*answers(*counts)) for of in (mean_share_difference, share_difference))
+    assert found.value == pytest.approx(shares.value)
+    assert min(found.low, 0) == pytest.approx(min(shares.low, 0), abs=1e-6)
+    assert max(found.high, 0) == pytest.approx(max(shares.high, 0), abs=1e-6)
+
+
+def test_a_difference_of_means_holds_the_true_one() -> None:
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(400):
+        random = (rng.random((5, 60)) < 0.1).mean(0)
+        found = mean_share_difference(rng.random(60) < 0.4, random)
+        held.append(found.low <= 0.3 <= found.high)
+    assert 0.92 <= np.mean(held) <= 0.99
 
 
 def test_nothing_right_is_undefined_and_never_a_point() -> None:

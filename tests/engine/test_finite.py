@@ -29,6 +29,7 @@ from backend.methods.completeness import completeness
 from backend.methods.edges import edges
 from backend.methods.evaluation import examine
 from backend.methods.faithfulness import faithfulness_report
+from backend.methods.functions import functions
 from backend.methods.minimality import minimality
 from backend.methods.noise import probe
 from backend.models import loaded_models
@@ -88,6 +89,7 @@ METHODS: dict[str, Callable[[], Any]] = {
     "head map": lambda: head_map(evaluation(), evaluation(False), ENTITY_TRACKING.position_names),
     "minimality": lambda: minimality(evaluation(), CIRCUIT),
     "completeness": lambda: completeness(evaluation(), CIRCUIT, 1),
+    "functions": lambda: functions(evaluation(), CIRCUIT, ENTITY_TRACKING.desideratum("position")),
     "attention": lambda: attention_mass(model(), sample_prompts(TOKENIZER, 4, n_boxes=3)),
     "attention by role": lambda: attention(loaded(), CIRCUIT, Prompts(ENTITY_TRACKING, 6, 0, (3,))),
     "attention knockout": lambda: attention_knockout(
@@ -122,7 +124,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     "command",
     ["accuracy", "faithfulness", "discover", "compare", "cmap", "minimality", "completeness",
-     "edges"],
+     "edges", "functions"],
 )  # fmt: skip
 def test_every_command_refuses_it_by_name(
     command: str, folder: str, capsys: pytest.CaptureFixture[str]

@@ -19,6 +19,7 @@ from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.faithfulness import FaithfulnessRequest
+from backend.methods.functions import FunctionsRequest
 from backend.methods.logit_attribution import LogitAttributionRequest
 from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
@@ -46,6 +47,7 @@ REQUESTS: list[Request] = [
     LogitLensRequest(("base", "chat"), FEW),
     AttentionRequest(("base", "chat"), CIRCUIT, FEW),
     AttentionKnockoutRequest(("base", "chat"), FEW, ENTITY_TRACKING.edges),
+    FunctionsRequest("base", CIRCUIT, FEW, ("object", "label", "no_comma"), 2),
 ]
 
 

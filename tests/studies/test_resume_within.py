@@ -26,6 +26,7 @@ from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.evaluation import Evaluation
+from backend.methods.functions import FunctionsRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.requests import Request
 from backend.models import loaded_models
@@ -52,6 +53,7 @@ REQUESTS: dict[str, Callable[[str, str], Request]] = {
     "attention knockout": lambda good, worse: AttentionKnockoutRequest(
         (good, worse), PROMPTS, ENTITY_TRACKING.edges
     ),
+    "functions": lambda good, _: FunctionsRequest(good, HEADS, PROMPTS, draws=2),
 }
 
 
@@ -79,15 +81,15 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
         progress: Any = silent,
         kept_in: Any = None,
         metric: Metric = Metric.accuracy,
+        dtype: Any = None,
     ) -> Any:
         def counting(batch: Any, some: Any) -> Iterator[Any]:
             for rows in plain(batch, some):
                 counted.n += rows.numel()
                 yield rows
 
-        return answered(
-            self, questions, counting if kept_in else plain, cost, progress, kept_in, metric
-        )
+        counted_ask = counting if kept_in else plain
+        return answered(self, questions, counted_ask, cost, progress, kept_in, metric, dtype)
 
     def counting_of_pair(*arguments: Any) -> Any:
         scores = of_pair(*arguments)
@@ -191,6 +193,7 @@ from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
 from backend.methods.edges import EdgesRequest
+from backend.methods.functions import FunctionsRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.registry import method_of
 from backend.studies.studies import unfinished
@@ -206,6 +209,7 @@ for request in (
     EdgesRequest("base", heads, prompts),
     AttentionRequest(("base",), heads, prompts),
     AttentionKnockoutRequest(("base",), prompts, ENTITY_TRACKING.edges),
+    FunctionsRequest("base", heads, prompts, ("object", "no_comma"), 2),
 ):
     [*method_of(request).work(request, (), lambda stage, share: None, partial(unfinished, request))]
 """
@@ -227,4 +231,6 @@ def test_what_is_kept_has_the_same_name_in_every_process(tmp_path: Path) -> None
         found.append({str(file.relative_to(place)): file.read_bytes() for file in files})
     assert found[0] == found[1]
     methods = {name.split("-")[0] for name in found[0]}
-    assert methods == {"minimality", "completeness", "compare", "cmap", "edges", "attention"}
+    assert methods == {
+        *("minimality", "completeness", "compare", "cmap", "edges", "attention", "functions"),
+    }
