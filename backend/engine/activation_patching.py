@@ -63,16 +63,29 @@ def patched_logits(clean: CleanRun, patches: Collection[Site], values: Tensor) -
     """
     if not patches:
         return clean_logits(clean)
-    mask, run = site_mask(shape_of(clean.model), patches, clean.positions), clean.run
+    mask = site_mask(shape_of(clean.model), patches, clean.positions)
+    return edited_logits(clean, mask, values, lambda rows, new: giving(rows, mask, new))
+
+
+def edited_logits(
+    clean: CleanRun, mask: Tensor, values: Tensor, edit_of: Callable[[Tensor, Tensor], Edit]
+) -> Tensor:
+    """Logits at the last token [n, vocab] when head outputs pass through an edit.
+
+    mask [n_layers, n_positions, n_heads] has the sites that it changes; edit_of(rows, values) is
+    given where the task's tokens are among those run again, [some, n_positions], and `values`
+    [n_layers, some, n_positions, n_heads, d_head] of the same prompts. Gradients flow through it.
+    """
+    run = clean.run
     if run is None:
-        with edited_head_outputs(clean.model, giving(clean.tokens, mask, values)):
+        with edited_head_outputs(clean.model, edit_of(clean.tokens, values)):
             return last_logits(clean.model, clean.input_ids)
 
     def rerun(prompts: Tensor | slice, start: int, layer: int) -> Tensor:
         hidden = run.residuals[layer][prompts, start:]
         tokens = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
         context = run.context.before(start).of_prompts(prompts)
-        edit = giving(clean.tokens[prompts] - start, mask, values[:, prompts])
+        edit = edit_of(clean.tokens[prompts] - start, values[:, prompts])
         with edited_head_outputs(clean.model, edit):
             return replay(clean.model, hidden, tokens, context, layer)[:, 0]
 

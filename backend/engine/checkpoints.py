@@ -1,4 +1,5 @@
-"""Tensors in files, one a batch of prompts, until the part of a result is finished that they make.
+"""Tensors in files, until the part of a result is finished that they make: a file for each batch of
+prompts, or for what goes on from step to step.
 
 What is there and fits is not computed again, however the process ended. A file is written whole or
 not at all; one that is damaged, or cannot be written, only means computing again.
@@ -6,7 +7,7 @@ not at all; one that is damaged, or cannot be written, only means computing agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -39,7 +40,7 @@ def tensor(
 ) -> Tensor:
     """What `compute` gives of a batch, in this finite shape and dtype, from the folder if there."""
     found = _read(kept_in, batch)
-    if found is None or (found.shape, found.dtype) != (shape, dtype) or not found.isfinite().all():
+    if found is None or (found.shape, found.dtype) != (shape, dtype):
         found = compute()
         _write(kept_in, batch, found)
     return found
@@ -61,7 +62,7 @@ def rows(
     there = torch.zeros((0, batch.stop - batch.start), dtype=dtype)
     found = _read(kept_in, batch)
     if found is not None and (found.shape[1:], found.dtype) == (there.shape[1:], dtype):
-        there = found if len(found) <= n_rows and found.isfinite().all() else there
+        there = found if len(found) <= n_rows else there
     n_kept, kept_at = len(there), monotonic()
     if n_kept:
         told(n_kept)
@@ -79,21 +80,37 @@ def rows(
     return there
 
 
-def _file(kept_in: Path, batch: slice) -> Path:
-    return kept_in / f"{batch.start}-{batch.stop}.safetensors"
+def state(kept_in: Path | None, name: str) -> Mapping[str, Tensor]:
+    """The tensors of this name in the folder, by their own; none if there are none, or not all of
+    them can be read and are finite."""
+    if kept_in is None:
+        return {}
+    try:
+        found = read_tensors(read(_file(kept_in, name), _MOST_MB * MB))
+    except (UserError, SafetensorError):
+        return {}
+    return found if all(each.isfinite().all() for each in found.values()) else {}
+
+
+def keep_state(kept_in: Path | None, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors into the folder, if there is one, in the place of those of this name."""
+    if kept_in is not None:
+        with suppress(OSError):
+            write_atomically(_file(kept_in, name), tensors_as_bytes(dict(tensors)))
+
+
+def _file(kept_in: Path, name: str) -> Path:
+    return kept_in / f"{name}.safetensors"
 
 
 def _read(kept_in: Path | None, batch: slice) -> Tensor | None:
     """What was kept; None if there is nothing, or nothing that can be read."""
-    if kept_in is None:
-        return None
-    try:
-        return read_tensors(read(_file(kept_in, batch), _MOST_MB * MB))["kept"]
-    except (UserError, SafetensorError, KeyError):
-        return None
+    return state(kept_in, _name(batch)).get("kept")
 
 
 def _write(kept_in: Path | None, batch: slice, found: Tensor) -> None:
-    if kept_in is not None:
-        with suppress(OSError):
-            write_atomically(_file(kept_in, batch), tensors_as_bytes({"kept": found}))
+    keep_state(kept_in, _name(batch), {"kept": found})
+
+
+def _name(batch: slice) -> str:
+    return f"{batch.start}-{batch.stop}"

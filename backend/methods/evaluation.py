@@ -288,6 +288,10 @@ class Evaluation:
         with at_work(self.loaded.runtime):
             return torch.cat([column(*each) for each in enumerate(batches)], 1).numpy()
 
+    def batches(self) -> Iterator[Batch]:
+        """The prompts in order, some at a time."""
+        return map(self._batch, range(0, len(self.prompts), self._chunks.size))
+
     def _batch(self, start: int) -> Batch:
         """The batch that begins with this prompt, beside the model; the oldest make room for it."""
         places = np.arange(len(self.prompts))

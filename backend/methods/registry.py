@@ -11,6 +11,7 @@ from backend.methods import (
     compare,
     completeness,
     copying,
+    dcm,
     edges,
     faithfulness,
     functions,
@@ -41,6 +42,7 @@ METHODS: dict[str, Method] = {
         attention.METHOD,
         attention_knockout.METHOD,
         functions.METHOD,
+        dcm.METHOD,
     )
 }
 """By name."""
