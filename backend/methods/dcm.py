@@ -468,9 +468,9 @@ def _settings(request: DcmRequest) -> str:
         for name, words in _IN_WORDS.items()
         if getattr(request, name) != usual[name]
     )
-    return ", ".join(
-        filter(None, (f"group {request.group}", request.desideratum, among, f"λ {penalties}", *own))
-    )
+    what = request.prompts.task.desideratum(request.desideratum).label
+    named = (f"group {request.group}", f"“{what}”", among, f"λ {penalties}", *own)
+    return ", ".join(filter(None, named))
 
 
 def _arguments(parser: ArgumentParser) -> None:

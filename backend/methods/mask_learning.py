@@ -93,7 +93,7 @@ def learn(
         told(now)
         if done == n_steps:
             return now
-        loss, gradient = _loss(training[done % len(training)](), sites, now.mask, penalty)
+        loss, gradient = loss_of(training[done % len(training)](), sites, now.mask, penalty)
         now = _stepped(now, loss, gradient, rate)
 
 
@@ -145,7 +145,7 @@ def _checked(now: Learning, check: Check) -> Learning:
     )
 
 
-def _loss(
+def loss_of(
     pairs: Evaluation, sites: Sequence[Site], mask: Tensor, penalty: float
 ) -> tuple[float, Tensor]:
     """The loss of a mask on pairs, in logits, and its gradient [n_heads]."""
@@ -161,7 +161,7 @@ def _loss(
             logits = check_finite(masked_logits(batch.clean, sites, free, batch.off_values))
             expected = torch.tensor(batch.prompts.answer_ids, device=logits.device)[:, None]
             own = -logits.gather(-1, expected).to(mask.dtype).sum() / n
-            loss += float(own)
+            loss += own.item()
             gradient += torch.autograd.grad(own, free)[0]
     return loss, gradient
 

@@ -269,7 +269,9 @@ def test_a_number_out_of_range_is_explained(capsys, command, option, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["compare", "cmap", "minimality", "completeness", "edges"])
+@pytest.mark.parametrize(
+    "command", ["compare", "cmap", "minimality", "completeness", "edges", "dcm"]
+)
 def test_every_command_has_help_with_an_example(capsys, command):
     with pytest.raises(SystemExit):
         main([command, "--help"])

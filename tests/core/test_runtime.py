@@ -24,6 +24,7 @@ from backend.methods.accuracy import AccuracyRequest
 from backend.methods.cmap import CmapRequest, SetRequest, compatible
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
+from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.evaluation import evaluation
 from backend.methods.faithfulness import FaithfulnessRequest
@@ -196,6 +197,7 @@ def everything_with(name: str, other: str) -> Iterator[Any]:
     yield MinimalityRequest(name, HEADS, PROMPTS)
     yield CompletenessRequest(name, HEADS, PROMPTS, 2)
     yield EdgesRequest(name, HEADS, PROMPTS)
+    yield DcmRequest(name, CIRCUIT, PROMPTS, "A", "object")
 
 
 @pytest.fixture

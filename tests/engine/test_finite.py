@@ -12,7 +12,7 @@ import torch
 from backend.commands.cli import main
 from backend.core.components import Component
 from backend.core.errors import UserError
-from backend.core.heads import Head
+from backend.core.heads import Head, Site
 from backend.core.placement import Dtype, Placement
 from backend.engine.architectures import shape_of
 from backend.engine.attention import attention_mass
@@ -30,11 +30,14 @@ from backend.methods.edges import edges
 from backend.methods.evaluation import examine
 from backend.methods.faithfulness import faithfulness_report
 from backend.methods.functions import functions
+from backend.methods.mask_learning import loss_of
 from backend.methods.minimality import minimality
 from backend.methods.noise import probe
+from backend.methods.pairs_patched import examined_pairs
 from backend.models import loaded_models
 from backend.models.loading import LoadedModel, load_model
 from backend.tasks.circuit import Circuit
+from backend.tasks.desiderata import Pairs
 from backend.tasks.entity_tracking import (
     ENTITY_TRACKING,
     counterfactual_prompts,
@@ -49,6 +52,7 @@ CIRCUIT = Circuit.of(
     {"A": (Head(3, 0),), "B": (Head(2, 1),), "C": (Head(1, 3),), "D": (Head(0, 2),)},
 )
 TOKENIZER = word_tokenizer()
+SITE = Site(Head(3, 0), "last")
 REFUSED = r"not finite .* \d+ of \d+ prompts? in float32.* Check its weights"
 
 
@@ -74,6 +78,11 @@ def pairs() -> RunPairs:
     return RunPairs(model(), prompts, counterfactual_prompts(TOKENIZER, prompts))
 
 
+def two() -> Pairs:
+    prompts = sample_prompts(TOKENIZER, 2, n_boxes=3)
+    return Pairs(prompts, counterfactual_prompts(TOKENIZER, prompts), prompts.answer_ids)
+
+
 METHODS: dict[str, Callable[[], Any]] = {
     "accuracy": lambda: accuracy_report(loaded(), Prompts(ENTITY_TRACKING, 6, 0, (3,))),
     "faithfulness": lambda: faithfulness_report(evaluation(), CIRCUIT),
@@ -82,6 +91,7 @@ METHODS: dict[str, Callable[[], Any]] = {
     "path patching B": lambda: scores_of(pairs(), "B", [Head(3, 0)]),
     "path patching D": lambda: scores_of(pairs(), "D", [Head(1, 3)]),
     "edges": lambda: edges(pairs(), CIRCUIT, "broken"),
+    "dcm": lambda: loss_of(examined_pairs(loaded(), two()), [SITE], torch.ones(1), 0.0),
     "compare": lambda: compare([evaluation()], CIRCUIT, n_random=1),
     "cmap, source": lambda: cmap(evaluation(), evaluation(False), group_sets(CIRCUIT)),
     "cmap, target": lambda: cmap(evaluation(False), evaluation(), group_sets(CIRCUIT)),

@@ -21,6 +21,7 @@ from backend.core.serialize import to_json
 from backend.engine.activation_patching import patched_logits, prepare_clean
 from backend.engine.architectures import shape_of
 from backend.engine.attention import attention_mass
+from backend.engine.masked_patching import masked_logits
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.engine.positions import position_head_outputs
@@ -85,7 +86,14 @@ def methods(model: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         values = position_head_outputs(model, counterfactual)
         return patched_logits(prepare_clean(model, prompts), CIRCUIT.sites, values).cpu()
 
+    def mask() -> Tensor:
+        values, clean = position_head_outputs(model, counterfactual), prepare_clean(model, prompts)
+        sites = sorted(CIRCUIT.sites)
+        with torch.no_grad():
+            return masked_logits(clean, sites, torch.linspace(0, 1, len(sites)), values).cpu()
+
     yield "click", click
+    yield "mask", mask
     yield "edges", lambda: edges(pairs, CIRCUIT, "any")
     yield "minimality", lambda: minimality(evaluation(), CIRCUIT)
     yield "completeness", lambda: completeness(evaluation(), CIRCUIT, 2)
@@ -145,7 +153,7 @@ def test_every_method_is_the_same_on_a_model_that_is_spread(
     model = tiny.llama()
     as_it_was = copy.deepcopy(model)
     # The other stages and parts go the same ways.
-    asked = ("stage B", "click", "completeness", "compare", "cmap v")
+    asked = ("stage B", "click", "mask", "completeness", "compare", "cmap v")
     here = {name: figures(ask()) for name, ask in methods(as_it_was) if name in asked}
     with second_device():
         assert len({weights.device for weights in spread(model).parameters()}) == 2

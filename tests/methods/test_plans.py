@@ -17,6 +17,7 @@ from backend.methods.attention_knockout import AttentionKnockoutRequest
 from backend.methods.cmap import CmapRequest, SetRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
+from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.faithfulness import FaithfulnessRequest
 from backend.methods.functions import FunctionsRequest
@@ -48,11 +49,12 @@ REQUESTS: list[Request] = [
     AttentionRequest(("base", "chat"), CIRCUIT, FEW),
     AttentionKnockoutRequest(("base", "chat"), FEW, ENTITY_TRACKING.edges),
     FunctionsRequest("base", CIRCUIT, FEW, ("object", "label", "no_comma"), 2),
+    DcmRequest("base", CIRCUIT, FEW, "C", "position", penalties=(0.01, 0.1), epochs=5, batch=4),
 ]
 
 
 class Counter:
-    """Tokens that passed the MLPs of the two models so far."""
+    """Tokens that passed the MLPs of the two models so far, there or back again."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -60,12 +62,17 @@ class Counter:
     def __call__(self, _: nn.Module, given: tuple[Any, ...], __: Any) -> None:
         self.n += given[0].numel() // given[0].shape[-1]
 
+    def back(self, _: nn.Module, gradients: tuple[Any, ...], __: Any) -> None:
+        self.n += gradients[0].numel() // gradients[0].shape[-1]
+
 
 @pytest.fixture
 def counter() -> Iterator[Counter]:
     count = Counter()
     models = [loaded_models.load(name).model for name in ("base", "chat")]
-    hooks = [layer.block.mlp.register_forward_hook(count) for m in models for layer in layers(m)]
+    mlps = [layer.block.mlp for each in models for layer in layers(each)]
+    hooks = [mlp.register_forward_hook(count) for mlp in mlps]
+    hooks += [mlp.register_full_backward_hook(count.back) for mlp in mlps]
     yield count
     for hook in hooks:
         hook.remove()

@@ -24,6 +24,7 @@ from backend.methods.attention_knockout import AttentionKnockoutRequest
 from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
+from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.evaluation import Evaluation
 from backend.methods.functions import FunctionsRequest
@@ -54,6 +55,7 @@ REQUESTS: dict[str, Callable[[str, str], Request]] = {
         (good, worse), PROMPTS, ENTITY_TRACKING.edges
     ),
     "functions": lambda good, _: FunctionsRequest(good, HEADS, PROMPTS, draws=2),
+    "dcm": lambda good, _: DcmRequest(good, HEADS, PROMPTS, "A", "object", batch=2),
 }
 
 
@@ -192,6 +194,7 @@ from backend.core.components import Component
 from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
+from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.functions import FunctionsRequest
 from backend.methods.minimality import MinimalityRequest
@@ -210,6 +213,7 @@ for request in (
     AttentionRequest(("base",), heads, prompts),
     AttentionKnockoutRequest(("base",), prompts, ENTITY_TRACKING.edges),
     FunctionsRequest("base", heads, prompts, ("object", "no_comma"), 2),
+    DcmRequest("base", heads, prompts, "B", "position"),
 ):
     [*method_of(request).work(request, (), lambda stage, share: None, partial(unfinished, request))]
 """
@@ -233,4 +237,5 @@ def test_what_is_kept_has_the_same_name_in_every_process(tmp_path: Path) -> None
     methods = {name.split("-")[0] for name in found[0]}
     assert methods == {
         *("minimality", "completeness", "compare", "cmap", "edges", "attention", "functions"),
+        "dcm",
     }
