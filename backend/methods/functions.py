@@ -164,7 +164,7 @@ def functions(
     except UserError as error:
         return Functions(desideratum.name, reason=str(error))
     keys = _tested_groups(circuit, desideratum)
-    questions = [frozenset(), *map(circuit.sites_of, keys)]
+    questions = [frozenset(), *(circuit.sites_of([key]) for key in keys)]
     for key in keys:
         questions += random_groups(circuit, key, evaluation.loaded.shape, base.seed)
     said = _answers(evaluation, pairs, questions, progress, kept_in)
@@ -323,7 +323,10 @@ def _settings(request: FunctionsRequest) -> str:
 
 
 def _remarks(request: FunctionsRequest, parts: Finished) -> Iterator[str]:
-    labels = {each.name: each.label.lower() for each in request.tested}
+    labels = {
+        each.name: each.label.lower() + (" (a control)" if each.control else "")
+        for each in request.tested
+    }
     for part in parts:
         if part.reason:
             yield f"no figures of {labels[part.desideratum]}: {part.reason}"

@@ -29,8 +29,9 @@ from backend.models.loading import LoadedModel
 from backend.tasks.circuit import Circuit
 from backend.tasks.desiderata import Desideratum, Pairs
 from backend.tasks.entity_tracking import ENTITY_TRACKING
+from backend.tasks.ioi import IOI
 from backend.tasks.prompts import Prompts, PromptSet
-from tests import oracles, planted, tiny
+from tests import oracles, planted, planted_ioi, tiny
 from tests.circuits import CIRCUIT, TOKENIZER
 
 PLANTED = Circuit.of(ENTITY_TRACKING, planted.CIRCUIT)
@@ -88,6 +89,29 @@ def test_what_moves_the_planted_ordinal_is_known(name: str, comes_true: Any) -> 
     index = (base.choice_ids == pairs.expected_ids[:, None]).argmax(1)
     (found,) = results_of(name).groups.values()
     assert found.expected.value == pytest.approx(comes_true(index).mean())
+
+
+def test_planted_inhibition_heads_carry_the_name_and_not_the_position() -> None:
+    """Without a name to avoid, movers copy the name that is there twice: the control shows it."""
+    model, tokenizer = planted_ioi.model(), planted_ioi.tokenizer()
+    base = IOI.sample(tokenizer, 40)
+    evaluation = Evaluation(LoadedModel("planted", model, tokenizer, shape_of(model)), base, base)
+    circuit = Circuit.of(IOI, planted_ioi.CIRCUIT)
+    found = {each.name: functions(evaluation, circuit, each) for each in IOI.desiderata}
+    shares = {
+        name: {key: each.expected.value for key, each in of.groups.items()}
+        for name, of in found.items()
+    }
+    by_name = {"NM": 0, "SI": 1, "IN": 1, "PT": 0}
+    assert shares == {
+        "answer": {"NM": 1, "SI": 0, "IN": 0, "PT": 0},
+        "name": by_name,
+        "position": {"NM": 0, "SI": 0, "IN": 0, "PT": 0},
+        "name_and_position": by_name,
+        "position_of_another": by_name,
+        "name_of_another": by_name,
+    }
+    assert all(each.chance == 0.5 for each in found.values())
 
 
 def test_what_cannot_be_written_is_told_with_the_reason() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
 from backend.core.errors import UserError
-from backend.tasks.ioi import IOI, Vocabulary, usable_vocabulary
+from backend.tasks.ioi import IOI
+from backend.tasks.ioi_text import Vocabulary, usable_vocabulary
 from backend.tasks.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
 from backend.tasks.prompts import PromptSet
 from tests import planted_ioi, tiny, trained
