@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from backend.commands.discover_preview import add_preview, check_preview, preview
 from backend.commands.method_commands import add_choice, choice_of
 from backend.commands.parts import (
     add_command,
@@ -28,6 +29,7 @@ from backend.methods.stage import Stage
 from backend.methods.stages import DEFAULT_FDR, Criteria, next_stage, nothing_to_feed, remark
 from backend.models import catalogue, loaded_models
 from backend.studies import studies
+from backend.studies.previews import Look
 from backend.studies.stages import found_circuit, run_stages, stage_request, stored_stages
 from backend.tasks.prompts import N_PATCHED, Prompts
 from backend.tasks.registry import known_groups
@@ -75,6 +77,7 @@ def add_to(commands: Any) -> None:
         metavar="NAME",
         help="keep the circuit under this name, for the dashboard and for --circuit",
     )
+    add_preview(discover)
     add_choice(discover, "score", SCORES)
     add_prompts(discover, N_PATCHED)
     add_placement(discover)
@@ -100,6 +103,7 @@ def _rate(text: str) -> float:
 
 
 def _discover(options: argparse.Namespace) -> Any:
+    check_preview(options)
     setting = Setting(options.model, prompts_of(options))
     task = setting.prompts.task
     criteria = Criteria(dict(options.keep), options.centred, options.fdr)
@@ -107,6 +111,8 @@ def _discover(options: argparse.Namespace) -> Any:
     for key in criteria.sizes.keys() - {*task.keys}:
         raise UserError(f"{task.title} has no group “{key}”. Choose of {', '.join(task.keys)}.")
     loaded_models.fingerprint_of(options.model)  # an odd name is told before anything is computed
+    if options.preview:
+        return preview(Look(setting, criteria, score, options.steps or 0), options)
     stored = [found.parts[0] for found in stored_stages(setting, criteria, score)]
     if stored:
         say(f"resuming: {len(stored)} of {len(task.groups)} stages are there")

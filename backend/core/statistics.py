@@ -247,6 +247,24 @@ def _difference_of_ratios(
     return Estimate(value, value - down, value + up, later.n)
 
 
+def spearman(one: PerPrompt, other: PerPrompt) -> Estimate:
+    """How alike two figures rank the same things, both [n]: from −1 to 1 (Spearman 1904).
+
+    What is equal shares its mean rank. Fisher's interval with the error of Bonett and Wright
+    (2000), as if the things were drawn by chance; in full agreement as if two neighbours had
+    changed places. Undefined of fewer than four, and where all are equal.
+    """
+    n, ranks = len(one), [_ranks(one), _ranks(other)]
+    if n < 4 or not all(rank.any() for rank in ranks):
+        return _undefined(n)
+    value = float(np.clip(_correlation(*ranks), -1, 1))
+    most = 1 - 12 / (n * (n * n - 1))
+    middle = float(np.arctanh(np.clip(value, -most, most)))
+    margin = _z(LEVEL) * sqrt((1 + value**2 / 2) / (n - 3))
+    low, high = float(np.tanh(middle - margin)), float(np.tanh(middle + margin))
+    return Estimate(value, min(low, value), max(high, value), n)
+
+
 def p_below_zero(mean: Floats, standard_error: Floats, n: int) -> Floats:
     """One-sided p of Student's test that means over `n` prompts are below zero, [...] each.
 
@@ -349,6 +367,13 @@ def _wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
     half = sqrt(unsure * share * (1 - share) + unsure**2 / 4) / (1 + unsure)
     # Exact where rounding would leave 1e-18 or so.
     return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
+
+
+def _ranks(values: PerPrompt) -> Floats:
+    """From the lowest on, less their mean; what is equal shares its mean rank."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[which] - (len(which) + 1) / 2)
 
 
 def _errors(pair: Pair) -> Floats:

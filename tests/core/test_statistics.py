@@ -31,6 +31,7 @@ from backend.core.statistics import (
     score_limits,
     share_above,
     share_difference,
+    spearman,
     student,
     wilson,
 )
@@ -342,3 +343,32 @@ def test_undefined_is_never_clear() -> None:
     assert Estimate(-0.1, -0.2, -0.05, 9).is_clear
     assert not Estimate(0.1, 0, 0.2, 9).is_clear
     assert not Estimate(np.nan, np.nan, np.nan, 9).is_clear
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(-5, 5)), min_size=4, max_size=60))
+def test_a_rank_correlation_is_scipys(pairs: list[tuple[int, int]]) -> None:
+    one, other = np.array(pairs).T
+    found = spearman(one, other)
+    if len({*one.tolist()}) == 1 or len({*other.tolist()}) == 1:
+        assert isnan(found.value)
+        return
+    assert found.value == pytest.approx(float(stats.spearmanr(one, other).statistic), abs=1e-12)
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+    assert found.n == len(pairs)
+
+
+@pytest.mark.parametrize(("n", "correlation"), [(40, 0.0), (40, 0.6), (200, 0.9)])
+def test_the_interval_of_a_rank_correlation_holds_the_true_one(n: int, correlation: float) -> None:
+    chance = np.random.default_rng(0)
+    true = 6 / np.pi * np.arcsin(correlation / 2)
+    covariance = [[1, correlation], [correlation, 1]]
+    drawn = chance.multivariate_normal([0, 0], covariance, (1000, n))
+    found = [spearman(each[:, 0], each[:, 1]) for each in drawn]
+    held = np.mean([each.low <= true <= each.high for each in found])
+    assert 0.93 < held < 0.97
+
+
+def test_so_few_that_a_rank_correlation_says_nothing_are_undefined() -> None:
+    assert isnan(spearman(np.arange(3), np.arange(3)).value)
+    assert spearman(np.arange(4), np.arange(4)).value == pytest.approx(1)

@@ -16,6 +16,7 @@ from backend.core.heads import Head, Site
 from backend.core.placement import Dtype, Placement
 from backend.engine.architectures import shape_of
 from backend.engine.attention import attention_mass
+from backend.engine.path_patching.attribution_patching import attributions_of
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.engine.positions import mean_head_outputs, position_head_outputs
@@ -90,6 +91,8 @@ METHODS: dict[str, Callable[[], Any]] = {
     "path patching A": lambda: scores_of(pairs(), "A"),
     "path patching B": lambda: scores_of(pairs(), "B", [Head(3, 0)]),
     "path patching D": lambda: scores_of(pairs(), "D", [Head(1, 3)]),
+    "attribution patching A": lambda: attributions_of(pairs(), "A"),
+    "attribution patching D": lambda: attributions_of(pairs(), "D", [Head(1, 3)], steps=1),
     "edges": lambda: edges(pairs(), CIRCUIT, "broken"),
     "dcm": lambda: loss_of(examined_pairs(loaded(), two()), [SITE], torch.ones(1), 0.0),
     "compare": lambda: compare([evaluation()], CIRCUIT, n_random=1),

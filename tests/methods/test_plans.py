@@ -14,6 +14,8 @@ from backend.engine.architectures import layers
 from backend.methods.accuracy import AccuracyRequest
 from backend.methods.attention import AttentionRequest
 from backend.methods.attention_knockout import AttentionKnockoutRequest
+from backend.methods.attribution_patching import AttributionRequest
+from backend.methods.chosen_senders import SendersRequest
 from backend.methods.cmap import CmapRequest, SetRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
@@ -41,6 +43,9 @@ REQUESTS: list[Request] = [
     SetRequest("chat", "base", CIRCUIT.sites, Component.output, FEW),
     StageRequest("base", FEW, "A", ()),
     StageRequest("base", FEW, "D", CIRCUIT.heads("C")),
+    AttributionRequest("base", FEW, "A", ()),
+    AttributionRequest("base", FEW, "D", CIRCUIT.heads("C"), steps=3),
+    SendersRequest("base", FEW, "B", CIRCUIT.heads("A"), CIRCUIT.heads("B")),
     MinimalityRequest("base", CIRCUIT, FEW),
     CompletenessRequest("base", CIRCUIT, FEW, 5),
     EdgesRequest("base", CIRCUIT, FEW),

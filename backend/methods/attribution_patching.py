@@ -1,0 +1,148 @@
+"""A preview of a stage of discovery: attribution patching, checked by exact path patching.
+
+Every head's score as a sender, to first order: what path patching measures head by head is taken to
+be linear in each head's output, so that one backward pass has all of them (Nanda, 2023; Syed et
+al., 2023; with gradients integrated over some steps, Hanna et al., 2024). See
+`backend.engine.path_patching.attribution_patching` for what exactly is approximated. A preview is
+never a circuit: it says which heads to measure exactly first (`backend.methods.chosen_senders`),
+and `backend.methods.agreement` says how far it can be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from backend.core.heads import Head
+from backend.core.metrics import Score
+from backend.core.progress import Plan, Report, Step, step_of
+from backend.core.runtime import at_work
+from backend.core.statistics import student
+from backend.methods.asking import loaded
+from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.plans import chosen_step, scale_of
+from backend.methods.requests import score_name
+from backend.methods.stage import Stage
+from backend.tasks.chance import ForcedChoice
+from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
+
+MOST_STEPS = 100
+
+
+@dataclass(frozen=True)
+class AttributionRequest:
+    """A preview of one stage: every head as a sender of this group to these receivers.
+
+    steps: over how many points gradients are integrated; 0 for the gradient at the clean run.
+    """
+
+    model: str
+    prompts: Prompts
+    group: str
+    receivers: tuple[Head, ...]
+    score: Score = Score.probability
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        Circuit.of(self.prompts.task, {self.group: self.receivers})  # raises for an unknown group
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """What a stage's scores are estimated to be: preview, not exact.
+
+    estimated: the stage with attributions, means over prompts, in the place of scores.
+    """
+
+    estimated: Stage
+    steps: int = 0
+
+    @property
+    def ranked(self) -> tuple[Head, ...]:
+        """The heads that can reach a receiver, the most negative attribution first."""
+        mean, receivers = self.estimated.mean, self.estimated.receivers
+        top = max((head.layer for head in receivers), default=len(mean))  # of none, the logits
+        order = mean[:top].flatten().argsort(kind="stable").tolist()
+        return tuple(Head(*divmod(place, mean.shape[1])) for place in order)
+
+    def top(self, k: int) -> tuple[Head, ...]:
+        """The `k` heads that it ranks highest."""
+        return self.ranked[:k]
+
+    def to_check(self, k: int, seed: int) -> tuple[Head, ...]:
+        """The `k` heads that it ranks highest, and as many random others: what to measure."""
+        others = self.ranked[k:]
+        drawn = np.random.default_rng(seed).permutation(len(others))[:k]
+        return (*self.top(k), *sorted(others[place] for place in drawn.tolist()))
+
+    @property
+    def choices(self) -> tuple[ForcedChoice | None]:
+        """How the model does beside guessing."""
+        return self.estimated.choices
+
+
+def _plan(request: AttributionRequest) -> Plan:
+    scale, n = scale_of(request.model, request.prompts), request.prompts.n
+    group = request.prompts.task.group(request.group)
+    receiving = {head.layer for head in request.receivers}
+    cost = 2 * scale.runs(n) + scale.gradients(n, group, receiving, request.steps)
+    return [[chosen_step(scale, n), Step(f"Preview of stage {group.key}, {group.name}", cost)]]
+
+
+def _work(
+    request: AttributionRequest, _: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[Preview]:
+    plan = _plan(request)
+    model = loaded(request.model, report, plan, 0)
+    from backend.engine.path_patching.attribution_patching import attributions_of
+    from backend.methods.discovery import summarised
+    from backend.methods.pairs import run_pairs
+
+    pairs, choice = run_pairs(request.model, request.prompts, report, plan)
+    group, receivers, score = request.group, request.receivers, request.score
+    with at_work(model.runtime):
+        found = attributions_of(
+            pairs,
+            group,
+            receivers,
+            step_of(report, plan, 0, 1),
+            unfinished(0),
+            score,
+            request.steps,
+        )
+        stage = summarised(group, found, receivers, pairs.clean_probability)
+    yield Preview(replace(stage, forced_choice=choice, score=score), request.steps)
+
+
+def _rows(request: AttributionRequest, _: int, part: Preview) -> Iterator[Figure]:
+    stage = part.estimated
+    what = f"{score_name(request.score)}, preview, not exact"
+    for place in abs(stage.mean).argsort(axis=None)[::-1].tolist():
+        head = Head(*divmod(place, stage.mean.shape[1]))
+        found = student(float(stage.mean[head]), float(stage.standard_error[head]), stage.n)
+        yield Figure(str(head), what, found)
+
+
+def _settings(request: AttributionRequest) -> str:
+    into = f", into {', '.join(map(str, request.receivers))}" if request.receivers else ""
+    return f"stage {request.group}{into}, {how(request.steps)}"
+
+
+def how(steps: int) -> str:
+    """How gradients are taken, in words."""
+    return f"gradients integrated over {steps} steps" if steps else "first order"
+
+
+METHOD = Method(
+    "attribution-patching",
+    "Discover, preview",
+    AttributionRequest,
+    lambda _: (Preview,),
+    _plan,
+    _work,
+    _rows,
+    _settings,
+)

@@ -1,0 +1,131 @@
+"""Previews of discovery, stage by stage: attributions, and exact scores of some heads beside them.
+
+What a stage feeds are the heads kept in those before it: by their exact scores where the whole
+stage is in the store, else by their attributions. No circuit is made of the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from backend.core.metrics import Score
+from backend.core.progress import Report
+from backend.methods.agreement import Agreement, agreement
+from backend.methods.attribution_patching import AttributionRequest, Preview
+from backend.methods.chosen_senders import SenderScores, SendersRequest
+from backend.methods.requests import Request
+from backend.methods.stage import Stage, StageRequest
+from backend.methods.stages import Criteria, next_stage
+from backend.studies import studies
+from backend.studies.stages import stage_request
+from backend.tasks.setting import Setting
+
+DEFAULT_CHECKED = 20
+MOST_CHECKED = 200
+_SHARE = 0.2
+"""Of the time for a stage that is previewed and checked, what the preview takes, about."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is previewed of a model: which heads feed later stages, and how gradients are taken."""
+
+    setting: Setting
+    criteria: Criteria
+    score: Score = Score.probability
+    steps: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Previewed:
+    """A stage at first look; checked: how it agrees with exact scores, where some are known.
+
+    checked_by: what these are the result of; into_exact: whether its receivers were found by exact
+    scores, or the logits receive.
+    """
+
+    request: AttributionRequest
+    preview: Preview
+    checked: Agreement | None
+    checked_by: StageRequest | SendersRequest | None
+    into_exact: bool
+
+
+def check_request(request: AttributionRequest, preview: Preview, k: int) -> SendersRequest:
+    """The exact scores that a preview is checked by: of its first `k` heads and random others."""
+    return SendersRequest(
+        request.model,
+        request.prompts,
+        request.group,
+        request.receivers,
+        preview.to_check(k, request.prompts.seed),
+        request.score,
+    )
+
+
+def run_previews(look: Look, k: int, report: Report) -> Iterator[Previewed]:
+    """Preview stage after stage, and measure `k` heads and as many random ones of each exactly.
+
+    What is stored is not computed again. Raises UserError when the model cannot be loaded or
+    answers too few prompts right.
+    """
+    keys = look.setting.prompts.task.keys
+
+    def told(group: str, start: float, end: float) -> Report:
+        place = keys.index(group)
+        return lambda what, share: report(what, (place + start + (end - start) * share) / len(keys))
+
+    def ask(request: AttributionRequest) -> Preview:
+        (preview,) = studies.run(request, told(request.group, 0, _SHARE if k else 1))
+        return preview
+
+    def check(request: SendersRequest) -> SenderScores:
+        (scores,) = studies.run(request, told(request.group, _SHARE, 1))
+        return scores
+
+    yield from _previews(look, k, ask, check)
+
+
+def stored_previews(look: Look, k: int) -> list[Previewed]:
+    """The previews that are in the store, from the first group on."""
+
+    def find(request: Request) -> Any:
+        found = studies.find(request, patiently=False)
+        return found.parts[0] if found else None
+
+    return [*_previews(look, k, find, find)]
+
+
+def _previews(
+    look: Look,
+    k: int,
+    ask: Callable[[AttributionRequest], Preview | None],
+    check: Callable[[SendersRequest], SenderScores | None],
+) -> Iterator[Previewed]:
+    """Stage by stage, until `ask` gives none; those whose stage is stored are checked by all."""
+    setting, task = look.setting, look.setting.prompts.task
+    feeding: list[Stage] = []
+    exact: set[str] = set()
+    while following := next_stage(task, feeding, look.criteria):
+        group, receivers = following
+        into = tuple(sorted(receivers))  # which is first says only what found them
+        request = AttributionRequest(
+            setting.model, setting.prompts, group.key, into, look.score, look.steps
+        )
+        preview = ask(request)
+        if preview is None:
+            return
+        asked = stage_request(setting, group, receivers, look.score)
+        stored = studies.find(asked, patiently=False)
+        whole: Stage | None = stored.parts[0] if stored else None
+        some = check_request(request, preview, k)
+        known = whole or (check(some) if k else None)
+        checked = agreement(preview, known, k) if known and k else None
+        checked_by = (asked if whole else some) if checked else None
+        into_exact = exact.issuperset(group.into)
+        yield Previewed(request, preview, checked, checked_by, into_exact)
+        if whole and into_exact:
+            exact.add(group.key)
+        feeding.append(whole or preview.estimated)
