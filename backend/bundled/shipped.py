@@ -11,6 +11,7 @@ from backend.core.components import Component
 from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
+from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.requests import Request
@@ -40,6 +41,11 @@ def requests() -> list[Request]:
         MinimalityRequest("base", circuit, FEW),
         CompletenessRequest("base", circuit, FEW),
         EdgesRequest("base", circuit, FEW),
+        *(
+            DcmRequest("base", circuit, MANY, group, variable)
+            for group in circuit.task.keys
+            for variable in ("object", "label", "position")
+        ),
     ]
 
 

@@ -24,9 +24,12 @@ from backend.engine.path_patching.scores import scores_of
 from backend.engine.positions import all_sites
 from backend.engine.validation import can_take_apart
 from backend.methods.evaluation import Evaluation
+from backend.methods.mask_learning import loss_of
+from backend.methods.pairs_patched import examined_pairs
 from backend.models import catalogue
 from backend.models.loading import LoadedModel, load_model
 from backend.studies import session
+from backend.tasks.desiderata import Pairs
 from backend.tasks.entity_tracking import (
     ENTITY_TRACKING,
     counterfactual_prompts,
@@ -49,6 +52,25 @@ def test_every_method_is_the_same_on_a_gpu(family: str) -> None:
     assert can_take_apart(there) == can_take_apart(model)
     for (name, ask), (_, ask_there) in zip(methods(model), methods(there), strict=True):
         np.testing.assert_allclose(figures(ask_there()), figures(ask()), atol=2e-3, err_msg=name)
+
+
+def test_the_loss_of_a_mask_has_the_same_gradient_on_a_gpu() -> None:
+    model, tokenizer = tiny.llama(), tiny.word_tokenizer()
+    prompts = sample_prompts(tokenizer, 6, 0, 3)
+    pairs = Pairs(prompts, counterfactual_prompts(tokenizer, prompts), prompts.choice_ids[:, 0])
+    sites = sorted(all_sites(shape_of(model), ["query_label"]))
+    mask = torch.linspace(0, 1, len(sites))
+    (here, gradient), (there, gradient_there) = (
+        loss_of(
+            examined_pairs(LoadedModel("any", each, tokenizer, shape_of(each)), pairs),
+            sites,
+            mask,
+            0.01,
+        )
+        for each in (model, copy.deepcopy(model).to(GPU))
+    )
+    assert there == pytest.approx(here, abs=1e-4)
+    torch.testing.assert_close(gradient_there, gradient, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("reading", Reading)

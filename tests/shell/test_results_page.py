@@ -215,5 +215,5 @@ def test_every_method_with_a_page_can_be_opened() -> None:
     # Those after the third are without until their pages are there.
     assert without <= {
         *("accuracy", "faithfulness", "cmap-set", "functions", "logit-attribution", "logit-lens"),
-        *("copying", "attention", "attention-knockout"),
+        *("copying", "attention", "attention-knockout", "dcm"),
     }
