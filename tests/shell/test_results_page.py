@@ -216,4 +216,5 @@ def test_every_method_with_a_page_can_be_opened() -> None:
     assert without <= {
         *("accuracy", "faithfulness", "cmap-set", "functions", "logit-attribution", "logit-lens"),
         *("copying", "attention", "attention-knockout", "dcm"),
+        *("attribution-patching", "chosen-senders"),
     }
