@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 
 from backend.core.heads import Head
+from backend.core.statistics import Estimate
 from backend.tasks.task import Group
 from circuitviz.graph import LOGITS, NodeKey
 from circuitviz.layout import Layout
-from circuitviz.palette import HINDERS, SHAPES, ink_on, middle_of
+from circuitviz.palette import HELPS, HINDERS, SHAPES, ink_on, middle_of
 
 MINUS = "\N{MINUS SIGN}"
 UNSCORED_SIZE = 0.5
@@ -30,6 +31,13 @@ class Picture:
     outside: frozenset[NodeKey]
 
 
+class Contribution(NamedTuple):
+    """What a head adds to the logit difference directly, and whether that is clear among all."""
+
+    estimate: Estimate
+    is_clear: bool
+
+
 def circuit_picture(
     graph: nx.DiGraph,
     layout: Layout,
@@ -39,25 +47,37 @@ def circuit_picture(
     outside_on: bool = False,
     least_weight: float = 0.0,
     switchable: bool = True,
+    contributions: Mapping[NodeKey, Contribution] | None = None,
 ) -> Picture:
     """Put graph and layout into words and numbers.
 
     ``words`` names each group's token, ``off_word`` says what happens to a head that is off, and
     ``outside_on`` whether heads outside the circuit are on unless they are switched. Measured
     edges that are weaker than ``least_weight`` are left out. If heads are not ``switchable``,
-    they can only be looked at.
+    they can only be looked at. ``contributions`` colour the heads that they are of; others, and
+    those of which they are not clear, have only their outline.
     """
     words, task = words or {}, graph.graph["task"]
     keys = [node for node in graph if node != LOGITS]
     places = {key: place for place, key in enumerate(keys)} | {LOGITS: len(keys)}
     strongest = _strongest_score(graph, keys)
     nodes = [_node(graph, layout, key, places, strongest) for key in keys]
+    if contributions is not None:
+        largest = _largest(contributions)
+        nodes = [
+            node | _contributed(contributions.get(key), largest)
+            for key, node in zip(keys, nodes, strict=True)
+        ]
     data = {
         "title": _sentence(graph, keys, switchable),
         "nodes": nodes,
         "offWord": off_word,
         "outsideOn": outside_on,
         "hinderColour": HINDERS,
+        "helpColour": HELPS,
+        "contributions": None
+        if contributions is None
+        else f"{MINUS}{_largest(contributions):.1f} – +{_largest(contributions):.1f}",
         "switchable": switchable,
         "isMeasured": any(edge["weight"] is not None for edge in graph.edges.values()),
         "measured": _measured(graph, places, least_weight),
@@ -129,6 +149,26 @@ def _node(
         "evidence": attributes["evidence"],
         "attendsTo": attributes["attends_to"],
         "to": [places[target] for target in graph.successors(key)],
+    }
+
+
+def _largest(contributions: Mapping[NodeKey, Contribution]) -> float:
+    values = (abs(each.estimate.value) for each in contributions.values() if each.is_clear)
+    return max(values, default=0.0) or 1.0
+
+
+def _contributed(found: Contribution | None, largest: float) -> dict[str, Any]:
+    """How strongly a head is coloured, from -1 to 1, or not at all; and what it adds, in words."""
+    if found is None:
+        return {"share": None, "adds": "adds nothing directly: not at the last token"}
+    estimate, is_clear = found
+    numbers = (
+        f"{estimate.value:+.2f}, 95 %: {estimate.low:.2f} to {estimate.high:.2f}, n = {estimate.n}"
+    ).replace("-", MINUS)
+    share = min(max(estimate.value / largest, -1.0), 1.0)
+    return {
+        "share": round(share, 3) if is_clear else None,
+        "adds": f"adds directly {numbers}" + ("" if is_clear else ": not clear"),
     }
 
 

@@ -45,6 +45,8 @@ def explore(circuit: Circuit) -> None:
         waiting.wait_for_alternate(session, tested.name)
     elif view.reading is Reading.circuit and view.mode is not Mode.mean:
         waiting.wait_for_ablation(session, view.mode)
+    if view.contributions:
+        waiting.wait_for_contributions(session)
     with waiting.memory_permitting():
         before = answers(session, everything_on)
     prompt = chosen_prompt(session, before, view.example)

@@ -11,8 +11,11 @@ from backend.core.components import Component
 from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
+from backend.methods.copying import CopyingRequest
 from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
+from backend.methods.logit_attribution import LogitAttributionRequest
+from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.requests import Request
 from backend.methods.stages import Criteria
@@ -46,6 +49,9 @@ def requests() -> list[Request]:
             for group in circuit.task.keys
             for variable in ("object", "label", "position")
         ),
+        LogitAttributionRequest(("base", full), USUAL),
+        LogitLensRequest(("base", full), USUAL),
+        CopyingRequest(("base", full), USUAL),
     ]
 
 

@@ -13,10 +13,12 @@ from backend.core.errors import UserError
 from backend.core.priority import unhurried
 from backend.core.progress import Report
 from backend.core.runtime import at_work
+from backend.core.statistics import Estimate, mean_estimate
 from backend.engine.activation_patching import CleanRun, clean_logits, patched_logits, prepare_clean
 from backend.engine.answers import Answers, read_answers
 from backend.engine.architectures import dtype_of, shape_of, widths
 from backend.engine.attention import AttentionMass, attention_mass
+from backend.engine.logit_attribution import direct_contributions
 from backend.engine.mean_ablation import (
     AblatedRun,
     circuit_logits,
@@ -201,6 +203,27 @@ def _ablated_run(session: Session, mode: Mode) -> AblatedRun:
             return prepare_ablated_run(model, prompts, zero_head_outputs(model, prompts))
         other = prompts.task.counterfactual(session.loaded.tokenizer, prompts)
         return prepare_resampled_run(model, prompts, other)
+
+
+def head_contributions(session: Session) -> tuple[tuple[Estimate, ...], ...]:
+    """What each head adds directly to the logit difference of the session's prompts, by layer.
+
+    In the untouched model, in logits; read when it is first asked for, and kept. Raises UserError
+    for a model that cannot be taken apart.
+    """
+    return part(
+        session.setting,
+        session,
+        "contributions",
+        lambda: _head_contributions(session),
+        bytes_in,
+    )
+
+
+def _head_contributions(session: Session) -> tuple[tuple[Estimate, ...], ...]:
+    with at_work(session.loaded.runtime):
+        heads = direct_contributions(session.loaded.model, session.prompts).heads.numpy()
+    return tuple(tuple(map(mean_estimate, layer)) for layer in heads.transpose(1, 2, 0))
 
 
 def answers(session: Session, intervention: Intervention) -> Answers:

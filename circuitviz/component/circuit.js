@@ -179,6 +179,7 @@ class CircuitView {
     make("span", {}, title, node.inCircuit ? column.name : "outside the circuit");
     make("div", {}, tip, `score ${node.score}${node.hinders ? ": hinders the answer" : ""}`);
     if (node.evidence) make("div", {}, tip, node.evidence);
+    if (node.adds) make("div", {}, tip, node.adds);
     if (node.attendsTo) make("div", {}, tip, `attends to ${node.attendsTo}`);
     for (const [words, end, other] of [["most from", "target", "source"], ["most into", "source", "target"]]) {
       const strongest = this.data.measured.findLast((edge) => edge[end] === i);

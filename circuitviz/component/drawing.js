@@ -45,6 +45,7 @@ function buildScene(root, data) {
   const part = (name) => root.querySelector(`.${name}`);
   root.classList.toggle("switchable", data.switchable);
   root.style.setProperty("--hinders", data.hinderColour);
+  root.style.setProperty("--helps", data.helpColour);
   const scene = { svg: part("canvas"), nodes: [], stems: [], branches: [], spines: [], pills: [] };
   for (const name of ["heads", "canvas", "switches", "legend"]) part(name).replaceChildren();
   scene.svg.setAttribute("aria-label", data.title);
@@ -119,12 +120,21 @@ function buildNode(node, i, column, switchable) {
     "aria-label": node.spoken, "data-node": i, "data-id": node.id,
     style: `--colour:${column.colour}`,
   });
+  if (node.adds) weigh(group, node.share);
   const hit = make("rect", { class: "hit" }, group);
   const halo = make("path", { class: "halo", d: column.shape }, group);
   const shape = make("path", { class: "shape", d: column.shape }, group);
   const strike = make("line", { class: "strike" }, group);
   const label = make("text", { class: "label", "text-anchor": "middle" }, group);
   return { group, hit, halo, shape, strike, label };
+}
+
+/** Colour a head by what it adds to the logits; one that adds nothing keeps its outline only. */
+function weigh(group, share) {
+  group.classList.add("weighed");
+  const colour = share > 0 ? "--helps" : "--hinders", strength = Math.round(10 + 90 * Math.abs(share));
+  const fill = share === null ? "var(--paper)" : `color-mix(in srgb, var(${colour}) ${strength}%, var(--paper))`;
+  group.style.setProperty("--fill", fill);
 }
 
 function buildHeading(column, parent) {
@@ -179,6 +189,13 @@ function buildLegend(data, parent) {
   }
   if (data.nodes.some((node) => node.hinders)) {
     make("circle", { cx: 28, cy: 11, r: 7, class: "sample-hinders" }, entry("positive score: hinders the answer"));
+  }
+  if (data.contributions) {
+    const scale = entry(`direct contribution, ${data.contributions} logits`);
+    [["--hinders", 100], ["--hinders", 40], ["--helps", 40], ["--helps", 100]].forEach(([colour, share], i) => {
+      make("rect", { x: 11 * i, y: 4, width: 11, height: 14, style: `fill: color-mix(in srgb, var(${colour}) ${share}%, var(--paper))` }, scale);
+    });
+    make("circle", { cx: 28, cy: 11, r: 7, class: "sample-none" }, entry("none: not at the last token, or not clear"));
   }
   if (data.nodes.some((node) => !node.inCircuit)) {
     make("circle", { cx: 28, cy: 11, r: 5, class: "sample-outside" }, entry(`outside the circuit: ${data.outsideOn ? "on as well" : "click to add"}`));

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from backend.core.heads import Head
+from backend.core.statistics import clear_among
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode, Reading
 from circuitviz.component import circuit_component, parse_message
 from circuitviz.graph import circuit_graph, outside_heads
 from circuitviz.layout import circuit_layout
-from circuitviz.picture import circuit_picture
+from circuitviz.picture import Contribution, circuit_picture
 from circuitviz.provenance import evidence_of, scores_of
 from shell.circuit.edges import edge_weights, least_weight
 from shell.frame import state
@@ -47,6 +50,7 @@ def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) ->
         weights=weights,
     )
     layout = circuit_layout(graph, shape, grid=view.outside)
+    contributions = _contributions(session, drawn) if view.contributions else None
     words = _column_words(session, prompt)
     circuit_component(
         circuit_picture(
@@ -56,6 +60,7 @@ def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) ->
             off_word=_off_word(view),
             outside_on=view.reading is Reading.model,
             least_weight=least_weight(circuit),
+            contributions=contributions,
         ),
         off=view.off,
         switched=view.switched,
@@ -65,6 +70,24 @@ def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) ->
         height=_HEIGHT.format(others=_OTHERS_WITH_SLIDER if weights else _OTHERS),
         on_change=_take_in,
     )
+
+
+def _contributions(session: Session, drawn: Iterable[NodeKey]) -> Mapping[NodeKey, Contribution]:
+    """What the heads that work at the last token add directly, and whether it is clear."""
+    from backend.studies.session import head_contributions
+
+    found, task = head_contributions(session), session.prompts.task
+    clear = iter(clear_among([estimate for layer in found for estimate in layer]))
+    of = {
+        Head(layer, i): Contribution(estimate, next(clear))
+        for layer, row in enumerate(found)
+        for i, estimate in enumerate(row)
+    }
+    return {
+        (key, head): of[head]
+        for key, head in drawn
+        if task.position(task.group(key).position).tail == 1
+    }
 
 
 def _take_in() -> None:

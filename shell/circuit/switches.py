@@ -67,13 +67,24 @@ def show_readings(task: Task) -> None:
             )
         if st.session_state["mode"] is Mode.counterfactual and task.desiderata:
             _choose_desideratum(task)
-        st.toggle(
-            "All heads",
-            key="outside",
-            persist_state="session",
-            help="Show the heads outside the circuit too, at each token. Click one to add it to "
-            "the circuit, or, when the whole model runs, to switch it off.",
-        )
+        with st.container(width="content", gap="xxsmall"):
+            st.toggle(
+                "All heads",
+                key="outside",
+                persist_state="session",
+                help="Show the heads outside the circuit too, at each token. Click one to add it "
+                "to the circuit, or, when the whole model runs, to switch it off.",
+            )
+            st.toggle(
+                "Contributions",
+                key="contributions",
+                persist_state="session",
+                help="Colour heads by what they add at the last token to the logit of the right "
+                "answer less the mean logit of its competitors, directly, in the untouched model: "
+                "red for the answer, blue against it (direct logit attribution). Heads at other "
+                "tokens add nothing there themselves, and keep their group’s outline only. The "
+                "Logits page has all parts.",
+            )
         show_help(task)
 
 

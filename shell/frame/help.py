@@ -44,6 +44,10 @@ accuracy of the whole model. Undefined where the model is not above chance.
 difference: its logit less the mean logit of {competitors} (Wang et al., 2023). Faithfulness is then
 the quotient of that, undefined where it is not clearly above zero for the whole model.
 
+**Contributions.** What a head adds at the last token to the logit difference, directly, with the
+final norm’s scale held (direct logit attribution). What it does through other heads is not in it;
+the score is about paths, so the two need not agree.
+
 **Chance**. Accuracy counts the first answer among all tokens. What can be guessed is {answer}
 among {competitors}: beside that chance stands how often the right answer is ahead of the others. A
 model is above chance when its interval lies above that.

@@ -10,7 +10,10 @@ from backend.core.errors import UserError
 from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
+from backend.methods.copying import CopyingRequest
 from backend.methods.edges import EdgesRequest
+from backend.methods.logit_attribution import LogitAttributionRequest
+from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.registry import method_of
 from backend.methods.requests import Request
@@ -26,6 +29,7 @@ from shell.frame import state
 from shell.frame.history import History
 from shell.frame.studies import Study, read, show
 from shell.frame.view import PROMPT_COUNTS
+from shell.logits import logits
 
 _STUDIES: dict[type, tuple[str, str]] = {
     ComparisonRequest: ("comparison", "compare"),
@@ -34,10 +38,13 @@ _STUDIES: dict[type, tuple[str, str]] = {
     CompletenessRequest: ("completeness", "discover"),
     EdgesRequest: ("edges", "discover"),
     StageRequest: ("", "discover"),
+    **{request: (study, "logits") for request, study in logits.STUDIES.items()},
     Plan: ("", "discover"),
 }
 """What the page of a request calls its study, and that page."""
-_TITLES = {"compare": "Compare", "cmap": "CMAP", "discover": "Discover"}
+_OF_SEVERAL = ComparisonRequest | CmapRequest | logits.LogitsRequest
+"""Requests whose pages show results of models that are not on this computer."""
+_TITLES = {"compare": "Compare", "cmap": "CMAP", "discover": "Discover", "logits": "Logits"}
 
 
 def page_of(request: Request | Plan) -> str | None:
@@ -54,7 +61,7 @@ def title_of(page: str) -> str:
 def obstacle(stored: studies.Stored) -> str | None:
     """Why a result cannot be opened on its page; None if it can."""
     is_there = identity(stored.request) == stored.entry.header.key
-    if is_there or isinstance(stored.request, ComparisonRequest | CmapRequest):
+    if is_there or isinstance(stored.request, _OF_SEVERAL):
         return None
     return "The Discover page needs the same model on this computer. Its figures stand below."
 
@@ -88,6 +95,13 @@ def choose_again(request: Request, study: Study) -> None:
             _choose(request.prompts, request.circuit)
             now["model"], now["discover_n"] = request.model, request.prompts.n
             now["examined"] = method_of(request).label
+        case LogitAttributionRequest() | LogitLensRequest() | CopyingRequest():
+            _choose(request.prompts)
+            now["logits_models"], now["logits_models_started_from"] = (
+                [*request.models],
+                now["model"],
+            )
+            now["logits_read"] = logits.reading_of(request)
         case StageRequest():
             _choose(request.prompts)
             now["model"], now["discover_n"] = request.model, request.prompts.n

@@ -28,6 +28,7 @@ _SHARED = (
     "source",
     "desideratum",
     "outside",
+    "contributions",
     "example",
 )
 

@@ -26,7 +26,8 @@ _NODE = re.compile(r"([A-Z]{1,3})(\d{1,4})\.(\d{1,4})", re.ASCII)
 class View:
     """What is on the Circuit page; `example` counts prompts from 0, None is the first that is
     answered right; `circuit` is empty while there is none for the task, and so is `desideratum` for
-    the path-patching counterfactual."""
+    the path-patching counterfactual; `contributions` colours heads by what they add to the logits
+    directly."""
 
     task: Task = DEFAULT_TASK
     model: str = "base"
@@ -42,6 +43,7 @@ class View:
     off: frozenset[NodeKey] = frozenset()
     switched: frozenset[NodeKey] = frozenset()
     outside: bool = False
+    contributions: bool = False
     example: int | None = None
 
     @property
@@ -163,5 +165,6 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "mode": Mode.__getitem__,
     "metric": Metric.__getitem__,
     "outside": lambda text: bool(_whole((0, 1))(text)),
+    "contributions": lambda text: bool(_whole((0, 1))(text)),
     "example": _whole(range(max(PROMPT_COUNTS))),
 }

@@ -59,6 +59,12 @@ def wait_for_alternate(session: Session, desideratum: str) -> None:
     )
 
 
+def wait_for_contributions(session: Session) -> None:
+    """Come back when it is known what heads add to the logits directly, in the same way."""
+    of = ref(session)
+    _result_of((of, "contributions"), lambda report: _run_contributions(of, report), jobs.QUICK)
+
+
 @contextmanager
 def memory_permitting() -> Iterator[None]:
     """Say so, and draw no more of the page, when the memory is full (torch's RuntimeError)."""
@@ -169,6 +175,15 @@ def _run_alternate(of: ref[Session], desideratum: str, report: Report) -> Iterat
     if session := of():
         alternate(session, desideratum)
     yield desideratum
+
+
+def _run_contributions(of: ref[Session], report: Report) -> Iterator[bool]:
+    report("Splitting the logits into what each head adds", 0.1)
+    from backend.studies.session import head_contributions
+
+    if session := of():
+        head_contributions(session)
+    yield True
 
 
 @st.fragment(run_every=1.0)

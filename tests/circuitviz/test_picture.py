@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.core.heads import ModelShape
+from backend.core.statistics import Estimate
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.task import Group
 from circuitviz.graph import NodeKey, circuit_graph, outside_heads
 from circuitviz.layout import circuit_layout
 from circuitviz.palette import SHAPES, ink_on
-from circuitviz.picture import Picture, circuit_picture, node_id, score_text
+from circuitviz.picture import Contribution, Picture, circuit_picture, node_id, score_text
 from tests.circuitviz.samples import TINY, WORDS, tiny_circuit
 from tests.circuitviz.strategies import circuits
 
@@ -74,6 +75,31 @@ def test_how_sure_a_score_is_goes_with_it() -> None:
     said = {node["id"]: node["evidence"] for node in nodes}
     assert said[node_id(key)] == "z −7.1, n = 100"
     assert said[node_id(other)] is None
+
+
+def test_contributions_colour_what_is_clear_and_leave_the_rest_an_outline() -> None:
+    circuit = tiny_circuit()
+    first, second, third = circuit.members[:3]
+    contributions = {
+        first: Contribution(Estimate(2.0, 1.5, 2.5, 50), True),
+        second: Contribution(Estimate(-1.0, -1.5, -0.5, 50), True),
+        third: Contribution(Estimate(9.0, -9.0, 27.0, 50), False),
+    }
+    graph = circuit_graph(circuit, TINY)
+    layout = circuit_layout(graph, TINY)
+    plain = circuit_picture(graph, layout, WORDS).data
+    data = circuit_picture(graph, layout, WORDS, contributions=contributions).data
+    nodes = {node["id"]: node for node in json.loads(json.dumps(data, allow_nan=False))["nodes"]}
+    assert [nodes[node_id(key)]["share"] for key in contributions] == [1.0, -0.5, None]
+    assert nodes[node_id(first)]["adds"] == "adds directly +2.00, 95 %: 1.50 to 2.50, n = 50"
+    assert nodes[node_id(third)]["adds"].endswith("not clear")
+    others = [node for name, node in nodes.items() if name not in map(node_id, contributions)]
+    assert others
+    for node in others:
+        assert (node["share"], node["adds"][:21]) == (None, "adds nothing directly")
+    assert data["contributions"] == "−2.0 – +2.0"
+    assert plain["contributions"] is None
+    assert "share" not in plain["nodes"][0]
 
 
 def test_columns_carry_the_prompts_own_words() -> None:

@@ -38,6 +38,7 @@ views = st.builds(
     off=nodes,
     switched=nodes,
     outside=st.booleans(),
+    contributions=st.booleans(),
     example=st.integers(0, max(PROMPT_COUNTS) - 1),
 )
 

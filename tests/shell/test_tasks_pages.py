@@ -23,7 +23,7 @@ from tests.dashboard import ROOT
 
 N = 50
 CIRCUIT = Circuit.of(IOI, planted_ioi.CIRCUIT, "planted")
-PAGES = ("circuit", "compare", "cmap", "discover", "results", "paper", "models")
+PAGES = ("circuit", "compare", "cmap", "discover", "logits", "results", "paper", "models")
 
 
 @pytest.fixture(scope="module")

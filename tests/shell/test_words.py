@@ -126,7 +126,7 @@ def page(name: str, section: str = "Circuit", **query: str) -> AppTest:
     test.query_params.update({"n": "50", "boxes": "3"} | query)
     test.session_state["paper_section"] = section
     if query.get("model") == HOSTILE:
-        test.session_state["compared"] = [HOSTILE]
+        test.session_state["compared"] = test.session_state["logits_models"] = [HOSTILE]
     return test.run()
 
 
@@ -138,7 +138,9 @@ def ended() -> None:
 OURS = {"model": "hostile", "circuit": "hostile"}
 
 
-@pytest.mark.parametrize("name", ["circuit", "compare", "cmap", "discover", "models", "results"])
+@pytest.mark.parametrize(
+    "name", ["circuit", "compare", "cmap", "discover", "logits", "models", "results"]
+)
 @pytest.mark.parametrize(
     "query",
     [
@@ -151,7 +153,7 @@ OURS = {"model": "hostile", "circuit": "hostile"}
 def test_no_page_reads_words_of_others(here: None, name: str, query: dict[str, str]) -> None:
     test = page(name, **query)
     as_text(test)
-    if name in ("compare", "cmap") and query["model"] == HOSTILE:
+    if name in ("compare", "cmap", "logits") and query["model"] == HOSTILE:
         next(button for button in test.button if button.label == "Run").click()
         test.run()
     if (name, query) != ("circuit", OURS):  # which a browser shows, as it takes long

@@ -13,6 +13,7 @@ from backend.core.heads import Head
 from backend.core.metrics import Ablation
 from backend.engine.activation_patching import patched_logits_plainly
 from backend.engine.answers import read_answers
+from backend.engine.logit_attribution import direct_contributions
 from backend.engine.mean_ablation import circuit_logits_plainly
 from backend.engine.positions import mean_head_outputs, position_head_outputs
 from backend.models import prepared
@@ -22,6 +23,7 @@ from backend.studies.session import (
     alternate,
     answers,
     expected_answers,
+    head_contributions,
     prepare,
     source_values,
 )
@@ -177,6 +179,19 @@ def test_the_run_around_a_circuit_is_made_once(session: Session) -> None:
     assert ablated_run(session, Mode.other) is session.ablated_run
     prepared.keep(session.setting, session, 1, session.setting.model)
     assert ablated_run(session, Mode.zero) is ablated_run(session, Mode.zero)
+
+
+def test_contributions_are_means_over_the_sessions_prompts_and_read_once(
+    session: Session,
+) -> None:
+    found = head_contributions(session)
+    model = in_float64(llama(0))
+    heads = direct_contributions(model, session.prompts).heads.numpy()
+    for layer, row in enumerate(found):
+        for index, estimate in enumerate(row):
+            assert estimate.value == pytest.approx(heads[:, layer, index].mean(), abs=1e-4)
+            assert estimate.n == len(session.prompts)
+    assert head_contributions(session) is found
 
 
 def test_a_source_of_another_shape_is_explained(session: Session, folders: dict[str, Path]) -> None:

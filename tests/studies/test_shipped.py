@@ -44,7 +44,7 @@ def test_every_file_is_an_answer_to_what_the_pages_or_the_readme_ask() -> None:
     assert store.set_aside() == []
 
 
-@pytest.mark.parametrize("name", ["compare", "cmap", "discover"])
+@pytest.mark.parametrize("name", ["compare", "cmap", "discover", "logits"])
 def test_the_pages_open_at_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(jobs, "_jobs", type(jobs._jobs)())
     monkeypatch.setattr("backend.studies.session.load", None)
