@@ -14,6 +14,7 @@ from backend.methods.completeness import CompletenessRequest
 from backend.methods.copying import CopyingRequest
 from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
+from backend.methods.functions import FunctionsRequest
 from backend.methods.logit_attribution import LogitAttributionRequest
 from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
@@ -44,6 +45,7 @@ def requests() -> list[Request]:
         MinimalityRequest("base", circuit, FEW),
         CompletenessRequest("base", circuit, FEW),
         EdgesRequest("base", circuit, FEW),
+        *(FunctionsRequest(name, circuit, USUAL) for name in catalogue.bundled_models()),
         *(
             DcmRequest("base", circuit, MANY, group, variable)
             for group in circuit.task.keys

@@ -14,7 +14,8 @@ activation patching), beside
 
 The pairs are drawn several times over, each time of other base prompts, so that all of them are
 independent and one interval holds for all. A group carries a variable where its share is clearly
-above both that with nothing patched and that of random heads, among all that were tried.
+above that with nothing patched, that of random heads, and chance, among all that were tried: heads
+whose loss only makes the model guess are above the first two.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from backend.core.statistics import (
     clear_among,
     mean_share,
     mean_share_difference,
+    share_above,
     share_difference,
     wilson,
 )
@@ -108,10 +110,11 @@ class FunctionsRequest:
 class Carried:
     """How a model answers with a whole group patched.
 
-    expected: share of the answer expected if the variable is carried; change: that less what it is
-    with nothing patched, with McNemar's p; own: share of the base's own answer; random: share of
-    the expected one with random groups, its interval over prompts; above_random: expected −
-    random, with Student's p; by_draw: share of the expected one in each draw of pairs.
+    expected: share of the answer expected if the variable is carried, with the p of chance; change:
+    that less what it is with nothing patched, with McNemar's p; own: share of the base's own
+    answer; random: share of the expected one with random groups, its interval over prompts;
+    above_random: expected − random, with Student's p; by_draw: share of the expected one in each
+    draw of pairs.
     """
 
     expected: Estimate
@@ -169,17 +172,17 @@ def functions(
         questions += random_groups(circuit, key, evaluation.loaded.shape, base.seed)
     said = _answers(evaluation, pairs, questions, progress, kept_in)
     expected, own = said == pairs.expected_ids, said == base.answer_ids
-    n_patched = 1 + len(keys)
+    n_patched, chance = 1 + len(keys), _chance(pairs)
     random = expected[n_patched:].reshape(len(keys), N_RANDOM, -1)
     rows = zip(keys, expected[1:n_patched], own[1:n_patched], random, strict=True)
     found = {
-        key: _carried(patched, kept, others, expected[0], draws)
+        key: _carried(patched, kept, others, expected[0], chance, draws)
         for key, patched, kept, others in rows
     }
     return Functions(
         desideratum.name,
         wilson(expected[0]),
-        _chance(pairs),
+        chance,
         found,
         evaluation.choice,
     )
@@ -228,11 +231,13 @@ def _answers(
     return evaluation.answered(questions, ask, cost, progress, kept_in, dtype=torch.int64)
 
 
-def _carried(expected: Right, own: Right, random: Right, unpatched: Right, draws: int) -> Carried:
+def _carried(
+    expected: Right, own: Right, random: Right, unpatched: Right, chance: float, draws: int
+) -> Carried:
     """A group's figures, of [n] each, and [N_RANDOM, n] of the random ones."""
     by_prompt = random.mean(0)
     return Carried(
-        wilson(expected),
+        share_above(expected, chance),
         share_difference(expected, unpatched),
         wilson(own),
         mean_share(by_prompt, random.size),
@@ -250,13 +255,16 @@ def _chance(pairs: Pairs) -> float:
 def carried(parts: Sequence[Functions]) -> list[tuple[str, str]]:
     """The groups that carry something, and by which desideratum, by key and name.
 
-    Their share is clearly above both that with nothing patched and that of random groups, all that
-    were tried taken together (Benjamini and Hochberg).
+    Their share is clearly above that with nothing patched, that of random groups and chance, all
+    that were tried taken together (Benjamini and Hochberg). Controls are among them.
     """
     cells = [(key, part.desideratum, found) for part in parts for key, found in part.groups.items()]
-    above_unpatched = _above([found.change for *_, found in cells])
-    above_random = _above([found.above_random for *_, found in cells])
-    found = zip(cells, above_unpatched, above_random, strict=True)
+    above = [
+        _above([found.change for *_, found in cells]),
+        _above([found.above_random for *_, found in cells]),
+        _above([found.expected for *_, found in cells]),
+    ]
+    found = zip(cells, *above, strict=True)
     return [(key, name) for (key, name, _), *is_above in found if all(is_above)]
 
 

@@ -66,6 +66,7 @@ def test_planted_groups_carry_what_is_known(name: str, carriers: str) -> None:
         assert each.expected.value == each.change.value == float(key in carriers)
         assert each.by_draw == (each.expected.value,) * 3
         assert each.own.value == 0 or key == "A"
+        assert each.expected.p == pytest.approx((1 / 3) ** 60 if key in carriers else 1)
         assert each.random.value < 0.25
         assert each.expected.n == each.own.n == each.random.n == 60
 
@@ -170,10 +171,12 @@ def test_random_groups_are_of_other_heads_at_the_same_token() -> None:
     assert drawn == random_groups(CIRCUIT, "C", shape_of(planted.model()), 3)
 
 
-def cell(p: float, above: float = 0.5) -> Carried:
-    nothing = Estimate(0, 0, 0, 60)
-    change, random = Estimate(0.2, 0.01, 0.4, 60, p), Estimate(above, above - 0.1, above + 0.1, 60)
-    return Carried(nothing, change, nothing, nothing, random, ())
+def cell(p: float, random: float = 0.5, chance: float = 0.01) -> Carried:
+    def estimate(value: float, p: float | None = None) -> Estimate:
+        return Estimate(value, value - 0.1, value + 0.1, 60, p)
+
+    nothing, expected = estimate(0), estimate(0.4, chance)
+    return Carried(expected, estimate(0.2, p), nothing, nothing, estimate(random), ())
 
 
 def test_clear_is_what_is_clear_among_all_that_were_tried() -> None:
@@ -181,8 +184,8 @@ def test_clear_is_what_is_clear_among_all_that_were_tried() -> None:
     assert carried(one) == [("A", "object")]
     others = Functions("label", groups={key: cell(0.6) for key in "ABCD"})
     assert carried([*one, others]) == []
-    assert carried([Functions("object", groups={"A": cell(0.001, above=0.05)})]) == []
-    assert carried([Functions("object", groups={"A": cell(0.001, above=-0.5)})]) == []
+    for less in ({"random": 0.05}, {"random": -0.5}, {"chance": 0.2}):
+        assert carried([Functions("object", groups={"A": cell(0.001, **less)})]) == []
 
 
 def test_draws_are_of_other_prompts_each() -> None:
