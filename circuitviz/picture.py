@@ -45,17 +45,19 @@ def circuit_picture(
     *,
     off_word: str = "knocked out",
     outside_on: bool = False,
+    outside_word: str = "outside the circuit",
     least_weight: float = 0.0,
     switchable: bool = True,
     contributions: Mapping[NodeKey, Contribution] | None = None,
 ) -> Picture:
     """Put graph and layout into words and numbers.
 
-    ``words`` names each group's token, ``off_word`` says what happens to a head that is off, and
-    ``outside_on`` whether heads outside the circuit are on unless they are switched. Measured
-    edges that are weaker than ``least_weight`` are left out. If heads are not ``switchable``,
-    they can only be looked at. ``contributions`` colour the heads that they are of; others, and
-    those of which they are not clear, have only their outline.
+    ``words`` names each group's token, ``off_word`` says what happens to a head that is off,
+    ``outside_on`` whether heads outside the circuit are on unless they are switched, and
+    ``outside_word`` what these are called. Measured edges that are weaker than ``least_weight`` are
+    left out. If heads are not ``switchable``, they can only be looked at. ``contributions`` colour
+    the heads that they are of; others, and those of which they are not clear, have only their
+    outline.
     """
     words, task = words or {}, graph.graph["task"]
     keys = [node for node in graph if node != LOGITS]
@@ -73,6 +75,7 @@ def circuit_picture(
         "nodes": nodes,
         "offWord": off_word,
         "outsideOn": outside_on,
+        "outsideWord": outside_word,
         "hinderColour": HINDERS,
         "helpColour": HELPS,
         "contributions": None

@@ -176,7 +176,7 @@ class CircuitView {
     const title = make("div", { class: "tip-title" }, tip);
     glyph(column, 22, title);
     make("b", {}, title, node.name);
-    make("span", {}, title, node.inCircuit ? column.name : "outside the circuit");
+    make("span", {}, title, node.inCircuit ? column.name : this.data.outsideWord);
     make("div", {}, tip, `score ${node.score}${node.hinders ? ": hinders the answer" : ""}`);
     if (node.evidence) make("div", {}, tip, node.evidence);
     if (node.adds) make("div", {}, tip, node.adds);

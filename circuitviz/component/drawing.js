@@ -198,7 +198,7 @@ function buildLegend(data, parent) {
     make("circle", { cx: 28, cy: 11, r: 7, class: "sample-none" }, entry("none: not at the last token, or not clear"));
   }
   if (data.nodes.some((node) => !node.inCircuit)) {
-    make("circle", { cx: 28, cy: 11, r: 5, class: "sample-outside" }, entry(`outside the circuit: ${data.outsideOn ? "on as well" : "click to add"}`));
+    make("circle", { cx: 28, cy: 11, r: 5, class: "sample-outside" }, entry(data.outsideWord + (data.switchable ? `: ${data.outsideOn ? "on as well" : "click to add"}` : "")));
   }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -31,7 +32,7 @@ def show_found(now: Progress) -> None:
         st.caption(_UNTIL)
         return
     whole, suggestion = _choose(now)
-    _show_saving(with_edges(smaller(whole), setting), suggestion)
+    show_saving(with_edges(smaller(whole), setting), suggestion)
     if whole.members:
         show_examination(whole, smaller(whole), setting)
     else:
@@ -43,7 +44,7 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
     selected = st.session_state["circuit"]
     if not now.is_complete:
         st.caption(f"{_UNTIL} Until then this is “{unmarked(selected)}”, of the sidebar.")
-        return sidebar_circuit(), _plain(f"{selected}-copy")
+        return sidebar_circuit(), plain(f"{selected}-copy")
     options = {_FOUND: "The circuit found here"}
     if selected:
         options[_SELECTED] = f"“{unmarked(selected)}”, of the sidebar"
@@ -57,11 +58,15 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
         label_visibility="collapsed",
     )
     if chosen == _SELECTED:
-        return sidebar_circuit(), _plain(f"{selected}-copy")
-    return discovery.found_circuit(now, "found"), _plain(f"{now.plan.setting.model}-found")
+        return sidebar_circuit(), plain(f"{selected}-copy")
+    return discovery.found_circuit(now, "found"), plain(f"{now.plan.setting.model}-found")
 
 
-def _show_saving(circuit: Circuit, suggestion: str) -> None:
+def show_saving(circuit: Circuit, suggestion: str, also: Callable[[], None] = lambda: None) -> None:
+    """A name for a circuit, and buttons to save it, download it and open it in the Circuit page.
+
+    `also` is called when it is opened.
+    """
     counts = ", ".join(
         f"{len(circuit.heads(group.key))} in {group.key}" for group in circuit.task.reading_order
     )
@@ -89,7 +94,10 @@ def _show_saving(circuit: Circuit, suggestion: str) -> None:
             on_click="ignore",
         )
         opening = st.button(
-            "Open in the Circuit page", type="primary", on_click=_open, args=(circuit, key)
+            "Open in the Circuit page",
+            type="primary",
+            on_click=_open,
+            args=(circuit, key, also),
         )
     if complaint := st.session_state.pop("save_complaint", None):
         st.error(unmarked(complaint))
@@ -109,11 +117,12 @@ def _save(circuit: Circuit, key: str) -> None:
         st.session_state["save_complaint"] = str(error)
 
 
-def _open(circuit: Circuit, key: str) -> None:
+def _open(circuit: Circuit, key: str, also: Callable[[], None]) -> None:
     """Save the circuit and select it; all switches start over."""
     _save(circuit, key)
     if saved := st.session_state.pop("saved_as", None):
         st.session_state["circuit"] = saved
+        also()
         state.overrule(History())
 
 
@@ -123,5 +132,6 @@ def _stamped(circuit: Circuit, name: str) -> Circuit:
     return replace(circuit, name=name, provenance={"date": date} | dict(circuit.provenance))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A text as the name of a circuit."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[-64:].strip("-")

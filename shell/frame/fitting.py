@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from backend.core.components import Component
 from backend.core.errors import UserError
+from backend.core.heads import ModelShape
 from backend.models import catalogue, registry
 from backend.models.model_config import Blueprint, blueprint, misfit
 from backend.tasks.circuit import Circuit
@@ -33,6 +34,12 @@ def pair_misfit(source: str, target: str, part: Component = Component.output) ->
     if reason := misfit(ours, theirs, names, part):
         return f"This pair cannot be run: {reason} Choose two models of one shape."
     return None
+
+
+def shape_of(model: str) -> ModelShape | None:
+    """The shape of a model, if its configuration is on this machine."""
+    known = _blueprint(model)
+    return known.shape if known else None
 
 
 def knows_other_words(model: str, task: Task) -> bool:

@@ -11,7 +11,9 @@ from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
 from backend.methods.copying import CopyingRequest
+from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
+from backend.methods.functions import FunctionsRequest
 from backend.methods.logit_attribution import LogitAttributionRequest
 from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
@@ -29,6 +31,7 @@ from shell.frame import state
 from shell.frame.history import History
 from shell.frame.studies import Study, read, show
 from shell.frame.view import PROMPT_COUNTS
+from shell.function import chosen, masks, patching
 from shell.logits import logits
 
 _STUDIES: dict[type, tuple[str, str]] = {
@@ -40,11 +43,19 @@ _STUDIES: dict[type, tuple[str, str]] = {
     StageRequest: ("", "discover"),
     **{request: (study, "logits") for request, study in logits.STUDIES.items()},
     Plan: ("", "discover"),
+    FunctionsRequest: ("", "function"),
+    DcmRequest: (masks.STUDY, "function"),
 }
 """What the page of a request calls its study, and that page."""
-_OF_SEVERAL = ComparisonRequest | CmapRequest | logits.LogitsRequest
+_OF_SEVERAL = ComparisonRequest | CmapRequest | FunctionsRequest | DcmRequest | logits.LogitsRequest
 """Requests whose pages show results of models that are not on this computer."""
-_TITLES = {"compare": "Compare", "cmap": "CMAP", "discover": "Discover", "logits": "Logits"}
+_TITLES = {
+    "compare": "Compare",
+    "cmap": "CMAP",
+    "discover": "Discover",
+    "function": "Function",
+    "logits": "Logits",
+}
 
 
 def page_of(request: Request | Plan) -> str | None:
@@ -107,9 +118,23 @@ def choose_again(request: Request, study: Study) -> None:
             now["model"], now["discover_n"] = request.model, request.prompts.n
             now["discover_score"] = request.score
             _keep_receivers(request)
-    name, _ = _STUDIES[type(request)]
-    if name:
+        case FunctionsRequest():
+            _choose(request.prompts, request.circuit)
+            now[patching.MODELS] = [request.model]
+            now[f"{patching.MODELS}_started_from"] = now["model"]
+            now[chosen.tests_key(request.prompts.task)] = [each.name for each in request.tested]
+        case DcmRequest():
+            _choose(request.prompts, request.circuit)
+            masks.choose_again(request)
+    if name := _study_of(request):
         show(name, study)
+
+
+def _study_of(request: Request) -> str:
+    """What the page of a request calls its study; nothing where it finds it by itself."""
+    if isinstance(request, FunctionsRequest):
+        return patching.study_of(request.model)
+    return _STUDIES[type(request)][0]
 
 
 def _plan_again(plan: Plan, job: jobs.Job) -> None:

@@ -67,7 +67,9 @@ def show_title() -> None:
 def choose(found: Sequence[store.Entry]) -> list[Result]:
     """The list; the results that are ticked in it."""
     if not found:
-        st.info("Nothing is measured yet. Press Run on the Compare, CMAP or Discover page.")
+        st.info(
+            "Nothing is measured yet. Press Run on the Compare, CMAP, Discover or Function page."
+        )
         return []
     results = [_read(entry) for entry in found]
     event = st.dataframe(

@@ -54,6 +54,7 @@ PAGES = {
     "Compare": "text=Are two circuits the same heads?",
     "CMAP": "text=What is transplanted",
     "Discover": "text=find a circuit by path patching",
+    "Function": "text=The test as a pair of prompts",
     "Logits": "text=What is read",
     "Results": "text=Damaged results were moved",
     "Paper": "text=The paper’s results",

@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.commands.cli import main
+from backend.methods.functions import carried
 from backend.models import catalogue
 from backend.studies import jobs
 from backend.studies.session import Session, answers, prepare
@@ -23,7 +24,9 @@ from tests.dashboard import ROOT
 
 N = 50
 CIRCUIT = Circuit.of(IOI, planted_ioi.CIRCUIT, "planted")
-PAGES = ("circuit", "compare", "cmap", "discover", "logits", "results", "paper", "models")
+PAGES = (
+    "circuit", "compare", "cmap", "discover", "function", "logits", "results", "paper", "models",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +155,26 @@ def test_discover_finds_the_planted_circuit_and_the_job_leads_back_to_it(model: 
     assert other.session_state["task"] == IOI
     assert other.session_state["circuit"] == saved
     assert other.session_state["discover_keep_IN"] == 2
+
+
+def test_function_says_what_the_planted_groups_encode_and_by_which_heads(
+    model: str, circuit_file: Path
+) -> None:
+    session_of(model)
+    test = finished(page("function", task="ioi", model=model, circuit="planted"))
+    assert "If the heads carry the" in tables(test)
+    test = finished(press(test, "Run"))
+    parts = test.session_state[f"functions of {model}"].job.parts
+    assert {("NM", "answer"), ("SI", "name")} <= {*carried(parts)}
+    for part in parts:
+        for each in part.groups.values():
+            assert f"{each.expected.value:.3f}" in tables(test)
+    test.session_state["dcm_n"] = 160
+    test.session_state["function_group_ioi"] = "NM"
+    test = finished(press(sound(test.run()), "Learn the mask"))
+    (mask,) = test.session_state["mask"].job.parts
+    assert {*mask.heads} <= {*planted_ioi.CIRCUIT["NM"]}
+    assert mask.is_carried
 
 
 @pytest.mark.parametrize("name", ["circuit", "compare", "cmap"])

@@ -139,7 +139,7 @@ OURS = {"model": "hostile", "circuit": "hostile"}
 
 
 @pytest.mark.parametrize(
-    "name", ["circuit", "compare", "cmap", "discover", "logits", "models", "results"]
+    "name", ["circuit", "compare", "cmap", "discover", "function", "logits", "models", "results"]
 )
 @pytest.mark.parametrize(
     "query",
