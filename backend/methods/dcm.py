@@ -32,7 +32,13 @@ from backend.core.errors import UserError
 from backend.core.files import shown
 from backend.core.heads import Head, Site
 from backend.core.progress import Plan, Progress, Report, Step, step_of
-from backend.core.statistics import Estimate, mean_estimate, mean_share, share_difference, wilson
+from backend.core.statistics import (
+    Estimate,
+    mean_share,
+    mean_share_difference,
+    share_difference,
+    wilson,
+)
 from backend.methods.asking import loaded
 from backend.methods.method import Command, Figure, Finished, Method, Unfinished
 from backend.methods.plans import scale_of
@@ -219,8 +225,9 @@ class Dcm:
 
     @property
     def is_carried(self) -> bool:
-        """Whether the heads clearly bring about the expected answer."""
-        return self.above_nothing.low > 0
+        """Whether the heads clearly bring about the expected answer, more than a guess would:
+        heads whose loss only makes a model guess are above nothing, too."""
+        return self.above_nothing.low > 0 and self.accuracy.low > self.chance
 
     @property
     def validated(self) -> Check:
@@ -426,7 +433,7 @@ def _tested(
     ]
     right = test.ablated(sets, progress, kept_in)
     with_kept, with_group, with_nothing, with_random = right[0], right[1], right[2], right[3:]
-    by_chance = with_random.mean(0) if drawn else None
+    by_random = with_random.mean(0) if drawn else None
     return Dcm(
         penalty,
         kept,
@@ -434,10 +441,10 @@ def _tested(
         curve(learning),
         wilson(with_kept),
         wilson(with_group),
-        None if by_chance is None else mean_share(by_chance),
+        None if by_random is None else mean_share(by_random, with_random.size),
         wilson(with_nothing),
         share_difference(with_kept, with_nothing),
-        None if by_chance is None else mean_estimate(with_kept - by_chance),
+        None if by_random is None else mean_share_difference(with_kept, by_random),
         share_difference(with_kept, with_group),
         1 / test.prompts.n_choices,
     )
@@ -538,9 +545,9 @@ def _beside(options: Namespace, request: DcmRequest, parts: Finished) -> Mapping
 def _remarks(_: DcmRequest, parts: Finished) -> Iterator[str]:
     for part in parts:
         heads = ", ".join(map(str, part.heads)) or "none"
-        yield f"λ {part.penalty:g}, heads: {heads}; chance {part.chance:.3f}"
+        yield f"λ {part.penalty:g}, heads: {heads}; chance: {part.chance:.3f}"
         if not part.is_carried:
-            yield f"λ {part.penalty:g}: not clearly more than with nothing patched"
+            yield f"λ {part.penalty:g}: not clearly more than with nothing patched and than chance"
 
 
 METHOD = Method(

@@ -20,6 +20,7 @@ from backend.core.errors import UserError
 from backend.core.heads import Head, Site
 from backend.core.progress import Cancelled
 from backend.core.serialize import from_json, to_json
+from backend.core.statistics import Estimate
 from backend.engine import checkpoints
 from backend.engine.architectures import shape_of
 from backend.methods import mask_learning
@@ -184,6 +185,9 @@ def test_the_planted_heads_are_found_among_all(model: str, group: str, desiderat
     assert found.nothing.value == 0
     assert [each.head for each in found.mask] == [Head(*at) for at in np.ndindex(4, 4)]
     assert found.chance == pytest.approx(1 / 3)
+    guessing = replace(found, accuracy=Estimate(0.3, 0.2, 0.4, 100))
+    assert guessing.above_nothing.is_clear
+    assert not guessing.is_carried
 
 
 @pytest.mark.parametrize(
@@ -382,7 +386,7 @@ def test_the_command_keeps_the_heads_as_a_circuit(
     data = json.loads(out)
     assert data["parts"] == to_json(stored.parts)
     assert data["groups"]["A"] == [[*head] for head in planted.CIRCUIT["A"]]
-    assert "λ 0.01, heads: L3.1, L3.3; chance 0.333" in err
+    assert "λ 0.01, heads: L3.1, L3.3; chance: 0.333" in err
     assert "λ 50: not clearly more than with nothing patched" in err
     saved = catalogue.circuit("objects")
     assert saved == found_circuit(request, stored.parts[0], "objects")
