@@ -15,11 +15,14 @@ if TYPE_CHECKING:
         answers,
         circuit_accuracy,
         cmap,
+        copying,
         counterfactual,
         discover,
         faithfulness,
         load,
         load_circuit,
+        logit_attribution,
+        logit_lens,
         patch,
         path_patch,
         record_heads,
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from backend.core.heads import Head, Site
     from backend.core.statistics import Estimate
     from backend.engine.answers import Answers
+    from backend.engine.copying import CopyingRanks
+    from backend.engine.logit_attribution import Contributions
+    from backend.engine.logit_lens import LensReading
     from backend.methods.cmap import Cmap
     from backend.methods.stages import Criteria
     from backend.models.loading import LoadedModel
@@ -43,10 +49,13 @@ __all__ = [
     "Answers",
     "Circuit",
     "Cmap",
+    "Contributions",
+    "CopyingRanks",
     "Criteria",
     "Estimate",
     "Group",
     "Head",
+    "LensReading",
     "LoadedModel",
     "Option",
     "Position",
@@ -60,11 +69,14 @@ __all__ = [
     "answers",
     "circuit_accuracy",
     "cmap",
+    "copying",
     "counterfactual",
     "discover",
     "faithfulness",
     "load",
     "load_circuit",
+    "logit_attribution",
+    "logit_lens",
     "patch",
     "path_patch",
     "record_heads",
@@ -78,10 +90,13 @@ _HOMES = {
     "Answers": "engine.answers",
     "Circuit": "tasks.circuit",
     "Cmap": "methods.cmap",
+    "Contributions": "engine.logit_attribution",
+    "CopyingRanks": "engine.copying",
     "Criteria": "methods.stages",
     "Estimate": "core.statistics",
     "Group": "tasks.task",
     "Head": "core.heads",
+    "LensReading": "engine.logit_lens",
     "LoadedModel": "models.loading",
     "Option": "tasks.task",
     "Position": "tasks.task",

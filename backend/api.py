@@ -27,6 +27,9 @@ from backend.core.runtime import at_work
 from backend.core.statistics import Estimate, wilson
 from backend.engine.activation_patching import patched_logits, prepare_clean
 from backend.engine.answers import Answers, read_answers
+from backend.engine.copying import CopyingRanks, copying_ranks, words_in
+from backend.engine.logit_attribution import Contributions, direct_contributions
+from backend.engine.logit_lens import LensReading, lens_reading
 from backend.engine.memory import memory_errors_explained, prompt_batches
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import path_patching_scores
@@ -173,6 +176,37 @@ def path_patch(
         return path_patching_scores(
             model.model, prompts, other, group, receivers, score=Score(score)
         )
+
+
+def logit_attribution(model: LoadedModel, prompts: PromptSet) -> Contributions:
+    """What each head, each MLP and the embedding add to the logit difference at the last token.
+
+    In logits, by prompt, with the scale of the final norm held at what it is there (direct logit
+    attribution). Raises UserError for a model that cannot be taken apart.
+    """
+    with at_work(model.runtime):
+        return direct_contributions(model.model, prompts)
+
+
+def logit_lens(model: LoadedModel, prompts: PromptSet) -> LensReading:
+    """The right answer and its competitors, read off every layer at the task's positions.
+
+    By prompt, position and layer, the embedding first. Raises UserError for a model that cannot be
+    taken apart.
+    """
+    tokens = np.stack([prompts.positions[name] for name in prompts.task.position_names], 1)
+    with at_work(model.runtime):
+        return lens_reading(model.model, prompts, tokens)
+
+
+def copying(model: LoadedModel, prompts: PromptSet) -> CopyingRanks:
+    """Where each answer's word stands in what every head makes of it, by layer, head and word.
+
+    The share within the first five is the copying score (Wang et al., 2023). Raises UserError for a
+    model that cannot be taken apart, and where no answer stands in its prompt.
+    """
+    with at_work(model.runtime):
+        return copying_ranks(model.model, prompts, words_in(prompts))
 
 
 def discover(

@@ -201,3 +201,17 @@ def test_a_better_model_s_heads_mend_a_worse_one() -> None:
     assert found.sets["A"].accuracy == found.source_accuracy
     own = backend.cmap(better, worse, prompts, {"early": circuit.sites_of(["D"])}, "q")
     assert own.sets["early"].accuracy == own.target_accuracy
+
+
+def test_fetchers_write_the_answer_are_read_from_their_layer_on_and_copy() -> None:
+    model = backend.load(planted.model(), planted.tokenizer(), name="planted")
+    prompts = backend.sample(model, TASK, n=20, boxes=3)
+    adds, read = backend.logit_attribution(model, prompts), backend.logit_lens(model, prompts)
+    copied = backend.copying(model, prompts).copied
+    answers = backend.answers(model, prompts)
+    np.testing.assert_allclose(adds.sums, answers.logit_difference, rtol=1e-3)
+    last = prompts.task.position_names.index("last")
+    np.testing.assert_allclose(read.probability[:, last, -1], answers.probability, rtol=1e-3)
+    for layer, index in planted.CIRCUIT["A"]:
+        assert adds.heads[:, layer, index].mean() > 1
+        assert (copied[layer, index] == 1).all()

@@ -22,7 +22,7 @@ from backend.engine.architectures import Layer, embed, final_norm, layers, shape
 from backend.engine.memory import memory_errors_explained, prompt_batches
 from backend.engine.positions import input_ids
 from backend.engine.replay import Recorder, layer_inputs
-from backend.engine.validation import can_take_apart
+from backend.engine.validation import check_can_take_apart
 from backend.tasks.prompts import Ints, PromptSet
 
 MOST_WORDS = 100
@@ -80,12 +80,7 @@ def copying_ranks(
 
     Raises UserError for a model that cannot be taken apart.
     """
-    if not can_take_apart(model):
-        raise UserError(
-            "A head’s output-value circuit needs the parts of each layer, and this model can only "
-            "be run whole: it is spread over several devices, or built in a way that the engine "
-            "does not know. Load it on one device, or choose another model."
-        )
+    check_can_take_apart(model, input_ids(model, prompts), "A head’s output-value circuit")
     n_layers = shape_of(model).n_layers
     progress(0, n_layers + 1)
     embedded, after_first = _read_words(model, prompts, words)

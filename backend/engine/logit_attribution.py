@@ -33,7 +33,7 @@ from backend.engine.hooks import recorded_head_outputs
 from backend.engine.memory import memory_errors_explained, prompt_batches
 from backend.engine.positions import input_ids
 from backend.engine.replay import full_run
-from backend.engine.validation import can_take_apart
+from backend.engine.validation import check_can_take_apart
 from backend.tasks.prompts import PromptSet
 
 _LEAST_GAP = 1e-3
@@ -79,13 +79,9 @@ def direct_contributions(
     Finished batches are kept in a folder, if there is one, and taken from there. Raises UserError
     for a model that cannot be taken apart, and for one whose parts do not sum to the difference.
     """
-    if not can_take_apart(model):
-        raise UserError(
-            "Direct attribution needs the parts of each layer, and this model can only be run "
-            "whole: it is spread over several devices, or built in a way that the engine does not "
-            "know. Load it on one device, or choose another model."
-        )
-    ids, shape = input_ids(model, prompts), shape_of(model)
+    ids = input_ids(model, prompts)
+    check_can_take_apart(model, ids, "Direct attribution")
+    shape = shape_of(model)
     sizes = (shape.n_layers * shape.n_heads, shape.n_layers, shape.n_layers, 1, 1, 1, 1)
     batches, found = prompt_batches(model, *ids.shape), []
     with memory_errors_explained(model, batches[0].stop):

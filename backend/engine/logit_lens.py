@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from backend.core.errors import UserError
 from backend.core.progress import Progress, silent
 from backend.engine import checkpoints
 from backend.engine.answers import log_probability, ranks
@@ -22,7 +21,7 @@ from backend.engine.hooks import at_tokens
 from backend.engine.memory import memory_errors_explained, prompt_batches
 from backend.engine.positions import input_ids
 from backend.engine.replay import full_run
-from backend.engine.validation import can_take_apart
+from backend.engine.validation import check_can_take_apart
 from backend.tasks.prompts import Ints, PromptSet
 
 
@@ -55,13 +54,8 @@ def lens_reading(
     Finished batches are kept in a folder, if there is one, and taken from there. Raises UserError
     for a model that cannot be taken apart.
     """
-    if not can_take_apart(model):
-        raise UserError(
-            "The logit lens reads between layers, and this model can only be run whole: it is "
-            "spread over several devices, or built in a way that the engine does not know. Load it "
-            "on one device, or choose another model."
-        )
     ids = input_ids(model, prompts)
+    check_can_take_apart(model, ids, "The logit lens")
     answer_ids, choice_ids, at = (
         torch.tensor(each, device=ids.device)
         for each in (prompts.answer_ids, prompts.choice_ids, tokens)

@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from backend.core.errors import is_out_of_memory
+from backend.core.errors import UserError, is_out_of_memory
 from backend.engine.architectures import (
     Projection,
     config_of,
@@ -33,6 +33,7 @@ from backend.engine.architectures import (
     logits_of,
     shape_of,
 )
+from backend.engine.finite import check_finite
 from backend.engine.hooks import (
     Edit,
     at_tokens,
@@ -43,6 +44,8 @@ from backend.engine.hooks import (
 from backend.engine.replay import FullRun, full_run, layer_inputs, replay
 
 _N_TOKENS = 32
+_N_TRIED = 8
+"""Prompts on which a model that cannot be taken apart is tried, for what to say of it."""
 _GAPS = ((3, 17, 31), (8, 9, 31))
 """Tokens of each of two prompts that are run again while those between them are not."""
 _START = 20
@@ -65,6 +68,22 @@ def can_take_apart(model: nn.Module) -> bool:
                 raise
             _known[model] = False
     return _known[model]
+
+
+@torch.no_grad()
+def check_can_take_apart(model: nn.Module, ids: Tensor, purpose: str) -> None:
+    """Raise UserError unless the model can be taken apart, which `purpose` needs.
+
+    ids [n, seq]: prompts; if the model gives no finite numbers on the first of them, it says that.
+    """
+    if can_take_apart(model):
+        return
+    check_finite(last_logits(model, ids[:_N_TRIED]))
+    raise UserError(
+        f"{purpose} needs the parts of each layer, and this model can only be run whole: it is "
+        "spread over several devices, or built in a way that the engine does not know. Load it on "
+        "one device, or choose another model."
+    )
 
 
 @dataclass(frozen=True, eq=False)

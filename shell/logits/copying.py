@@ -88,8 +88,9 @@ def _show_scores(model: str, found: Copying, opposed: bool, circuit: Circuit | N
 def _show_words(request: CopyingRequest, found: Sequence[Copying]) -> None:
     """Ranks of every word in what one head makes of it, in each model."""
     st.markdown("#### Word by word")
-    best = max(found[0].heads, key=lambda head: found[0].scores()[found[0].heads.index(head)].value)
-    heads = [head for head in found[0].heads if all(head in each.heads for each in found)]
+    ranked = zip(found[0].heads, (found[0].copied <= TOP).mean(1).tolist(), strict=True)
+    best, _ = max(ranked, key=lambda pair: pair[1])
+    heads = sorted(frozenset.intersection(*(frozenset(each.heads) for each in found)))
     if st.session_state.get("copying_head") not in heads:
         st.session_state["copying_head"] = best
     head: Head = st.selectbox(

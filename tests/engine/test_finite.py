@@ -31,6 +31,8 @@ from backend.methods.edges import edges
 from backend.methods.evaluation import examine
 from backend.methods.faithfulness import faithfulness_report
 from backend.methods.functions import functions
+from backend.methods.logit_attribution import logit_attribution
+from backend.methods.logit_lens import logit_lens
 from backend.methods.mask_learning import loss_of
 from backend.methods.minimality import minimality
 from backend.methods.noise import probe
@@ -111,6 +113,8 @@ METHODS: dict[str, Callable[[], Any]] = {
             ("broken",), Prompts(ENTITY_TRACKING, 6, 0, (3,)), ENTITY_TRACKING.edges
         ),
     ),
+    "logit attribution": lambda: logit_attribution(loaded(), Prompts(ENTITY_TRACKING, 6, 0, (3,))),
+    "logit lens": lambda: logit_lens(loaded(), Prompts(ENTITY_TRACKING, 6, 0, (3,))),
     "means": lambda: mean_head_outputs(model(), reference_prompts(TOKENIZER, 4, n_boxes=3)),
     "patched values": lambda: position_head_outputs(
         model(), sample_prompts(TOKENIZER, 4, n_boxes=3)

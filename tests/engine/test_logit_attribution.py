@@ -196,7 +196,7 @@ def test_batches_are_kept_and_taken_from_there(
     model, told = tiny.llama(), []
     first = direct_contributions(model, PROMPTS, lambda *step: told.append(step), tmp_path)
     assert told == [(0, 4), (3, 4), (4, 4)]
-    monkeypatch.setattr(logit_attribution, "_of_batch", None)
+    monkeypatch.setattr(logit_attribution, "full_run", None)
     again = direct_contributions(model, PROMPTS, kept_in=tmp_path)
     for one, other in zip(vars(first).values(), vars(again).values(), strict=True):
         assert (one == other).all()

@@ -29,8 +29,11 @@ from backend.engine.validation import can_take_apart
 from backend.methods.cmap import cmap, group_sets
 from backend.methods.compare import compare
 from backend.methods.completeness import completeness
+from backend.methods.copying import copying
 from backend.methods.edges import edges
 from backend.methods.evaluation import Evaluation
+from backend.methods.logit_attribution import logit_attribution
+from backend.methods.logit_lens import logit_lens
 from backend.methods.minimality import minimality
 from backend.models import catalogue
 from backend.models.loading import LoadedModel, load_model
@@ -94,6 +97,11 @@ def methods(model: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
 
     yield "click", click
     yield "mask", mask
+    if can_take_apart(model):
+        prompts_of = Prompts(ENTITY_TRACKING, 6, 0, (3,))
+        yield "logit attribution", lambda: logit_attribution(loaded, prompts_of).heads
+        yield "logit lens", lambda: logit_lens(loaded, prompts_of)
+        yield "copying", lambda: copying(loaded, prompts_of)
     yield "edges", lambda: edges(pairs, CIRCUIT, "any")
     yield "minimality", lambda: minimality(evaluation(), CIRCUIT)
     yield "completeness", lambda: completeness(evaluation(), CIRCUIT, 2)
