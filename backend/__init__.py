@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         counterfactual,
         discover,
         faithfulness,
+        functions,
         load,
         load_circuit,
         logit_attribution,
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
     from backend.engine.logit_attribution import Contributions
     from backend.engine.logit_lens import LensReading
     from backend.methods.cmap import Cmap
+    from backend.methods.functions import Carried, Functions
     from backend.methods.stages import Criteria
     from backend.models.loading import LoadedModel
     from backend.tasks.circuit import Circuit
+    from backend.tasks.desiderata import Desideratum, Pairs
     from backend.tasks.prompts import PromptSet
     from backend.tasks.registry import TASKS, register
     from backend.tasks.task import Group, Option, Position, Role, Task, Words
@@ -47,17 +50,21 @@ if TYPE_CHECKING:
 __all__ = [
     "TASKS",
     "Answers",
+    "Carried",
     "Circuit",
     "Cmap",
     "Contributions",
     "CopyingRanks",
     "Criteria",
+    "Desideratum",
     "Estimate",
+    "Functions",
     "Group",
     "Head",
     "LensReading",
     "LoadedModel",
     "Option",
+    "Pairs",
     "Position",
     "PromptSet",
     "Role",
@@ -73,6 +80,7 @@ __all__ = [
     "counterfactual",
     "discover",
     "faithfulness",
+    "functions",
     "load",
     "load_circuit",
     "logit_attribution",
@@ -88,17 +96,21 @@ __all__ = [
 _HOMES = {
     "TASKS": "tasks.registry",
     "Answers": "engine.answers",
+    "Carried": "methods.functions",
     "Circuit": "tasks.circuit",
     "Cmap": "methods.cmap",
     "Contributions": "engine.logit_attribution",
     "CopyingRanks": "engine.copying",
     "Criteria": "methods.stages",
+    "Desideratum": "tasks.desiderata",
     "Estimate": "core.statistics",
+    "Functions": "methods.functions",
     "Group": "tasks.task",
     "Head": "core.heads",
     "LensReading": "engine.logit_lens",
     "LoadedModel": "models.loading",
     "Option": "tasks.task",
+    "Pairs": "tasks.desiderata",
     "Position": "tasks.task",
     "PromptSet": "tasks.prompts",
     "Role": "tasks.task",

@@ -36,10 +36,12 @@ from backend.engine.path_patching.scores import path_patching_scores
 from backend.engine.positions import mean_head_outputs, position_head_outputs, position_means
 from backend.methods import cmap as transplants
 from backend.methods import discovery
+from backend.methods import functions as group_functions
 from backend.methods.answering import whole_answers
 from backend.methods.cmap import Cmap
 from backend.methods.evaluation import Evaluation
 from backend.methods.faithfulness import faithfulness_report
+from backend.methods.functions import Functions
 from backend.methods.requests import N_REFERENCE
 from backend.methods.stages import Criteria
 from backend.models import catalogue
@@ -284,6 +286,24 @@ def cmap(
         sets = transplants.group_sets(sets)
     ours, theirs = _evaluation(source, prompts), _evaluation(target, prompts)
     return transplants.cmap(ours, theirs, sets, component)
+
+
+def functions(
+    model: LoadedModel, prompts: PromptSet, circuit: Circuit, desideratum: str
+) -> Functions:
+    """What each group of the circuit carries, by a desideratum of the task.
+
+    Raises UserError for one that the task does not have or the tokenizer cannot write, and when
+    the circuit has heads that the model does not have.
+    """
+    known = {each.name: each for each in prompts.task.desiderata}
+    if desideratum not in known:
+        names = ", ".join(known) or "another task: it has none"
+        raise UserError(f"There is no desideratum “{desideratum}”. Choose {names}.")
+    found = group_functions.functions(_evaluation(model, prompts), circuit, known[desideratum])
+    if found.reason:
+        raise UserError(found.reason)
+    return found
 
 
 def _evaluation(

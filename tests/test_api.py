@@ -183,6 +183,13 @@ def test_a_planted_circuit_is_found_and_does_the_task_alone() -> None:
     )
     scores = backend.path_patch(model, prompts, "B", found.heads("A")).mean(0)
     assert backend.Head(*divmod(int(scores.argmin()), 4)) == found.heads("B")[0]
+    carried = backend.functions(model, prompts, found, "position").groups
+    assert {key: each.expected.value for key, each in carried.items()} == {
+        "A": 0, "B": 1, "C": 1, "D": 1,
+    }  # fmt: skip
+    for name, why in (("colour", "no desideratum “colour”"), ("random_text_end", "“bunch”")):
+        with pytest.raises(UserError, match=why):
+            backend.functions(model, prompts, found, name)
     none = backend.Circuit.of(prompts.task, {})
     assert backend.circuit_accuracy(model, prompts, none).value < 0.7
 

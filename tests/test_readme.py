@@ -41,4 +41,4 @@ def test_the_promises_are_read() -> None:
 def test_the_lines_of_python_run(capsys: pytest.CaptureFixture[str]) -> None:
     (lines,) = re.findall(r"```python\n(.*?)```", README, re.S)
     exec(lines, {})
-    assert capsys.readouterr().out.count("Estimate(value=0.") == 3
+    assert capsys.readouterr().out.count("Estimate(value=0.") == 4
