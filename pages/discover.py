@@ -13,6 +13,7 @@ from backend.core.errors import UserError
 from backend.studies.stages import expected_costs
 from shell.discover import discovery
 from shell.discover.found import show_found
+from shell.discover.preview import show_preview
 from shell.discover.stages import SCORE, show_controls, show_run_all, show_stages
 from shell.frame import (
     state,
@@ -40,6 +41,7 @@ if now.date:
     last = now.stages[now.valid - 1].group
     st.caption(f"Stages up to {last}: from {studies.local_time(now.date)}.")
 warn_of_chance([now.plan.setting.model], now.stages[: now.valid])
+show_preview(now.plan)
 show_stages(now)
 show_notes([now.plan.setting.model], now.task)
 show_noise(now.plan.setting.model, now.task)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
 from backend.core.heads import Head
-from backend.core.statistics import Estimate, spearman
+from backend.core.statistics import Estimate, clear_among, spearman
 from backend.methods.attribution_patching import Preview
 from backend.methods.chosen_senders import SenderScores
 from backend.methods.stage import Stage
+from backend.methods.stages import DEFAULT_FDR
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class Agreement:
     exact: the scores that are known; k: how many heads count as the strongest; correlation:
     Spearman's, over these heads; of_others: over those that the preview does not rank among its
     `k`, all of them or a random draw; strongest: the `k` of the known heads with the most negative
-    scores; missed: those of them that the preview does not rank among its `k`. With the scores of
-    `is_whole` all heads `missed` is what it misses; else others may be missed as well.
+    scores; missed: those of them that the preview does not rank among its `k`; clear: those of the
+    missed whose scores are clearly below zero (false discovery rate 5 %). With the scores of all
+    heads (`is_whole`) `missed` is what it misses; else others may be missed as well.
     """
 
     exact: Mapping[Head, float]
@@ -34,26 +37,38 @@ class Agreement:
     of_others: Estimate
     strongest: tuple[Head, ...]
     missed: tuple[Head, ...]
+    clear: tuple[Head, ...]
     is_whole: bool
 
 
 def agreement(preview: Preview, found: Stage | SenderScores, k: int) -> Agreement:
     """How a preview ranks heads beside their exact scores, means over prompts."""
-    if isinstance(found, SenderScores):
-        exact = {each.head: each.score.value for each in found.heads}
-    else:
-        exact = {head: float(found.mean[head]) for head in preview.ranked}
+    exact, clear = _exact(preview, found)
     top = preview.top(k)
-    strongest = sorted((head for head in exact if exact[head] < 0), key=exact.__getitem__)[:k]
+    negative = (head for head in exact if exact[head] < 0)
+    strongest = tuple(sorted(negative, key=exact.__getitem__)[:k])
+    missed = tuple(head for head in strongest if head not in top)
     return Agreement(
         exact,
         k,
         _correlation(preview, exact),
         _correlation(preview, {head: score for head, score in exact.items() if head not in top}),
-        tuple(strongest),
-        tuple(head for head in strongest if head not in top),
+        strongest,
+        missed,
+        tuple(head for head in missed if head in clear),
         {*preview.ranked} <= exact.keys(),
     )
+
+
+def _exact(preview: Preview, found: Stage | SenderScores) -> tuple[dict[Head, float], set[Head]]:
+    """Mean scores of the heads that were run, and which of these are clear."""
+    if isinstance(found, Stage):
+        clear = found.clear(DEFAULT_FDR)
+        exact = {head: float(found.mean[head]) for head in preview.ranked}
+        return exact, {head for head in exact if clear[head]}
+    chosen = clear_among([each.score for each in found.heads], DEFAULT_FDR)
+    exact = {each.head: each.score.value for each in found.heads}
+    return exact, {each.head for each in compress(found.heads, chosen)}
 
 
 def _correlation(preview: Preview, exact: Mapping[Head, float]) -> Estimate:
@@ -63,22 +78,30 @@ def _correlation(preview: Preview, exact: Mapping[Head, float]) -> Estimate:
 
 def in_words(found: Agreement) -> str:
     """What a person should know of it, in a sentence or two."""
-    alike = _figure(found.correlation)
-    if found.is_whole:
-        n = len(found.strongest)
-        missed = f"all of the {n} strongest are among the preview’s {found.k}"
-        if found.missed:
-            missed = (
-                f"of the {n} strongest, the preview’s {found.k} miss {len(found.missed)}: "
-                f"{', '.join(map(str, found.missed))}"
-            )
-        return f"All {len(found.exact)} heads exactly: rank correlation {alike}; {missed}."
+    n, alike = len(found.exact), _figure(found.correlation)
+    if not found.is_whole:
+        return (
+            f"{n} heads exactly: rank correlation {alike}; among the random ones, "
+            f"{_figure(found.of_others)}. Of the {len(found.strongest)} strongest of these, "
+            f"{_missed(found)}. What it misses of all heads is known only when the whole stage "
+            "has run."
+        )
+    said = f"All {n} heads exactly: rank correlation {alike}."
+    if n <= found.k:
+        return said
+    return f"{said} Of the {len(found.strongest)} strongest, {_missed(found)}."
+
+
+def _missed(found: Agreement) -> str:
+    if not found.missed:
+        return f"the preview ranks all among its {found.k}"
+    names = ", ".join(map(str, found.missed))
+    clear = ", ".join(map(str, found.clear)) or "none"
+    if found.clear == found.missed:
+        clear = "all"
     return (
-        f"{len(found.exact)} heads exactly: rank correlation {alike}, among the "
-        f"{found.of_others.n} random ones {_figure(found.of_others)}; {len(found.missed)} of the "
-        f"random ones {'belongs' if len(found.missed) == 1 else 'belong'} to the {found.k} "
-        "strongest of these. What the preview misses of all heads is known only when the whole "
-        "stage has run."
+        f"the preview misses {len(found.missed)} among its {found.k}: {names} (clearly below zero: "
+        f"{clear})"
     )
 
 

@@ -1,23 +1,25 @@
 """Previews of discovery, stage by stage: attributions, and exact scores of some heads beside them.
 
 What a stage feeds are the heads kept in those before it: by their exact scores where the whole
-stage is in the store, else by their attributions. No circuit is made of the latter.
+stage is in the store, else as many as asked with the most negative attributions, clear or not: all
+stages are to be seen. No circuit is made of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from backend.core.heads import Head
 from backend.core.metrics import Score
 from backend.core.progress import Report
 from backend.methods.agreement import Agreement, agreement
 from backend.methods.attribution_patching import AttributionRequest, Preview
 from backend.methods.chosen_senders import SenderScores, SendersRequest
 from backend.methods.requests import Request
-from backend.methods.stage import Stage, StageRequest
-from backend.methods.stages import Criteria, next_stage
+from backend.methods.stage import NO_TEST, Stage, StageRequest
+from backend.methods.stages import Criteria
 from backend.studies import studies
 from backend.studies.stages import stage_request
 from backend.tasks.setting import Setting
@@ -106,13 +108,17 @@ def _previews(
 ) -> Iterator[Previewed]:
     """Stage by stage, until `ask` gives none; those whose stage is stored are checked by all."""
     setting, task = look.setting, look.setting.prompts.task
-    feeding: list[Stage] = []
+    of_previews = replace(look.criteria, fdr=NO_TEST, least_effect=0.0)
+    kept: dict[str, tuple[Head, ...]] = {}
     exact: set[str] = set()
-    while following := next_stage(task, feeding, look.criteria):
-        group, receivers = following
-        into = tuple(sorted(receivers))  # which is first says only what found them
+    for group in task.groups:
+        into = [head for key in group.into for head in kept.get(key, ())]
+        if not into and group.component != "logits":
+            continue
+        receivers, in_order = tuple(dict.fromkeys(into)), tuple(sorted({*into}))
+        # Which is first says only what found them, and makes no other preview.
         request = AttributionRequest(
-            setting.model, setting.prompts, group.key, into, look.score, look.steps
+            setting.model, setting.prompts, group.key, in_order, look.score, look.steps
         )
         preview = ask(request)
         if preview is None:
@@ -128,4 +134,8 @@ def _previews(
         yield Previewed(request, preview, checked, checked_by, into_exact)
         if whole and into_exact:
             exact.add(group.key)
-        feeding.append(whole or preview.estimated)
+        kept[group.key] = (
+            look.criteria.kept(group, whole)
+            if whole
+            else of_previews.kept(group, preview.estimated)
+        )

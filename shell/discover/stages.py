@@ -135,7 +135,7 @@ def _show_stage(now: Progress, group: Group) -> None:
     is_stale = not now.is_valid(key)
     stale = f":orange-badge[Stale: run again from {now.following}] " if is_stale else ""
     st.caption(
-        f"{stale}{_into(now, group, stage.receivers)} {_kept_words(now, group, stage)}"
+        f"{stale}{feeding(now.task, group, stage.receivers)} {_kept_words(now, group, stage)}"
         f"{_scored_by(stage)}"
     )
     if remarked := remark(group, stage, now.plan.criteria):
@@ -211,14 +211,15 @@ def _receivers_to_be(now: Progress, group: Group) -> str:
     if group.component == "logits" or group.key == now.following:
         found = {stage.group: stage for stage in now.stages[: now.valid]}
         receivers = receivers_of(now.task, group, found, now.plan.criteria)
-        return _into(now, group, receivers)
+        return feeding(now.task, group, receivers)
     return f"**Into** {_to(now.task, group)}: whatever is kept there."
 
 
-def _into(now: Progress, group: Group, receivers: tuple[Head, ...]) -> str:
+def feeding(task: Task, group: Group, receivers: tuple[Head, ...]) -> str:
+    """“Into the queries of A, at the last token: L4.5, L4.4.”"""
     if group.component == "logits":
-        return f"**Into** {_to(now.task, group)}."
-    return f"**Into** {_to(now.task, group)}: {_names(receivers)}."
+        return f"**Into** {_to(task, group)}."
+    return f"**Into** {_to(task, group)}: {_names(receivers)}."
 
 
 def _to(task: Task, group: Group) -> str:

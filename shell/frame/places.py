@@ -7,6 +7,8 @@ from typing import Any
 import streamlit as st
 
 from backend.core.errors import UserError
+from backend.methods.attribution_patching import AttributionRequest
+from backend.methods.chosen_senders import SendersRequest
 from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
@@ -27,6 +29,7 @@ from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 from shell.discover import discovery
 from shell.discover.discovery import Plan
+from shell.discover.previewing import PreviewPlan
 from shell.frame import state
 from shell.frame.history import History
 from shell.frame.studies import Study, read, show
@@ -42,7 +45,10 @@ _STUDIES: dict[type, tuple[str, str]] = {
     EdgesRequest: ("edges", "discover"),
     StageRequest: ("", "discover"),
     **{request: (study, "logits") for request, study in logits.STUDIES.items()},
+    AttributionRequest: ("", "discover"),
+    SendersRequest: ("", "discover"),
     Plan: ("", "discover"),
+    PreviewPlan: ("", "discover"),
     FunctionsRequest: ("", "function"),
     DcmRequest: (masks.STUDY, "function"),
 }
@@ -58,7 +64,7 @@ _TITLES = {
 }
 
 
-def page_of(request: Request | Plan) -> str | None:
+def page_of(request: Request | Plan | PreviewPlan) -> str | None:
     """The file of the page that shows what was asked for, if there is one."""
     known = _STUDIES.get(type(request))
     return f"pages/{known[1]}.py" if known else None
@@ -85,7 +91,14 @@ def open_stored(stored: studies.Stored) -> None:
 def show_job(job: jobs.Job) -> None:
     """Choose on its page what a job was asked for with, and show it there."""
     if isinstance(job.request, Plan):
-        _plan_again(job.request, job)
+        _plan_again(job.request)
+        discovery.show_again(job.request, job)
+    elif isinstance(job.request, PreviewPlan):
+        look = job.request.look
+        _plan_again(Plan(look.setting, look.criteria, look.score))
+        _preview_again(look.steps)
+        if job.request.n_checked:
+            st.session_state["preview_checked"] = job.request.n_checked
     else:
         choose_again(job.request, Study(job.request, job))
 
@@ -113,11 +126,15 @@ def choose_again(request: Request, study: Study) -> None:
                 now["model"],
             )
             now["logits_read"] = logits.reading_of(request)
-        case StageRequest():
+        case StageRequest() | AttributionRequest() | SendersRequest():
             _choose(request.prompts)
             now["model"], now["discover_n"] = request.model, request.prompts.n
             now["discover_score"] = request.score
             _keep_receivers(request)
+            if isinstance(request, AttributionRequest):
+                _preview_again(request.steps)
+            elif isinstance(request, SendersRequest):
+                now["preview_shown"] = True
         case FunctionsRequest():
             _choose(request.prompts, request.circuit)
             now[patching.MODELS] = [request.model]
@@ -137,7 +154,7 @@ def _study_of(request: Request) -> str:
     return _STUDIES[type(request)][0]
 
 
-def _plan_again(plan: Plan, job: jobs.Job) -> None:
+def _plan_again(plan: Plan) -> None:
     now = st.session_state
     now["model"], now["discover_n"] = plan.setting.model, plan.setting.prompts.n
     _choose(plan.setting.prompts)
@@ -145,7 +162,10 @@ def _plan_again(plan: Plan, job: jobs.Job) -> None:
     now["discover_ranking"] = discovery.CENTRED if criteria.centred else discovery.RAW
     now["discover_fdr"], now["discover_score"] = criteria.fdr, plan.score
     now.update({f"discover_keep_{key}": n for key, n in criteria.sizes.items()})
-    discovery.show_again(plan, job)
+
+
+def _preview_again(steps: int) -> None:
+    st.session_state["preview_shown"], st.session_state["preview_steps"] = True, steps
 
 
 def _choose(prompts: Prompts, circuit: Circuit | None = None) -> None:
@@ -167,7 +187,7 @@ def _is_known(circuit: Circuit) -> bool:
         return False
 
 
-def _keep_receivers(request: StageRequest) -> None:
+def _keep_receivers(request: StageRequest | AttributionRequest | SendersRequest) -> None:
     """As many heads in the group before as this stage has receivers."""
     task = request.prompts.task
     discovery.set_defaults(task)

@@ -193,7 +193,22 @@ def test_the_agreement_is_what_ranks_say(is_whole: bool) -> None:
     assert agreed.missed
     assert agreed.is_whole == is_whole
     assert ("known only when the whole stage has run" in in_words(agreed)) != is_whole
-    assert all((str(head) in in_words(agreed)) == is_whole for head in agreed.missed)
+    assert all(str(head) in in_words(agreed) for head in agreed.missed)
+    assert agreed.clear == ()  # of one prompt
+    assert "(clearly below zero: none)" in in_words(agreed)
+
+
+def test_what_is_missed_and_clear_is_told_apart() -> None:
+    exact = MEAN.copy()
+    weak, strong = preview(MEAN).ranked[-2:]
+    exact[weak], exact[strong] = -8, -9
+    error = np.full_like(exact, 0.1)
+    error[weak] = 8
+    whole = Stage("B", exact, error, preview(MEAN).estimated.receivers, 10)
+    found = agreement(preview(MEAN), whole, 4)
+    assert found.is_whole
+    assert (found.missed, found.clear) == ((strong, weak), (strong,))
+    assert f"{strong}, {weak} (clearly below zero: {strong})" in in_words(found)
 
 
 def test_one_head_agrees_with_nothing() -> None:

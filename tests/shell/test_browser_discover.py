@@ -92,3 +92,21 @@ def test_a_cancelled_run_keeps_its_finished_stages(open_page: Open) -> None:
     button(page, "Run the rest").click()
     expect(button(page, "All four stages are done")).to_be_visible(timeout=START_MS)
     expect(maps(page)).to_have_count(4)
+
+
+def test_a_preview_is_checked_and_makes_no_circuit(open_page: Open) -> None:
+    page = open_page(30)
+    page.get_by_text("First look: preview all stages").click()
+    check = page.get_by_role("spinbutton", name="Heads to check")
+    check.fill("3")
+    check.press("Enter")
+    button(page, "Preview 4 stages").click()
+    badges = page.get_by_text("Preview, not exact", exact=True)
+    expect(badges).to_have_count(4, timeout=START_MS)
+    expect(maps(page)).to_have_count(4)
+    button(page, "Check 3 heads").click()
+    expect(page.get_by_text("heads exactly: rank correlation")).to_have_count(4, timeout=START_MS)
+    expect(maps(page)).to_have_count(8)
+    expect(button(page, "Run all four stages")).to_be_enabled()
+    page.get_by_text("First look: preview all stages").click()
+    expect(maps(page)).to_have_count(0)
