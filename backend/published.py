@@ -88,6 +88,20 @@ class Flaw(Enum):
         "match a cut at 0, so they hold heads that add nothing."
     )
     replacement = "Random circuits were drawn with replacement."
+    label = (
+        "“Label” is 0.0 everywhere by construction: the expected token was encoded without the "
+        "word-start mark that every token of the prompt has, so no model could answer it (inferred "
+        "from the authors’ code). What the groups encode about the label was not measured."
+    )
+    first_index = (
+        "The base prompt’s index was read from its question, which has one segment, and so was "
+        "always the first: alternate prompts never ask for the first box, and may ask for the same "
+        "index as the base, about one in seven, which counts as right with nothing patched."
+    )
+    foreign_token = (
+        "In activation patching, D’s values were read at the base prompt’s token, not at the "
+        "alternate’s own, and D’s mask was validated with the tokens of a training batch."
+    )
     summary = (
         "One summary quotes 54 % for Llama-7B and more than 97 % for the fine-tuned models; this "
         "is the authors’ own table."

@@ -51,7 +51,7 @@ def show_masks(task: Task, models: list[str]) -> None:
         study = studies.latest(masks.STUDY, request)
         studies.say_cost_of(request, study)
         if study:
-            choices.say_what_changed(study.request, request)
+            choices.say_what_changed(study.request, request, masks.RUN)
             masks.show(task, study)
 
 

@@ -112,11 +112,11 @@ def say_what_is_not_the_papers(request: Request) -> None:
         st.caption(f":orange-badge[Note] {others[0].upper()}{others[1:]}: not as in the paper.")
 
 
-def say_what_changed(shown: object, chosen: object) -> None:
-    """Say that the figures on screen are not those of what is chosen now."""
+def say_what_changed(shown: object, chosen: object, button: str = "Run") -> None:
+    """Say that the figures on screen are not those of what is chosen now, and what gives these."""
     with st.container():  # a place of its own, as in `waiting.follow`
         if shown != chosen:
             st.info(
-                "These figures were measured with other choices than those made now. Press Run for "
-                "new ones."
+                "These figures were measured with other choices than those made now. Press "
+                f"{button} for new ones."
             )

@@ -49,6 +49,7 @@ from shell.function import chosen
 from shell.function.patching import MODELS
 
 STUDY = "mask"
+RUN = "Learn the mask"
 SWEPT = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 """Values of λ, around the paper's."""
 _METHOD = (
@@ -119,7 +120,7 @@ def choose(
         return None
     reason = fitting.circuit_misfit(circuit, [request.model])
     place.button(
-        "Learn the mask",
+        RUN,
         type="primary",
         icon="▶",
         disabled=bool(reason),
@@ -153,7 +154,7 @@ def _request(circuit: Circuit, prompts: Prompts, tested: Desideratum, group: Gro
 
 def _show_settings() -> None:
     with st.expander("Settings: the paper’s unless changed"):
-        left, right = st.columns(2, gap="medium")
+        left, middle, right = st.columns(3, gap="medium")
         number = partial(st.number_input, persist_state="session")
         with left:
             number(
@@ -167,13 +168,14 @@ def _show_settings() -> None:
                 help=f"{', '.join(f'{each:g}' for each in SWEPT)}: how many heads are needed for "
                 "how much.",
             )
+        with middle:
             number(
                 "Learning rate", min_value=0.001, max_value=10.0, step=0.05, format="%g",
                 key="dcm_rate",
             )  # fmt: skip
-        with right:
             number("Epochs", min_value=1, max_value=100, key="dcm_epochs")
             number("Pairs in a batch", min_value=1, max_value=10_000, key="dcm_batch")
+        with right:
             number("To learn from (%)", min_value=1, max_value=98, key="dcm_training")
             number("To choose with (%)", min_value=1, max_value=98, key="dcm_validation")
 
@@ -298,7 +300,8 @@ def _show_outcome(task: Task, request: DcmRequest, part: Dcm) -> None:
     verdict = "carry" if part.is_carried else "do not clearly carry"
     st.markdown(
         f"{', '.join(map(str, part.heads))} **{verdict}** it: {signed(above.value)} "
-        f"({signed(above.low)} to {signed(above.high)}) above nothing patched."
+        f"({signed(above.low)} to {signed(above.high)}) above nothing patched; chance is "
+        f"{part.chance:.3f}."
         if n_kept
         else "No head helps: with nothing patched, as many answers are as expected."
     )
@@ -326,8 +329,8 @@ def _show_outcome(task: Task, request: DcmRequest, part: Dcm) -> None:
             f"{words}: {signed(each.value)} ({signed(each.low)} to {signed(each.high)})"
             for words, each in differences
         )
-        + f". {part.accuracy.n} test pairs that the mask has not seen; λ = {part.penalty:g}; "
-        f"chance {part.chance:.3f}. {unmarked(catalogue.label(request.model))}, "
+        + f". {part.accuracy.n} test pairs that the mask has not seen; λ = {part.penalty:g}. "
+        f"{unmarked(catalogue.label(request.model))}, "
         f"circuit “{unmarked(request.circuit.name)}”, {request.prompts}."
     )
 

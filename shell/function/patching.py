@@ -103,7 +103,7 @@ def invite(requests: Sequence[FunctionsRequest]) -> None:
         f"Press Run to give each group of the circuit “{unmarked(circuit.name)}” "
         f"({choices.sizes(circuit)}) what its heads give on alternate prompts, for "
         f"{len(first.tested)} tests, on {first.draws} draws of {first.prompts}; beside it, nothing "
-        "patched and random groups of the same size."
+        "patched, random groups of the same size, and chance."
     )
 
 
@@ -129,7 +129,7 @@ def show_map(task: Task, found: Sequence[Study[FunctionsRequest]]) -> None:
     names = ", ".join(f"{group.key} {group.name}" for group in task.reading_order)
     st.caption(
         f"Share of prompts answered as the test expects; {names}. Coloured is what is clearly "
-        "above both nothing patched and random groups, all cells of a model looked at together "
+        "above nothing patched, random groups and chance, all cells of a model looked at together "
         f"(false discovery rate 5 %); the others are no findings. {request.draws} draws of "
         f"{request.prompts}; circuit “{unmarked(request.circuit.name)}”. Click a cell to choose it."
     )

@@ -8,11 +8,14 @@ import streamlit as st
 
 from backend import published
 from backend.core.statistics import Estimate
+from backend.methods.functions import carried
 from backend.published import LABELS, Desideratum, Flaw
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.paper_charts import desiderata_bars, knockout_lines
-from circuitviz.tables import figures_table
+from circuitviz.tables import Cell, figures_table
+from shell.frame.words import unmarked
 from shell.paper.paper import show_flaws
+from shell.results import measured
 
 _DESIDERATA = {"object_value": "object", "positional": "position", "box_label_value": "label"}
 _EDGES = {
@@ -37,8 +40,9 @@ def show_desiderata(model: str) -> None:
         f"seven boxes is {published.CHANCE:.3f}; patching nothing gives "
         f"{published.NOTHING_PATCHED:.3f} for “position”."
     )
-    if "goat-7b" in (model, patched):
-        show_flaws(Flaw.adapter)
+    of_goat = (Flaw.adapter,) if "goat-7b" in (model, patched) else ()
+    show_flaws(Flaw.label, Flaw.first_index, Flaw.foreign_token, *of_goat)
+    _show_ours()
 
 
 def show_knockout(_: str) -> None:
@@ -54,6 +58,49 @@ def show_knockout(_: str) -> None:
     st.caption(
         "Each line: one token may not attend to another, and the cut begins at the layer given; "
         "grey lines are the controls. Published for Llama-7B only, without the number of prompts."
+    )
+
+
+def _show_ours() -> None:
+    """What was measured here, the label among it."""
+    st.markdown("#### Measured here: whole groups patched in")
+    found = measured.choose(
+        measured.functions(),
+        "measured_functions",
+        "Press Run on the Function page, or use `python -m backend functions …`.",
+    )
+    if not found:
+        return
+    by_name = {part.desideratum: part for part in found.result}
+    clear = {*carried(found.result)}
+
+    def cell(key: str, name: str) -> Cell:
+        each = by_name[name].groups.get(key) if name in by_name else None
+        if each is None:
+            return "not measured"
+        if (key, name) in clear:
+            return each.expected
+        share = each.expected
+        return (
+            f"{share.value:.3f}\n{share.low:.3f} to {share.high:.3f}, n = {share.n}\n"
+            "not clearly above nothing patched, random heads and chance"
+        )
+
+    st.html(
+        figures_table(
+            ("Group", *(words.capitalize() for words in _DESIDERATA.values())),
+            [
+                (f"{group.key}\n{group.name}", *(cell(group.key, n) for n in _DESIDERATA.values()))
+                for group in ENTITY_TRACKING.reading_order
+            ],
+        )
+    )
+    st.caption(
+        f"Ours, not the paper’s, and of another model than the paper’s 7B: "
+        f"{unmarked(found.title)}; {found.setting} (Wilson). Share of prompts answered "
+        "as expected; indices always differ, "
+        "each prompt’s own tokens are read, and the expected label’s object is the token as it "
+        "stands in the prompt."
     )
 
 

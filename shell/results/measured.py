@@ -13,6 +13,7 @@ from backend.core.errors import UserError
 from backend.methods.cmap import Cmap, CmapRequest
 from backend.methods.compare import Comparison, ComparisonRequest, joined
 from backend.methods.completeness import Completeness, CompletenessRequest
+from backend.methods.functions import Functions, FunctionsRequest
 from backend.methods.minimality import Minimality, MinimalityRequest
 from backend.methods.registry import METHODS
 from backend.methods.requests import SomeRequest, models_of
@@ -76,6 +77,15 @@ def completenesses() -> list[Measured[Completeness]]:
         Measured(_title(stored), asked.circuit, asked.prompts, stored.parts[0])
         for asked, stored in _stored(CompletenessRequest)
         if asked == CompletenessRequest(asked.model, asked.circuit, asked.prompts)
+    ]
+
+
+def functions() -> list[Measured[tuple[Functions, ...]]]:
+    """What groups carry, the label among it, newest first."""
+    return [
+        Measured(_title(stored), asked.circuit, asked.all_prompts, stored.parts)
+        for asked, stored in _stored(FunctionsRequest)
+        if "label" in {part.desideratum for part in stored.parts if not part.reason}
     ]
 
 

@@ -23,6 +23,7 @@ from backend.core.statistics import Estimate
 from backend.methods.cmap import Cmap, CmapRequest, Transplanted
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import Completeness, CompletenessRequest, Removal
+from backend.methods.functions import Carried, Functions, FunctionsRequest
 from backend.methods.minimality import HeadContribution, Minimality, MinimalityRequest
 from backend.models import catalogue
 from backend.studies import store, studies
@@ -89,8 +90,8 @@ def test_the_circuit_says_its_size(model: str, n: int) -> None:
         ("Faithfulness", "llama-7b", {"adapter", "replacement", "summary"}),
         ("CMAP", "llama-7b", {"a_and_b", "adapter"}),
         ("Minimality", "goat-7b", {"cuts", "adapter"}),
-        ("DCM", "goat-7b", {"adapter"}),
-        ("DCM", "float-7b", set()),
+        ("DCM", "goat-7b", {"adapter", "label", "first_index", "foreign_token"}),
+        ("DCM", "float-7b", {"label", "first_index", "foreign_token"}),
     ],
 )
 def test_known_flaws_stand_where_they_concern(section: str, model: str, flaws: set[str]) -> None:
@@ -117,6 +118,7 @@ def test_the_papers_tables_are_on_the_page() -> None:
         ("CMAP", "cmap"),
         ("Completeness", "completeness"),
         ("Minimality", "minimality"),
+        ("DCM", "functions"),
     ],
 )
 def test_where_nothing_is_measured_the_page_says_how_to_measure(section: str, command: str) -> None:
@@ -177,6 +179,27 @@ def test_stored_minimality_and_completeness_stand_beside_the_papers() -> None:
     shown = said(page("Completeness"))
     assert f"{complete.title}: mean |model − circuit| over 3 random sets 0.123" in shown
     assert "(95 %, over the sets: 0.100 to 0.200)" in shown
+
+
+def test_what_groups_carry_stands_beside_the_papers_labels() -> None:
+    clear, none = Estimate(0.6, 0.5, 0.7, 120, 1e-9), Estimate(0.0, -0.1, 0.1, 120, 0.9)
+    found = Carried(FIGURE, clear, FIGURE, FIGURE, clear, (0.625,))
+    nothing = Carried(replace(FIGURE, value=0.531), none, FIGURE, FIGURE, none, (0.531,))
+    names = ("object", "label", "position")
+    parts = [
+        Functions(name, FIGURE, 0.25, {"A": nothing if name == "label" else found})
+        for name in names
+    ]
+    request = FunctionsRequest("base", HEADS, PROMPTS, names)
+    keep(request, *parts)
+    keep(replace(request, desiderata=names[::2]), *parts[::2])
+    shown = said(page("DCM"))
+    (measured_here,) = measured.functions()
+    assert f"{measured_here.title}; 120 prompts, seed 3, 4 boxes; circuit “base”" in shown
+    assert "of another model than the paper’s 7B" in shown
+    assert shown.count("<span>0.625</span><small>0.511 to 0.731, n = 40</small>") == 2
+    assert "<span>0.531</span><small>0.511 to 0.731, n = 40</small><small>not clearly" in shown
+    assert "<span>0.000</span>" in shown
 
 
 def test_a_damaged_result_is_passed_over() -> None:
