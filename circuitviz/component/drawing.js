@@ -191,11 +191,11 @@ function buildLegend(data, parent) {
     make("circle", { cx: 28, cy: 11, r: 7, class: "sample-hinders" }, entry("positive score: hinders the answer"));
   }
   if (data.contributions) {
-    const scale = entry(`direct contribution, ${data.contributions} logits`);
+    const scale = entry(`contribution, ${data.contributions} logits`);
     [["--hinders", 100], ["--hinders", 40], ["--helps", 40], ["--helps", 100]].forEach(([colour, share], i) => {
       make("rect", { x: 11 * i, y: 4, width: 11, height: 14, style: `fill: color-mix(in srgb, var(${colour}) ${share}%, var(--paper))` }, scale);
     });
-    make("circle", { cx: 28, cy: 11, r: 7, class: "sample-none" }, entry("none: not at the last token, or not clear"));
+    make("circle", { cx: 28, cy: 11, r: 7, class: "sample-none" }, entry("none clear, or another token"));
   }
   if (data.nodes.some((node) => !node.inCircuit)) {
     make("circle", { cx: 28, cy: 11, r: 5, class: "sample-outside" }, entry(data.outsideWord + (data.switchable ? `: ${data.outsideOn ? "on as well" : "click to add"}` : "")));

@@ -78,7 +78,7 @@ def test_the_graph_is_coloured_by_contributions(open_page: Open, heads: Any) -> 
     page.get_by_test_id("stCheckbox").filter(has_text="Contributions").click()
     expect(weighed).to_have_count(len(CIRCUIT.members), timeout=START_MS)
     expect(page).to_have_url(re.compile("contributions=1"))
-    expect(page.get_by_text("none: not at the last token, or not clear")).to_be_visible()
+    expect(page.get_by_text("none clear, or another token")).to_be_visible()
     n_layers, n_heads = heads.shape[1:]
     means = [mean_estimate(heads[:, i, j]) for i in range(n_layers) for j in range(n_heads)]
     clear = clear_among(means)
