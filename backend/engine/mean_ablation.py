@@ -18,7 +18,7 @@ from backend.core.heads import Site
 from backend.engine.answers import right
 from backend.engine.architectures import decoder, last_logits, logits_of, shape_of
 from backend.engine.finite import check_finite
-from backend.engine.hooks import at_tokens, edited_head_outputs, recorded_head_outputs
+from backend.engine.hooks import Edit, at_tokens, edited_head_outputs, recorded_head_outputs
 from backend.engine.positions import input_ids, position_means, position_tokens, site_mask
 from backend.engine.replay import Context, full_run, replay
 from backend.engine.validation import can_take_apart
@@ -59,7 +59,7 @@ class _OtherTokens:
 
 def prepare_ablated_run(model: nn.Module, prompts: PromptSet, means: Tensor) -> AblatedRun:
     """Run the prompts with every head at its mean; `means` [n_layers, seq, n_heads, d_head]."""
-    return _prepared(_to_run_whole(model, prompts, tuple(means), position_means(means, prompts)))
+    return _prepared(ablated_to_run_whole(model, prompts, means))
 
 
 def prepare_resampled_run(
@@ -70,10 +70,22 @@ def prepare_resampled_run(
     At the task's tokens it is that of the counterfactual's own, at others that of the same token.
     Raises UserError where head outputs are not finite.
     """
+    return _prepared(resampled_to_run_whole(model, prompts, counterfactual))
+
+
+def ablated_to_run_whole(model: nn.Module, prompts: PromptSet, means: Tensor) -> AblatedRun:
+    """`prepare_ablated_run` without the run: every question runs the prompts whole."""
+    return _to_run_whole(model, prompts, tuple(means), position_means(means, prompts))
+
+
+def resampled_to_run_whole(
+    model: nn.Module, prompts: PromptSet, counterfactual: PromptSet
+) -> AblatedRun:
+    """`prepare_resampled_run` without the run of the prompts: every question runs them whole."""
     heads = _head_outputs(model, counterfactual)
     tokens = position_tokens(model, counterfactual)
     off_values = torch.stack([at_tokens(each, tokens) for each in heads])
-    return _prepared(_to_run_whole(model, prompts, heads, off_values))
+    return _to_run_whole(model, prompts, heads, off_values)
 
 
 @torch.no_grad()
@@ -147,6 +159,21 @@ def circuits_logits(ablated_run: AblatedRun, circuits: Sequence[Collection[Site]
 
 def _run_whole(ablated_run: AblatedRun, rest: tuple[Tensor, ...], on: Collection[Site]) -> Tensor:
     """Logits [n, vocab] when only these sites compute freely, by one run of the whole prompts."""
+    with edited_head_outputs(ablated_run.model, _alone(ablated_run, rest, on)):
+        return last_logits(ablated_run.model, ablated_run.input_ids)
+
+
+def alone(ablated_run: AblatedRun, on: Collection[Site]) -> Edit:
+    """Head outputs of the whole prompts when only these sites compute freely.
+
+    Raises ValueError for a run that was prepared.
+    """
+    if not isinstance(ablated_run.rest, tuple):
+        raise ValueError("its prompts are not run whole")
+    return _alone(ablated_run, ablated_run.rest, on)
+
+
+def _alone(ablated_run: AblatedRun, rest: tuple[Tensor, ...], on: Collection[Site]) -> Edit:
     mask = site_mask(shape_of(ablated_run.model), on, ablated_run.positions).to(
         ablated_run.tokens.device
     )
@@ -159,8 +186,7 @@ def _run_whole(ablated_run: AblatedRun, rest: tuple[Tensor, ...], on: Collection
             given[prompts, at] = torch.where(mask[layer, position][:, None], free, off)
         return given
 
-    with edited_head_outputs(ablated_run.model, switch_off):
-        return last_logits(ablated_run.model, ablated_run.input_ids)
+    return switch_off
 
 
 def circuits_right(
