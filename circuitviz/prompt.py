@@ -61,3 +61,31 @@ def _token(word: str, role: Role, mark: Mark | None) -> str:
     kind = "plain" if role is _FILLER else "other"
     title = escape(role.words, quote=True)
     return f'{space}<span class="{kind}" title="{title}">{escape(word)}</span>'
+
+
+def attention_html(
+    words: Sequence[str],
+    roles: Sequence[str | None],
+    weights: Sequence[float],
+    chosen: int,
+    task: Task,
+) -> str:
+    """The tokens of a prompt [seq], coloured by one token's attention to them [seq].
+
+    The chosen token has a frame; every token tells its weight and its role on hover.
+    """
+    known = {role.name: role.words for role in task.roles}
+
+    def token(place: int, word: str) -> str:
+        weight, role = weights[place], known.get(roles[place] or "", _FILLER.words)
+        space = "" if word in _NO_SPACE_BEFORE else " "
+        kind = "looking" if place == chosen else "looked-at"
+        # A root, so that small weights can be told from none.
+        style = f"--share: {100 * max(weight, 0.0) ** 0.5:.0f}%"
+        return (
+            f'{space}<span class="{kind}" style="{style}" '
+            f'title="{weight:.3f}: {escape(role, quote=True)}">{escape(word)}</span>'
+        )
+
+    tokens = "".join(token(place, word) for place, word in enumerate(words))
+    return f'<div class="prompt attention">{tokens.strip()}</div>'

@@ -13,6 +13,7 @@ from backend.core.priority import urgent
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode, Reading, intervention
+from shell.attention.opening import look_at
 from shell.circuit import carried, picture
 from shell.circuit.example import chosen_prompt, show_example
 from shell.circuit.numbers import announce, not_as_in_the_paper, show_chance, show_numbers
@@ -50,6 +51,8 @@ def explore(circuit: Circuit) -> None:
     with waiting.memory_permitting():
         before = answers(session, everything_on)
     prompt = chosen_prompt(session, before, view.example)
+    if node := st.session_state.pop("head_to_look_at", None):
+        look_at(node, view.task, prompt)
     left, right = st.columns([1.8, 1], gap="medium")
     with left:
         picture.show_picture(session, circuit, view, prompt)

@@ -31,6 +31,7 @@ def main() -> None:
             st.Page(_PAGES / "cmap.py", title="CMAP"),
             st.Page(_PAGES / "discover.py", title="Discover"),
             st.Page(_PAGES / "function.py", title="Function"),
+            st.Page(_PAGES / "attention.py", title="Attention"),
             st.Page(_PAGES / "logits.py", title="Logits"),
             st.Page(_PAGES / "results.py", title="Results"),
             st.Page(_PAGES / "paper.py", title="Paper"),

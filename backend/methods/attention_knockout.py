@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from backend.core.arguments import whole
 from backend.core.errors import UserError
 from backend.core.estimates import change, figure
-from backend.core.heads import Head, Site
+from backend.core.heads import Head, Site, check_sites
 from backend.core.metrics import Metric
 from backend.core.progress import Plan, Progress, Report, Step, silent, step_of
 from backend.core.statistics import Estimate, clear_among
@@ -118,10 +118,11 @@ def attention_knockout(
 ) -> AttentionKnockout:
     """Every edge cut from every layer on; finished batches are kept in a folder, if there is one.
 
-    Raises UserError where there is nothing to cut.
+    Raises UserError where there is nothing to cut, and for heads that the model does not have.
     """
     from backend.methods.evaluation import Evaluation
 
+    check_sites(_checked(request), model.shape, catalogue.label(model.name))
     prompts = with_random_tokens(request.prompts.sample(model.tokenizer), request.edges)
     for edge in request.edges:
         check_backward(prompts, edge)

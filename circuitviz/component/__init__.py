@@ -36,12 +36,16 @@ _mount = st.components.v2.component(
 
 @dataclass(frozen=True)
 class Message:
-    """The state of all switches after the click with this sequence number."""
+    """The state of all switches after the click with this sequence number.
+
+    looked_at: the head of which more is wanted, if it was that kind of click.
+    """
 
     sequence: int
     epoch: int
     off: frozenset[NodeKey]
     switched: frozenset[NodeKey] = frozenset()
+    looked_at: NodeKey | None = None
 
     def is_news(self, served_sequence: int, epoch: int) -> bool:
         """Whether Python has not acted on this message yet, nor overruled it."""
@@ -88,7 +92,7 @@ def parse_message(raw: object) -> Message | None:
         return None
     if off is None or switched is None:
         return None
-    return Message(sequence, epoch, off, switched)
+    return Message(sequence, epoch, off, switched, _parse_head(raw.get("lookedAt")))
 
 
 def _parse_heads(raw: object) -> frozenset[NodeKey] | None:

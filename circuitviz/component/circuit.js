@@ -83,10 +83,17 @@ class CircuitView {
     return this.data.nodes.flatMap((node, i) => (node.group === group && node.inCircuit ? [i] : []));
   }
 
-  changed() {
+  changed(more = {}) {
     this.sequence += 1;
     this.paint();
-    this.send({ sequence: this.sequence, epoch: this.epoch, off: [...this.off], switched: [...this.switched] });
+    this.send({ sequence: this.sequence, epoch: this.epoch, off: [...this.off], switched: [...this.switched], ...more });
+  }
+
+  /** Ask for more about a head: nothing is switched. */
+  lookAt(i) {
+    if (!this.data.switchable) return;
+    this.current = i;
+    this.changed({ lookedAt: this.data.nodes[i].id });
   }
 
   /** Show the switches as they stand: heads, their edges, the groups' buttons. */
@@ -194,6 +201,7 @@ class CircuitView {
     const node = this.data.nodes[i];
     const off = node.inCircuit || this.data.outsideOn ? `${this.data.offWord} · click to restore` : "click to add to the circuit";
     make("div", { class: "tip-hint" }, tip, this.isOn(i) ? "on · click to switch off" : off);
+    make("div", { class: "tip-hint" }, tip, "double click, or A: its attention");
   }
 
   nameOf(i) {
@@ -271,6 +279,11 @@ class CircuitView {
       const i = nodeAt(event);
       if (i !== null && !drag?.moved) this.toggle(i);
     });
+    // Its two clicks have switched the head there and back.
+    svg.addEventListener("dblclick", (event) => {
+      const i = nodeAt(event);
+      if (i !== null && !drag?.moved) this.lookAt(i);
+    });
     svg.addEventListener("pointerover", (event) => {
       const { edge } = event.target.dataset;
       if (edge === undefined) this.showTip(nodeAt(event)); else this.showEdge(Number(edge), event);
@@ -306,6 +319,8 @@ class CircuitView {
       if (next >= 0) this.focus(next);
     } else if (event.key === " " || event.key === "Enter") {
       if (!event.repeat) this.toggle(i);
+    } else if (event.key === "a" || event.key === "A") {
+      if (!event.repeat) this.lookAt(i);
     } else if (event.key === "+" || event.key === "-") {
       this.zoomBy(event.key === "+" ? 1.4 : 1 / 1.4, this.places[i]);
     } else if (event.key === "0") {

@@ -95,6 +95,10 @@ def _take_in() -> None:
     if message and message.is_news(st.session_state["served"], st.session_state["epoch"]):
         st.session_state["served"] = message.sequence
         state.click(Switches(message.off, message.switched))
+        now = st.session_state
+        if message.looked_at and message.looked_at[0] in now["task"].keys:
+            now["head_to_look_at"] = message.looked_at
+            now["history"] = now["history"].without_detour()
 
 
 def _off_word(view: View) -> str:

@@ -12,7 +12,7 @@ from shell.circuit.edges import show_threshold
 from shell.frame import state
 from shell.frame.choices import model_names
 from shell.frame.help import show_help
-from shell.frame.history import History, Switches
+from shell.frame.history import History, NodeKey, Switches
 
 READINGS = {Reading.circuit: "Circuit only", Reading.model: "Whole model minus heads"}
 MODES = {
@@ -127,10 +127,22 @@ def show_switches(circuit: Circuit) -> None:
         if last in members:
             only = history.set(Switches(members - {last}))
             _button(f"Only {last[1]}", only, history, help="The head clicked last, on its own.")
+        if last:
+            st.button(
+                "Attention",
+                on_click=_look_at,
+                args=(last,),
+                help=f"Where {last[1]} of {last[0]}, the head clicked last, attends. A double "
+                "click on a head, or A on it, does the same.",
+            )
         _button(
             "Reset", History(), history, help="Every switch as it was at first, and no history."
         )
         show_threshold(circuit)
+
+
+def _look_at(node: NodeKey) -> None:
+    st.session_state["head_to_look_at"] = node
 
 
 def _button(

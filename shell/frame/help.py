@@ -59,8 +59,8 @@ with fewer than 6 right answers below the line. Two models differ *clearly* when
 test says so. Where many heads, edges or pairs are tested at once, what is called clear is corrected
 for it.
 
-**Keys.** Tab enters the graph, arrows move between heads, space switches. Ctrl+Z undoes, Ctrl+Y
-redoes.
+**Keys.** Tab enters the graph, arrows move between heads, space switches, A shows the attention of
+a head, as a double click does. Ctrl+Z undoes, Ctrl+Y redoes.
 
 Sections are those of Prakash et al., *Fine-Tuning Enhances Existing Mechanisms: A Case Study on
 Entity Tracking*, ICLR 2024, arXiv:2402.14811. The bundled models are tiny and were trained to be

@@ -35,6 +35,12 @@ class History:
             return self
         return History(switches, (*self.past, self.now))
 
+    def without_detour(self) -> History:
+        """The history without its last two steps if they lead there and back."""
+        if self.past[-2:-1] != (self.now,):
+            return self
+        return History(self.now, self.past[:-2])
+
     def undo(self) -> History:
         """One step back, if there is one."""
         if not self.past:

@@ -7,6 +7,8 @@ from typing import Any
 import streamlit as st
 
 from backend.core.errors import UserError
+from backend.methods.attention import AttentionRequest
+from backend.methods.attention_knockout import AttentionKnockoutRequest
 from backend.methods.attribution_patching import AttributionRequest
 from backend.methods.chosen_senders import SendersRequest
 from backend.methods.cmap import CmapRequest
@@ -27,6 +29,7 @@ from backend.studies import jobs, studies
 from backend.studies.keys import identity
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
+from shell.attention.opening import BY_ROLE, KNOCKOUT
 from shell.discover import discovery
 from shell.discover.discovery import Plan
 from shell.discover.previewing import PreviewPlan
@@ -51,15 +54,26 @@ _STUDIES: dict[type, tuple[str, str]] = {
     PreviewPlan: ("", "discover"),
     FunctionsRequest: ("", "function"),
     DcmRequest: (masks.STUDY, "function"),
+    AttentionRequest: ("attention_by_role", "attention"),
+    AttentionKnockoutRequest: ("attention_knockout", "attention"),
 }
 """What the page of a request calls its study, and that page."""
-_OF_SEVERAL = ComparisonRequest | CmapRequest | FunctionsRequest | DcmRequest | logits.LogitsRequest
+_OF_SEVERAL = (
+    ComparisonRequest
+    | CmapRequest
+    | FunctionsRequest
+    | DcmRequest
+    | AttentionRequest
+    | AttentionKnockoutRequest
+    | logits.LogitsRequest
+)
 """Requests whose pages show results of models that are not on this computer."""
 _TITLES = {
     "compare": "Compare",
     "cmap": "CMAP",
     "discover": "Discover",
     "function": "Function",
+    "attention": "Attention",
     "logits": "Logits",
 }
 
@@ -115,6 +129,19 @@ def choose_again(request: Request, study: Study) -> None:
             _choose(request.prompts, request.circuit)
             now["source"], now["target"], now["part"] = request.source, request.target, request.part
             now["target_started_from"] = now["model"]
+        case AttentionRequest():
+            _choose(request.prompts, request.circuit)
+            now["attention_shown"] = BY_ROLE
+            now["attended"], now["attended_started_from"] = [*request.models], now["model"]
+        case AttentionKnockoutRequest():
+            _choose(request.prompts)
+            now["attention_shown"], now["metric"] = KNOCKOUT, request.metric
+            now["attended"], now["attended_started_from"] = [*request.models], now["model"]
+            task = now["knockout_for"] = request.prompts.task
+            now["knockout_offered"] = list(dict.fromkeys((*task.edges, *request.edges)))
+            now["knockout_edges"] = [*request.edges]
+            now["knockout_heads"] = [str(head) for head in sorted(request.heads)]
+            now["knockout_window"] = request.window or 0
         case MinimalityRequest() | CompletenessRequest() | EdgesRequest():
             _choose(request.prompts, request.circuit)
             now["model"], now["discover_n"] = request.model, request.prompts.n

@@ -15,7 +15,8 @@ from backend.core.progress import Cancelled, Report
 from backend.models import catalogue, loaded_models, prepared
 from backend.studies import jobs
 from backend.studies.device_locks import Notice
-from backend.tasks.setting import Mode, Setting
+from backend.tasks.prompts import Prompts
+from backend.tasks.setting import Intervention, Mode, Setting
 from shell.frame.words import unmarked
 
 if TYPE_CHECKING:
@@ -63,6 +64,22 @@ def wait_for_contributions(session: Session) -> None:
     """Come back when it is known what heads add to the logits directly, in the same way."""
     of = ref(session)
     _result_of((of, "contributions"), lambda report: _run_contributions(of, report), jobs.QUICK)
+
+
+def wait_for_patterns(
+    model: str, prompts: Prompts, number: int, switched: Intervention | None
+) -> None:
+    """Come back when the attention of a model on one prompt is there, in the same way.
+
+    Raises UserError for a name that cannot be a model's.
+    """
+    files = loaded_models.fingerprint_of(model, patiently=False)
+    asked = model, prompts, number, switched
+    _result_of(
+        ("patterns", files, *asked),
+        lambda report: _run_patterns(*asked, report),
+        jobs.QUICK if model in loaded_models.loaded() else jobs.PREPARATION,
+    )
 
 
 @contextmanager
@@ -183,6 +200,16 @@ def _run_contributions(of: ref[Session], report: Report) -> Iterator[bool]:
 
     if session := of():
         head_contributions(session)
+    yield True
+
+
+def _run_patterns(
+    model: str, prompts: Prompts, number: int, switched: Intervention | None, report: Report
+) -> Iterator[bool]:
+    report(f"Loading {catalogue.label(model)} and reading its attention", 0.1)
+    from backend.studies.patterns import patterns
+
+    patterns(model, prompts, number, switched)
     yield True
 
 

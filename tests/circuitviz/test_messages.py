@@ -18,7 +18,12 @@ keys = st.tuples(
     st.builds(Head, st.integers(0, 99), st.integers(0, 99)),
 )
 messages = st.builds(
-    Message, st.integers(0), st.integers(), st.frozensets(keys), st.frozensets(keys)
+    Message,
+    st.integers(0),
+    st.integers(),
+    st.frozensets(keys),
+    st.frozensets(keys),
+    st.none() | keys,
 )
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -32,6 +37,7 @@ def as_sent(message: Message) -> dict[str, Any]:
         "epoch": message.epoch,
         "off": [node_id(key) for key in message.off],
         "switched": [node_id(key) for key in message.switched],
+        "lookedAt": message.looked_at and node_id(message.looked_at),
     }
 
 
@@ -45,7 +51,7 @@ def test_junk_is_no_message(raw: object) -> None:
     assert parse_message(raw) is None
 
 
-@given(messages, st.sampled_from(["sequence", "epoch", "off", "switched"]), junk)
+@given(messages, st.sampled_from(["sequence", "epoch", "off", "switched", "lookedAt"]), junk)
 def test_a_spoilt_field_never_raises(message: Message, name: str, spoilt: object) -> None:
     parsed = parse_message({**as_sent(message), name: spoilt})
     assert parsed is None or isinstance(parsed, Message)

@@ -158,6 +158,11 @@ def test_what_looks_forward_has_nothing_to_cut() -> None:
         attention_knockout(loaded(), request)
 
 
+def test_heads_that_the_model_lacks_are_told() -> None:
+    with pytest.raises(UserError, match=r"no head L9\.0"):
+        attention_knockout(loaded(), asked(heads=frozenset({Head(9, 0)})))
+
+
 def test_no_earlier_token_is_told() -> None:
     drawn = Prompts(ENTITY_TRACKING, 3, 0).sample(planted.tokenizer())
     at_start = replace(drawn, positions={**drawn.positions, "last": np.zeros(3, dtype=np.int64)})

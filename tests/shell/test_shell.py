@@ -112,3 +112,12 @@ def test_history_is_an_editors(steps: list[object]) -> None:
                 before.append(now)
                 now, after = switches, []
         assert history.now == now
+
+
+def test_there_and_back_is_no_step() -> None:
+    node = ("A", Head(4, 1))
+    start = History().set(Switches(frozenset({("B", Head(3, 0))})))
+    there_and_back = start.set(Switches(frozenset({node}))).set(start.now)
+    assert there_and_back.without_detour() == start
+    assert start.without_detour() == start
+    assert History().without_detour() == History()

@@ -25,7 +25,8 @@ from tests.dashboard import ROOT
 N = 50
 CIRCUIT = Circuit.of(IOI, planted_ioi.CIRCUIT, "planted")
 PAGES = (
-    "circuit", "compare", "cmap", "discover", "function", "logits", "results", "paper", "models",
+    "circuit", "compare", "cmap", "discover", "function", "attention", "logits", "results", "paper",
+    "models",
 )  # fmt: skip
 
 
@@ -193,7 +194,7 @@ def test_every_page_goes_from_task_to_task_and_back(
     name: str, model: str, circuit_file: Path
 ) -> None:
     session_of(model)
-    test = page(name, task="ioi", model=model, circuit="planted")
+    test = sound(finished(page(name, task="ioi", model=model, circuit="planted")).run())
     test.session_state["discover_keep_NM"] = 3
     for task, circuit in ((ENTITY_TRACKING, "base"), (IOI, "planted")):
         test.selectbox(key="task").set_value(task)
@@ -210,7 +211,7 @@ def test_every_page_goes_from_task_to_task_and_back(
         ({"circuit": "planted"}, "is for indirect object identification, and the prompts are of"),
     ],
 )
-@pytest.mark.parametrize("name", ["circuit", "compare", "cmap", "discover"])
+@pytest.mark.parametrize("name", ["circuit", "compare", "cmap", "discover", "attention"])
 def test_a_circuit_of_another_task_is_refused(
     name: str, query: dict[str, str], reason: str, circuit_file: Path
 ) -> None:

@@ -139,8 +139,12 @@ OURS = {"model": "hostile", "circuit": "hostile"}
 
 
 @pytest.mark.parametrize(
-    "name", ["circuit", "compare", "cmap", "discover", "function", "logits", "models", "results"]
-)
+    "name",
+    [
+        "circuit", "compare", "cmap", "discover", "function", "attention", "logits", "models",
+        "results",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize(
     "query",
     [
