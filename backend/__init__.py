@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from backend.api import (
         ablate,
         answers,
+        attribution_patch,
         circuit_accuracy,
         cmap,
         copying,
@@ -74,6 +75,7 @@ __all__ = [
     "Words",
     "ablate",
     "answers",
+    "attribution_patch",
     "circuit_accuracy",
     "cmap",
     "copying",

@@ -31,6 +31,7 @@ from backend.engine.copying import CopyingRanks, copying_ranks, words_in
 from backend.engine.logit_attribution import Contributions, direct_contributions
 from backend.engine.logit_lens import LensReading, lens_reading
 from backend.engine.memory import memory_errors_explained, prompt_batches
+from backend.engine.path_patching.attribution_patching import attribution_scores
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import path_patching_scores
 from backend.engine.positions import mean_head_outputs, position_head_outputs, position_means
@@ -170,13 +171,33 @@ def path_patch(
     that it writes into, and none if it writes into the logits. Negative where a head matters (Wang
     et al., 2023; Prakash et al., 2024). Raises UserError for a group that the task does not have.
     """
-    if group not in prompts.task.keys:
-        keys = ", ".join(prompts.task.keys)
-        raise UserError(f"{prompts.task.title} has no group “{group}”. Choose one of {keys}.")
+    _check_group(prompts.task, group)
     other = counterfactual(model, prompts)
     with at_work(model.runtime):
         return path_patching_scores(
             model.model, prompts, other, group, receivers, score=Score(score)
+        )
+
+
+def attribution_patch(
+    model: LoadedModel,
+    prompts: PromptSet,
+    group: str,
+    receivers: Collection[Head] = (),
+    score: Score | str = Score.probability,
+    steps: int = 0,
+) -> Tensor:
+    """What `path_patch` gives, estimated for all heads at once: [n, n_layers, n_heads].
+
+    To first order at the clean run, or with gradients integrated over so many `steps`; not exact
+    (Nanda, 2023; Syed et al., 2023; Hanna et al., 2024). Raises UserError for a group that the task
+    does not have.
+    """
+    _check_group(prompts.task, group)
+    other = counterfactual(model, prompts)
+    with at_work(model.runtime):
+        return attribution_scores(
+            model.model, prompts, other, group, receivers, Score(score), steps
         )
 
 
@@ -304,6 +325,12 @@ def functions(
     if found.reason:
         raise UserError(found.reason)
     return found
+
+
+def _check_group(task: Task, group: str) -> None:
+    if group not in task.keys:
+        keys = ", ".join(task.keys)
+        raise UserError(f"{task.title} has no group “{group}”. Choose one of {keys}.")
 
 
 def _evaluation(

@@ -120,6 +120,10 @@ def test_a_folder_and_a_name_are_loaded(tmp_path: Path) -> None:
         (lambda model: backend.load_circuit("nowhere"), "nowhere"),
         (lambda model: backend.sample(model, "chess"), "no task “chess”"),
         (lambda model: backend.path_patch(model, backend.sample(model, TASK, 2), "Z"), "no group"),
+        (
+            lambda model: backend.attribution_patch(model, backend.sample(model, TASK, 2), "Z"),
+            "no group",
+        ),
         (lambda model: backend.sample(model, TASK, doors=3), "no option “doors”"),
         (lambda model: backend.sample(model, TASK, boxes=1), "2 to "),
     ],
@@ -183,6 +187,9 @@ def test_a_planted_circuit_is_found_and_does_the_task_alone() -> None:
     )
     scores = backend.path_patch(model, prompts, "B", found.heads("A")).mean(0)
     assert backend.Head(*divmod(int(scores.argmin()), 4)) == found.heads("B")[0]
+    for steps in (0, 5):
+        estimated = backend.attribution_patch(model, prompts, "B", found.heads("A"), steps=steps)
+        assert int(estimated.mean(0).argmin()) == int(scores.argmin())
     carried = backend.functions(model, prompts, found, "position").groups
     assert {key: each.expected.value for key, each in carried.items()} == {
         "A": 0, "B": 1, "C": 1, "D": 1,
