@@ -11,7 +11,9 @@ from streamlit.testing.v1 import AppTest
 from backend.commands.cli import main
 from backend.methods.functions import carried
 from backend.models import catalogue
+from backend.models.loaded_models import fingerprint_of
 from backend.studies import jobs
+from backend.studies.patterns import patterns
 from backend.studies.session import Session, answers, prepare
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
@@ -56,6 +58,13 @@ def session_of(model: str) -> Session:
     """The session that the Circuit page will show, so that no test waits for it."""
     setting = Setting(model, Prompts(IOI, N, 0))
     return jobs.job(setting, lambda report: iter([prepare(setting, report)])).future.result(120)[0]
+
+
+def patterns_of(model: str) -> None:
+    """The same for what the Attention page will show."""
+    asked = model, Prompts(IOI, N, 0), 0, None
+    key = "patterns", fingerprint_of(model), *asked
+    jobs.job(key, lambda report: iter([patterns(*asked)])).future.result(120)
 
 
 def page(name: str = "circuit", **query: str) -> AppTest:
@@ -194,7 +203,8 @@ def test_every_page_goes_from_task_to_task_and_back(
     name: str, model: str, circuit_file: Path
 ) -> None:
     session_of(model)
-    test = sound(finished(page(name, task="ioi", model=model, circuit="planted")).run())
+    patterns_of(model)
+    test = page(name, task="ioi", model=model, circuit="planted")
     test.session_state["discover_keep_NM"] = 3
     for task, circuit in ((ENTITY_TRACKING, "base"), (IOI, "planted")):
         test.selectbox(key="task").set_value(task)
