@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import isnan
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -137,15 +138,11 @@ def grouped_bars(
             alt.Tooltip("n:Q", title="prompts"),
         ],
     )
-    lowest, highest = float(frame["low"].min()), float(frame["high"].max())
-    is_share = lowest >= 0 and highest <= 1
-    scale = _UNIT if is_share else alt.Scale(domain=[min(lowest, 0), 1.18 * max(highest, 1)])
+    scale, upward = _upward(frame["low"].min(), frame["high"].max())
     marks = bars.mark_rect(cornerRadius=2).encode(
         x=_of("left:Q", place),
         x2="right:Q",
-        y=alt.Y("accuracy:Q", title=measure, scale=scale).axis(
-            **(_AXIS if is_share else {**_AXIS, "values": alt.Undefined})
-        ),
+        y=alt.Y("accuracy:Q", title=measure, scale=scale).axis(**upward),
         y2=alt.datum(0),
         color=alt.Color(
             "kind:N",
@@ -172,6 +169,14 @@ _AXIS = {
     "grid": True,
     "gridOpacity": 0.25,
 }
+
+
+def _upward(lowest: float, highest: float) -> tuple[alt.Scale, dict[str, Any]]:
+    """From 0 to 1, or further where the figures go."""
+    if lowest >= 0 and highest <= 1:
+        return _UNIT, _AXIS
+    scale = alt.Scale(domain=[min(lowest, 0), 1.18 * max(highest, 1)])
+    return scale, {**_AXIS, "values": alt.Undefined}
 
 
 def _whiskers(bars: alt.Chart, scale: alt.Scale = _UNIT) -> alt.Chart:
@@ -218,11 +223,13 @@ def transplant_chart(
     sets: Mapping[str, Transplanted],
     lines: Mapping[str, Estimate],
     task: Task,
+    measure: str = "accuracy",
 ) -> alt.LayerChart:
     """A bar for each set of heads that is transplanted, and lines at both models' accuracies.
 
     `lines` has the two models' accuracies by what to call them; the set called “your set” stands
-    out. Above each bar is the share of the gap that it recovers.
+    out. Above each bar is the share of the gap that it recovers. `measure` is what another metric
+    than accuracy is called.
     """
     looks = colours(task) | {"none": WHOLE, "your set": YOURS}
     frame = pd.DataFrame(
@@ -262,13 +269,16 @@ def transplant_chart(
         tooltip=[
             alt.Tooltip("set:N", title="transplanted"),
             alt.Tooltip("heads:Q"),
-            *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("accuracy", "low", "high")),
+            alt.Tooltip("accuracy:Q", title=measure, format=".3f"),
+            *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("low", "high")),
             alt.Tooltip("recovery:N"),
             alt.Tooltip("n:Q", title="prompts"),
         ],
     )
+    figures = [*lines.values(), *(outcome.accuracy for outcome in sets.values())]
+    scale, upward = _upward(min(f.low for f in figures), max(f.high for f in figures))
     marks = bars.mark_bar(cornerRadiusEnd=2).encode(
-        y=alt.Y("accuracy:Q", title="accuracy of the target", scale=_UNIT).axis(**_AXIS),
+        y=alt.Y("accuracy:Q", title=f"{measure} of the target", scale=scale).axis(**upward),
         color=alt.Color("colour:N", scale=None),
     )
     levels = pd.DataFrame(
@@ -278,7 +288,7 @@ def transplant_chart(
         ]
     )
     high = max(lines, key=lambda name: lines[name].value)
-    rules = alt.Chart(levels).encode(y=alt.Y("accuracy:Q", scale=_UNIT))
+    rules = alt.Chart(levels).encode(y=alt.Y("accuracy:Q", scale=scale))
     names = [
         rules.transform_filter(alt.datum.line == name)
         .mark_text(align="left", dx=6, dy=-9 if name == high else 10, fontSize=14, color=INK)
@@ -286,7 +296,7 @@ def transplant_chart(
         for name in lines
     ]
     dashes = rules.mark_rule(color=INK, strokeDash=[6, 4], strokeWidth=2)
-    layers = alt.layer(marks, dashes, _whiskers(bars), _figures(bars), *names)
+    layers = alt.layer(marks, dashes, _whiskers(bars, scale), _figures(bars, scale=scale), *names)
     return bare(layers, BAR_HEIGHT + 80)
 
 
@@ -295,10 +305,11 @@ def head_chart(
     clear: Sequence[Sequence[bool]],
     pinned: Collection[Head],
     largest: float,
+    measure: str = "accuracy",
 ) -> alt.LayerChart:
     """What each single head does: layers upward, heads to the right, zero is the page’s colour.
 
-    Shown is the recovery, or the change of the accuracy where that is undefined; a head that is not
+    Shown is the recovery, or the change of the measure where that is undefined; a head that is not
     `clear` is pale and without a number, and heads in `pinned` have a frame. A click on a cell is
     the selection “cell”.
     """
@@ -334,8 +345,8 @@ def head_chart(
         tooltip=[
             alt.Tooltip("name:N", title="head"),
             alt.Tooltip("recovery:N"),
-            alt.Tooltip("change:N", title="change of accuracy"),
-            alt.Tooltip("accuracy:N"),
+            alt.Tooltip("change:N", title=f"change of {measure}"),
+            alt.Tooltip("accuracy:N", title=measure),
             alt.Tooltip("change_is:N", title="among all heads"),
             alt.Tooltip("n:Q", title="prompts"),
         ],

@@ -46,6 +46,7 @@ def choose() -> CmapRequest:
             circuit,
             now["part"],
             choices.chosen_prompts(),
+            metric=now["metric"],
         )
         reason = transplant.misfit(request)
         st.button(

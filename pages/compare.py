@@ -50,7 +50,11 @@ def choose() -> ComparisonRequest:
         )
         circuit = choices.choose_heads("compared_heads")
         request = ComparisonRequest(
-            tuple(models), circuit, choices.chosen_prompts(), st.session_state["metric"]
+            tuple(models),
+            circuit,
+            choices.chosen_prompts(),
+            metric=st.session_state["metric"],
+            ablation=choices.choose_ablation("compared_ablation"),
         )
         reason = fitting.circuit_misfit(circuit, models)
         st.button(

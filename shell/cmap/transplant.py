@@ -12,9 +12,11 @@ import streamlit as st
 
 from backend.core.components import Component
 from backend.core.heads import Head, Site
+from backend.core.metrics import Metric
 from backend.core.serialize import to_json
 from backend.core.statistics import clear_among
 from backend.methods.cmap import Cmap, CmapRequest, HeadMap, SetRequest, Transplanted
+from backend.methods.requests import METRICS
 from backend.models import catalogue
 from backend.tasks.task import Task
 from circuitviz.model_charts import effect, head_chart, transplant_chart
@@ -22,7 +24,7 @@ from circuitviz.tables import figures_table, signed
 from shell.frame import fitting, state, studies, waiting
 from shell.frame.choices import sizes
 from shell.frame.studies import Study
-from shell.frame.words import unmarked
+from shell.frame.words import MEASURES, unmarked
 
 HELD_FIXED = {
     Component.output: "What each chosen head gives at its token is the source’s, on the same "
@@ -35,6 +37,19 @@ HELD_FIXED = {
     "and keys, its outputs at other tokens, and all other heads stay the target’s own.",
 }
 YOUR_SET = "your set"
+_OF_MEANS = "Student’s for change and gap, Fieller’s for recovery"
+_INTERVALS = {
+    Metric.accuracy: "Wilson’s for accuracies, Tango’s for change and gap, the score interval of a "
+    "ratio for recovery",
+    Metric.probability: f"Wilson’s with the variance seen for probabilities, {_OF_MEANS}",
+    Metric.logit_difference: f"Student’s for logit differences, {_OF_MEANS}",
+}
+_STUDENT = "Student’s t test"
+_TEST = {
+    Metric.accuracy: "McNemar’s exact test",
+    Metric.probability: _STUDENT,
+    Metric.logit_difference: _STUDENT,
+}
 _A_MOMENT_S = 0.5
 
 
@@ -87,7 +102,8 @@ def invite(request: CmapRequest) -> None:
         f"{unmarked(catalogue.label(request.target))}: each group of the circuit "
         f"“{unmarked(request.circuit.name)}” "
         f"({sizes(request.circuit)}), all of them, and then every head of the model on its "
-        f"own, on {request.prompts}. Recovery = (patched − target) / (source − target)."
+        f"own, on {request.prompts}. Recovery = (patched − target) / (source − target), in "
+        f"{METRICS[request.metric]}."
     )
 
 
@@ -114,6 +130,7 @@ def _plain(name: str) -> str:
 
 def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]) -> None:
     source, target = map(_plain, (request.source, request.target))
+    measure = METRICS[request.metric]
     st.markdown(f"#### {source} → {target}: {request.part.value}")
     with st.container(key="transplanted_sets"):
         st.altair_chart(
@@ -121,13 +138,14 @@ def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]
                 sets,
                 {"source": groups.source_accuracy, "target": groups.target_accuracy},
                 request.prompts.task,
+                measure,
             ),
             width="stretch",
-            alt="Accuracy of the target with each set of heads out of the source",
+            alt=f"The {measure} of the target with each set of heads out of the source",
         )
     st.html(
         figures_table(
-            ("Transplanted", "Accuracy", "Change", "Recovery"),
+            ("Transplanted", MEASURES[request.metric], "Change", "Recovery"),
             [
                 (
                     f"{name}\n{outcome.n_sites} heads",
@@ -143,14 +161,14 @@ def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]
     clear = (
         ""
         if gap.is_clear
-        else " The two models do not differ clearly (McNemar’s exact test): recovery is undefined."
+        else f" The two models do not differ clearly ({_TEST[request.metric]}): recovery is "
+        "undefined."
     )
     st.caption(
         f"Source {source} {groups.source_accuracy.value:.3f}, target {target} "
         f"{groups.target_accuracy.value:.3f}, gap {signed(gap.value)} ({signed(gap.low)} to "
         f"{signed(gap.high)}).{clear} {request.prompts}; circuit "
-        f"“{unmarked(request.circuit.name)}”. 95 % intervals: Wilson’s for "
-        "accuracies, Tango’s for change and gap, the score interval of a ratio for recovery. Each "
+        f"“{unmarked(request.circuit.name)}”. 95 % intervals: {_INTERVALS[request.metric]}. Each "
         f"holds for its own; {len(sets)} sets are shown at once."
     )
 
@@ -188,7 +206,9 @@ def _in_reading_order(task: Task, site: Site) -> tuple[int, Head]:
 
 
 def _ticked(request: CmapRequest, sites: frozenset[Site]) -> dict[str, Transplanted]:
-    asked = SetRequest(request.source, request.target, sites, request.part, request.prompts)
+    asked = SetRequest(
+        request.source, request.target, sites, request.part, request.prompts, request.metric
+    )
     running = studies.job_of(asked)
     wait([running.future], timeout=_A_MOMENT_S)
     waiting.follow(running)
@@ -204,6 +224,8 @@ def _show_maps(study: Study[CmapRequest], maps: list[HeadMap]) -> None:
             else "Every head on its own comes next."
         )
         return
+    request = study.request
+    measure = METRICS[request.metric]
     outcomes = [outcome for found in maps for row in _rows(found) for outcome in row]
     largest = max(abs(effect(outcome).value) for outcome in outcomes) or 1.0
     undefined = isnan(outcomes[0].recovery.value)
@@ -211,21 +233,21 @@ def _show_maps(study: Study[CmapRequest], maps: list[HeadMap]) -> None:
     of_map = [[[next(clear) for _ in row] for row in _rows(found)] for found in maps]
     n_clear = sum(sum(map(sum, rows)) for rows in of_map)
     st.caption(
-        ("Change of the target’s accuracy" if undefined else "Recovery")
+        (f"Change of the target’s {measure}" if undefined else "Recovery")
         + " when a single head is transplanted: blue is more, red is less, and the strongest "
         f"colour is {largest:.2f}. Click a cell to put the head into your set or to take it out. "
-        f"Of {len(outcomes)} heads tried, {n_clear} change the accuracy clearly (McNemar’s exact "
-        "test of all together, false discovery rate 5 %); the others are pale, without a number. "
-        f"{study.request.prompts}."
+        f"Of {len(outcomes)} heads tried, {n_clear} change it clearly ({_TEST[request.metric]} "
+        "of all together, false discovery rate 5 %); the others are pale, without a number. "
+        f"{request.prompts}."
     )
     for found, are_clear in zip(maps, of_map, strict=True):
         ((token, rows),) = found.heads.items()
         key = f"map_{token}_{st.session_state.get('map_epoch', 0)}"
         pinned = {s.head for s in st.session_state["pinned"] if s.position == token}
-        words = study.request.prompts.task.position(token).words
+        words = request.prompts.task.position(token).words
         st.markdown(f"**{words[0].upper()}{words[1:]}**")
         st.altair_chart(
-            head_chart(rows, are_clear, pinned, largest),
+            head_chart(rows, are_clear, pinned, largest, measure),
             width="stretch",
             key=key,
             on_select=lambda key=key, token=token: _pin(key, token),
@@ -253,7 +275,8 @@ def _show_download(
     request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted], maps: list[HeadMap]
 ) -> None:
     found = {
-        "measured_on": to_json(request.prompts) | {"circuit": request.circuit.name},
+        "measured_on": to_json(request.prompts)
+        | {"circuit": request.circuit.name, "metric": request.metric.name},
         "groups": asdict(groups) | {"sets": {name: asdict(each) for name, each in sets.items()}},
         "heads": [asdict(one) for one in maps],
     }

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from backend.core.metrics import Score
 from backend.core.serialize import to_json
 from backend.methods.completeness import N_RANDOM_SETS, Completeness, CompletenessRequest, Removal
 from backend.methods.edges import Edges, EdgesRequest
@@ -19,6 +20,7 @@ from backend.tasks.setting import Setting
 from backend.tasks.task import Task
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
 from shell.frame import studies, waiting
+from shell.frame.choices import choose_ablation, say_what_is_not_the_papers
 from shell.frame.words import unmarked
 
 Asked = MinimalityRequest | CompletenessRequest | EdgesRequest
@@ -36,8 +38,12 @@ _COMPLETENESS = (
 )
 _EDGES = (
     "Path patching from each single head to each single head that its group writes into, or to the "
-    "logits: (p_patched − p_clean) / p_clean of the right answer."
+    "logits: the {} of the right answer, by the score chosen at the top of the page."
 )
+_WEIGHT = {
+    Score.probability: "(p_patched − p_clean) / p_clean",
+    Score.logit_difference: "change of the logit difference (not as in the paper)",
+}
 
 
 def smaller(circuit: Circuit) -> Circuit:
@@ -48,7 +54,7 @@ def smaller(circuit: Circuit) -> Circuit:
 
 def with_edges(circuit: Circuit, setting: Setting) -> Circuit:
     """The circuit, with the weights of its edges in the provenance if they were measured."""
-    study = _asked("edges", EdgesRequest(*_asked_of(circuit, setting)))
+    study = _asked("edges", _edges_of(circuit, setting))
     if not study or not study.job.parts:
         return circuit
     (found,) = study.job.parts
@@ -69,12 +75,15 @@ def show_examination(whole: Circuit, circuit: Circuit, setting: Setting) -> None
     with minimal:
         _show_minimality(whole, circuit, setting)
     with complete:
-        request = CompletenessRequest(*_asked_of(circuit, setting))
+        request = CompletenessRequest(
+            *_asked_of(circuit, setting), ablation=choose_ablation("completeness_ablation")
+        )
         found = _ask("completeness", request, _COMPLETENESS)
         if found:
             _show_completeness(found, circuit.task)
     with edges:
-        measured = _ask("edges", EdgesRequest(*_asked_of(circuit, setting)), _EDGES)
+        asked = _edges_of(circuit, setting)
+        measured = _ask("edges", asked, _EDGES.format(_WEIGHT[asked.score]))
         if measured:
             _show_edges(measured)
 
@@ -85,7 +94,10 @@ def _show_minimality(whole: Circuit, circuit: Circuit, setting: Setting) -> None
             dropped = len(whole.members) - len(circuit.members)
             st.markdown(f"{dropped} of {len(whole.members)} heads were dropped as not minimal.")
             st.button("Take them back", on_click=_take_back, args=(whole,))
-    found = _ask("minimality", MinimalityRequest(*_asked_of(circuit, setting)), _MINIMALITY)
+    request = MinimalityRequest(
+        *_asked_of(circuit, setting), ablation=choose_ablation("minimality_ablation")
+    )
+    found = _ask("minimality", request, _MINIMALITY)
     if not found:
         return
     st.session_state.setdefault("least_gain", 100 * LEAST_GAIN)
@@ -243,6 +255,7 @@ def _ask(name: str, request: Asked, explanation: str) -> Any:
     if not study:
         return None
     studies.say_when(study)
+    say_what_is_not_the_papers(request)
     waiting.follow(study.job)
     return study.job.parts[0] if study.job.parts else None
 
@@ -250,6 +263,10 @@ def _ask(name: str, request: Asked, explanation: str) -> Any:
 def _asked(name: str, request: Asked) -> studies.Study | None:
     study = studies.latest(name, request)
     return study if study and study.request == request else None
+
+
+def _edges_of(circuit: Circuit, setting: Setting) -> EdgesRequest:
+    return EdgesRequest(*_asked_of(circuit, setting), st.session_state["discover_score"])
 
 
 def _asked_of(circuit: Circuit, setting: Setting) -> tuple[str, Circuit, Prompts]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import streamlit as st
 
+from backend.core.metrics import Ablation
 from backend.methods.requests import Request, not_as_in_the_paper
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
@@ -77,6 +78,25 @@ def choose_heads(key: str) -> Circuit:
         help="The circuit as it was found, or the heads that you left on in the Circuit page.",
     )
     return offered[chosen]
+
+
+_ABLATIONS = {Ablation.mean: "Mean", Ablation.zero: "Zero", Ablation.resample: "Counterfactual"}
+
+
+def choose_ablation(key: str) -> Ablation:
+    """What heads that are knocked out give."""
+    state.remember(**{key: Ablation.mean})
+    chosen: Ablation = st.segmented_control(
+        "A head that is off gives",
+        list(_ABLATIONS),
+        format_func=_ABLATIONS.__getitem__,
+        key=key,
+        required=True,
+        persist_state="session",
+        help="**Mean** over reference prompts (mean ablation, the paper’s), **Zero** (zero "
+        "ablation), or what it gives on the **Counterfactual** prompt (resample ablation).",
+    )
+    return chosen
 
 
 def chosen_prompts() -> Prompts:

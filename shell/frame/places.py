@@ -123,12 +123,12 @@ def choose_again(request: Request, study: Study) -> None:
     match request:
         case ComparisonRequest():
             _choose(request.prompts, request.circuit)
-            now["metric"] = request.metric
+            now["metric"], now["compared_ablation"] = request.metric, request.ablation
             now["compared"], now["compared_started_from"] = [*request.models], now["model"]
         case CmapRequest():
             _choose(request.prompts, request.circuit)
             now["source"], now["target"], now["part"] = request.source, request.target, request.part
-            now["target_started_from"] = now["model"]
+            now["target_started_from"], now["metric"] = now["model"], request.metric
         case AttentionRequest():
             _choose(request.prompts, request.circuit)
             now["attention_shown"] = BY_ROLE
@@ -146,6 +146,10 @@ def choose_again(request: Request, study: Study) -> None:
             _choose(request.prompts, request.circuit)
             now["model"], now["discover_n"] = request.model, request.prompts.n
             now["examined"] = method_of(request).label
+            if isinstance(request, EdgesRequest):
+                now["discover_score"] = request.score
+            else:
+                now[f"{method_of(request).name}_ablation"] = request.ablation
         case LogitAttributionRequest() | LogitLensRequest() | CopyingRequest():
             _choose(request.prompts)
             now["logits_models"], now["logits_models_started_from"] = (

@@ -88,7 +88,7 @@ def show() -> None:
             format_func=MEASURES.__getitem__,
             key="metric",
             persist_state="session",
-            help="What the numbers of the Circuit and Compare pages are. **Accuracy**, the "
+            help="What the numbers of the Circuit, Compare and CMAP pages are. **Accuracy**, the "
             "paper’s: whether the right answer is the most probable of all tokens. **P(right "
             "answer)**: its probability. **Logit difference**: its logit less the mean logit of "
             "the answers that it competes with (Wang et al., 2023): it also shows what a head does "

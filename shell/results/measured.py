@@ -16,7 +16,7 @@ from backend.methods.completeness import Completeness, CompletenessRequest
 from backend.methods.functions import Functions, FunctionsRequest
 from backend.methods.minimality import Minimality, MinimalityRequest
 from backend.methods.registry import METHODS
-from backend.methods.requests import SomeRequest, models_of
+from backend.methods.requests import SomeRequest, models_of, not_as_in_the_paper
 from backend.models import catalogue
 from backend.studies import store, studies
 from backend.tasks.circuit import Circuit
@@ -46,10 +46,11 @@ class Measured(Generic[Result]):
 
 
 def comparisons() -> list[Measured[Comparison]]:
-    """Comparisons, newest first."""
+    """Comparisons by what the paper measured, newest first."""
     return [
         Measured(_title(stored, ", "), asked.circuit, asked.prompts, joined(asked, stored.parts))
         for asked, stored in _stored(ComparisonRequest)
+        if not any(not_as_in_the_paper(asked))
     ]
 
 
@@ -58,7 +59,7 @@ def transplants() -> list[Measured[Cmap]]:
     return [
         Measured(_title(stored, " into "), asked.circuit, asked.prompts, stored.parts[0])
         for asked, stored in _stored(CmapRequest)
-        if asked.part is Component.output and not asked.sets
+        if asked.part is Component.output and not asked.sets and not any(not_as_in_the_paper(asked))
     ]
 
 

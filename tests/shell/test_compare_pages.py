@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from backend.commands.cli import main
 from backend.core.components import Component
 from backend.core.heads import Head, Site
-from backend.core.metrics import Metric
+from backend.core.metrics import Ablation, Metric
 from backend.core.progress import Cancelled
 from backend.core.statistics import Estimate
 from backend.methods.cmap import CmapRequest, cmap, group_sets
@@ -110,6 +110,20 @@ def test_a_comparison_by_the_measure_says_so(evaluations: list[Any]) -> None:
     assert "other choices than those made now" in test.info[0].value
 
 
+def test_a_comparison_by_another_ablation_says_so(evaluations: list[Any]) -> None:
+    test = page("compare")
+    test.multiselect(key="compared").set_value([PAIR[0]]).run()
+    test.session_state["compared_ablation"] = Ablation.zero
+    test = finished(press(test.run(), "Run"), "comparison")
+    expected = compare([examine(load(PAIR[0]), SMALL, Ablation.zero)], CIRCUIT)
+    by_means = compare(evaluations[:1], CIRCUIT)
+    assert expected.models[0].circuit.value != by_means.models[0].circuit.value
+    assert f"{expected.models[0].circuit.value:.3f}" in html(test)
+    said = [caption.value for caption in test.caption]
+    assert any("Zero ablation: not as in the paper." in caption for caption in said)
+    assert any("Knocked-out heads give zeros" in caption for caption in said)
+
+
 def test_a_row_as_the_papers_code_ran_it_is_there_when_asked_for() -> None:
     adapted = "arithmetic-lora"
     test = page("compare")
@@ -200,6 +214,24 @@ def test_a_cmap_shows_the_engines_numbers(evaluations: list[Any]) -> None:
     site = Site(CIRCUIT.heads("A")[0], "last")
     test.multiselect(key="pinned").set_value([site]).run()
     assert "your set" in html(test)
+
+
+def test_a_cmap_by_the_measure_says_so(evaluations: list[Any]) -> None:
+    base, tuned = evaluations
+    expected = cmap(tuned, base, group_sets(CIRCUIT), metric=Metric.logit_difference)
+    test = page("cmap", metric="logit_difference")
+    test = finished(press(test, "Run"), "transplants")
+    shown = html(test)
+    for outcome in expected.sets.values():
+        for figure in (outcome.accuracy, outcome.change):
+            assert f"{figure.value:.3f}".replace("-", "\N{MINUS SIGN}") in shown
+    said = [caption.value for caption in test.caption]
+    assert any("Logit difference: not as in the paper." in caption for caption in said)
+    assert not any("McNemar" in caption or "accurac" in caption for caption in said)
+    site = Site(CIRCUIT.heads("A")[0], "last")
+    test.multiselect(key="pinned").set_value([site]).run()
+    one = cmap(tuned, base, {"": frozenset({site})}, metric=Metric.logit_difference).sets[""]
+    assert f"{one.accuracy.value:.3f}".replace("-", "\N{MINUS SIGN}") in html(test)
 
 
 def test_what_the_command_line_measured_is_there_at_once(

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from backend.commands.cli import main
 from backend.core.heads import Head
-from backend.core.metrics import Score
+from backend.core.metrics import Ablation, Score
 from backend.core.serialize import from_json
 from backend.methods.completeness import completeness
 from backend.methods.edges import Edges
@@ -326,6 +326,25 @@ def test_edges_are_saved_with_the_circuit(tmp_path: Path) -> None:
     saved = Circuit.from_json((tmp_path / "edged.json").read_text())
     assert len(from_json(Edges, saved.provenance["edges"]).edges) == len(found.edges) > 0
     assert {*edge_weights(saved).values()} == {edge.weight.value for edge in found.clear}
+
+
+def test_edges_are_weighed_by_the_score_that_is_chosen() -> None:
+    test = page(discover_score=Score.logit_difference)
+    found = ask(test, "Measure edges")
+    assert found.score is Score.logit_difference
+    said = [caption.value for caption in test.caption]
+    assert any("change of the logit difference (not as in the paper)" in text for text in said)
+
+
+@pytest.mark.parametrize("name", ["minimality", "completeness"])
+def test_a_circuit_is_examined_with_the_ablation_that_is_chosen(name: str) -> None:
+    test = page(**{f"{name}_ablation": Ablation.zero})
+    found = ask(test, f"Measure {name}")
+    evaluation = examine(load("base"), SETTING.prompts, Ablation.zero)
+    method = {"minimality": minimality, "completeness": completeness}[name]
+    assert repr(found) == repr(method(evaluation, catalogue.circuit("base")))
+    said = [caption.value for caption in test.caption]
+    assert any("Zero ablation: not as in the paper." in text for text in said)
 
 
 def test_a_circuit_of_the_sidebar_can_be_examined() -> None:
