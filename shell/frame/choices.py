@@ -86,7 +86,7 @@ _ABLATIONS = {Ablation.mean: "Mean", Ablation.zero: "Zero", Ablation.resample: "
 def choose_ablation(key: str) -> Ablation:
     """What heads that are knocked out give."""
     state.remember(**{key: Ablation.mean})
-    chosen: Ablation = st.segmented_control(
+    st.segmented_control(
         "A head that is off gives",
         list(_ABLATIONS),
         format_func=_ABLATIONS.__getitem__,
@@ -96,6 +96,7 @@ def choose_ablation(key: str) -> Ablation:
         help="**Mean** over reference prompts (mean ablation, the paper’s), **Zero** (zero "
         "ablation), or what it gives on the **Counterfactual** prompt (resample ablation).",
     )
+    chosen: Ablation = st.session_state[key]
     return chosen
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -35,7 +36,7 @@ HEADS = catalogue.circuit("base")
 PROMPTS = Prompts(ENTITY_TRACKING, 20, 0, (3,))
 SERVER = """
 import sys
-from backend.methods.requests import ComparisonRequest
+from backend.methods.compare import ComparisonRequest
 from backend.models import catalogue
 from backend.studies import jobs, studies
 from backend.tasks.entity_tracking import ENTITY_TRACKING
@@ -74,7 +75,7 @@ def silent(stage: str, share: float) -> None:
 def test_two_servers_go_on_where_a_killed_one_was(tmp_path: Path) -> None:
     with serve(tmp_path, "killed") as killed:
         assert killed.stdout
-        said = [line.strip() for line in iter(killed.stdout.readline, "a part\n")]
+        said = [*takewhile("a part".__ne__, map(str.strip, killed.stdout))]
         killed.kill()
     assert "Measuring Base" in said
     (half,) = (tmp_path / "results").glob("*.json")
