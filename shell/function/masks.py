@@ -50,8 +50,8 @@ from shell.function.patching import MODELS
 
 STUDY = "mask"
 RUN = "Learn the mask"
-SWEPT = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
-"""Values of λ, around the paper's."""
+SWEPT = (0.01, 0.1, 0.3, 1.0, 2.0, 4.0)
+"""Values of λ, from the paper’s to as many logits as a head brings."""
 _METHOD = (
     "Desiderata-based component masking (Davies et al., 2023; Prakash et al., circuit "
     "functionality): a mask over the heads is learned by gradient descent so that the expected "
