@@ -22,6 +22,7 @@ from backend.engine.activation_patching import patched_logits, prepare_clean
 from backend.engine.architectures import shape_of
 from backend.engine.attention import attention_mass
 from backend.engine.masked_patching import masked_logits
+from backend.engine.path_patching.attribution_patching import attributions_of
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.engine.positions import position_head_outputs
@@ -81,6 +82,7 @@ def methods(model: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     for group in ENTITY_TRACKING.keys:
         receivers = CIRCUIT.heads(RECEIVERS[group])
         yield f"stage {group}", partial(scores_of, pairs, group, receivers)
+        yield f"attributions {group}", partial(attributions_of, pairs, group, receivers, steps=1)
 
     def evaluation() -> Evaluation:
         return Evaluation(loaded, prompts, reference_prompts(tokenizer, 6, 1, 3))

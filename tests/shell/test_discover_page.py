@@ -34,7 +34,7 @@ from backend.tasks.setting import Setting
 from shell.circuit.edges import edge_weights
 from shell.discover import discovery
 from shell.discover.discovery import Plan
-from shell.discover.found import _plain
+from shell.discover.found import plain
 from shell.discover.stages import stage_frame
 from shell.frame.history import History, Switches
 from tests import planted
@@ -254,7 +254,7 @@ def test_a_model_that_guesses_gets_a_sentence_and_an_empty_circuit(tmp_path: Pat
     planted.guessing().save_pretrained(folder)
     planted.tokenizer().save_pretrained(folder)
     guesses = Setting(str(folder), Prompts(ENTITY_TRACKING, 20, 0, (2,)))
-    suggested = _plain(f"{guesses.model}-found")
+    suggested = plain(f"{guesses.model}-found")
     test = page(model=guesses.model, boxes=2, discover_n=20, discover_fdr=DEFAULT_FDR)
     finish(press(test, "Run all four stages"), guesses)
     said = [caption.value for caption in test.caption]
