@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from backend.commands.parts import measure, progress
 from backend.core.components import Component
+from backend.methods.attention import AttentionRequest
+from backend.methods.attention_knockout import AttentionKnockoutRequest
 from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
@@ -51,6 +53,8 @@ def requests() -> list[Request]:
             for group in circuit.task.keys
             for variable in ("object", "label", "position")
         ),
+        AttentionRequest(("base", full), circuit, USUAL),
+        AttentionKnockoutRequest(("base", full), USUAL, circuit.task.edges),
         LogitAttributionRequest(("base", full), USUAL),
         LogitLensRequest(("base", full), USUAL),
         CopyingRequest(("base", full), USUAL),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from backend.tasks.task import Task
+from shell.frame import state
 from shell.frame.history import NodeKey
+from shell.frame.view import to_query
 
 ONE_HEAD, BY_ROLE, KNOCKOUT = "One head", "By role", "Knockout"
 SECTIONS = (ONE_HEAD, BY_ROLE, KNOCKOUT)
@@ -19,7 +21,8 @@ def look_at(node: NodeKey, task: Task, prompt: int) -> None:
     now["attention_head"], now["attention_from"] = head, task.group(key).position
     now["attention_token"], now["example"] = None, prompt
     now["attention_shown"] = ONE_HEAD
-    st.switch_page(_PAGE)
+    # With the whole address at once: written later, it would be a step for the browser's back.
+    st.switch_page(_PAGE, query_params=to_query(state.current()))
 
 
 def show_way_back() -> None:
