@@ -41,7 +41,7 @@ def choose(task: Task) -> list[FunctionsRequest]:
         st.session_state[MODELS] = [st.session_state["model"]]
     labels = {each.name: each.label for each in task.desiderata}
     key = chosen.tests_key(task)
-    st.session_state.setdefault(key, [each.name for each in task.desiderata if not each.groups])
+    st.session_state.setdefault(key, [*labels])
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         models = st.multiselect(
             "Models",
@@ -64,7 +64,9 @@ def choose(task: Task) -> list[FunctionsRequest]:
         )
         circuit = choices.choose_heads("function_heads")
         prompts = choices.chosen_prompts()
-        requests = [FunctionsRequest(model, circuit, prompts, tuple(tests)) for model in models]
+        # All of them are what a request asks for that names none, as those that came with the tool.
+        some = () if len(tests) == len(labels) else tuple(tests)
+        requests = [FunctionsRequest(model, circuit, prompts, some) for model in models]
         reason = fitting.circuit_misfit(circuit, models)
         st.button(
             "Run",
