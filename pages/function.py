@@ -19,7 +19,7 @@ from shell.function import chosen, masks, pairs, patching
 def show(task: Task) -> None:
     requests = patching.choose(task)
     models = [request.model for request in requests] or [st.session_state["model"]]
-    found = [study for request in requests if (study := patching.found(request))]
+    found = patching.found(requests)
     # Of many models, the map needs the whole width.
     wide = len(found) > patching.MOST_BESIDE_A_PAIR
     left, right = (st.container(), st.container()) if wide else st.columns([1.25, 1], gap="large")

@@ -81,17 +81,24 @@ def choose(task: Task) -> list[FunctionsRequest]:
     return requests if tests else []
 
 
-def found(request: FunctionsRequest) -> Study[FunctionsRequest] | None:
-    """What there is of a request so far, if anything; says how far it is, and what it takes."""
-    study = studies.latest(study_of(request.model), request)
-    studies.say_cost_of(request, study)
-    if study is None:
-        return None
-    choices.say_what_changed(study.request, request)
-    studies.say_when(study)
-    waiting.follow(study.job)
-    warn_of_chance([study.request.model], study.job.parts)
-    return study if study.job.parts else None
+def found(requests: Sequence[FunctionsRequest]) -> list[Study[FunctionsRequest]]:
+    """What there is of the requests so far; says what they take, and how far the first one is that
+    is on its way."""
+    shown, is_busy = [], False
+    for request in requests:
+        study = studies.latest(study_of(request.model), request)
+        studies.say_cost_of(request, study)
+        if study is None:
+            continue
+        choices.say_what_changed(study.request, request)
+        studies.say_when(study)
+        is_done = study.job.future.done()
+        if is_done or not is_busy:
+            waiting.follow(study.job)
+        is_busy = is_busy or not is_done
+        warn_of_chance([study.request.model], study.job.parts)
+        shown += [study] if study.job.parts else []
+    return shown
 
 
 def invite(requests: Sequence[FunctionsRequest]) -> None:

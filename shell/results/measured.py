@@ -86,7 +86,7 @@ def functions() -> list[Measured[tuple[Functions, ...]]]:
     return [
         Measured(_title(stored), asked.circuit, asked.all_prompts, stored.parts)
         for asked, stored in _stored(FunctionsRequest)
-        if "label" in {part.desideratum for part in stored.parts if not part.reason}
+        if {part.desideratum for part in stored.parts} >= {"object", "label", "position"}
     ]
 
 
