@@ -32,7 +32,7 @@ def _list(is_live: bool) -> None:
         st.rerun()
     with st.popover(_label(listed, elsewhere), width="stretch", key=f"jobs_{_epoch()}"):
         if not listed and not elsewhere:
-            st.caption("What you run on Compare, CMAP, Discover and Function is listed here.")
+            st.caption("What you run on any page is listed here.")
         for notice in elsewhere:
             with st.container(border=True, gap="xsmall", key=f"elsewhere_{notice.id}"):
                 _show_elsewhere(notice)

@@ -26,7 +26,7 @@ HOSTILE = (
 AS_FILE = "![p](www.evil.test) :red[r]"
 WHOLE = catalogue.circuit("base")
 FEW = [(key, WHOLE.heads(key)[0]) for key in ENTITY_TRACKING.keys]
-METHODS = ("compare", "cmap", "minimality", "completeness")
+METHODS = ("compare", "cmap", "minimality", "completeness", "functions", "dcm")
 
 
 def plant(local: Path) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.bundled import shipped
+from backend.core.statistics import Estimate
+from backend.methods.attention_knockout import AttentionKnockoutRequest
 from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
+from backend.methods.dcm import DcmRequest
+from backend.methods.functions import FunctionsRequest, carried
 from backend.methods.registry import METHODS
 from backend.methods.rows import figures
 from backend.methods.stages import Criteria
@@ -44,7 +49,7 @@ def test_every_file_is_an_answer_to_what_the_pages_or_the_readme_ask() -> None:
     assert store.set_aside() == []
 
 
-@pytest.mark.parametrize("name", ["compare", "cmap", "discover", "logits"])
+@pytest.mark.parametrize("name", ["compare", "cmap", "discover", "function", "logits"])
 def test_the_pages_open_at_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(jobs, "_jobs", type(jobs._jobs)())
     monkeypatch.setattr("backend.studies.session.load", None)
@@ -99,6 +104,50 @@ def test_the_tables_of_the_readme_are_the_shipped_results() -> None:
                 f"{round(x, 2) + 0:.2f}" for x in (recovery.value, recovery.low, recovery.high)
             ]
         assert _numbers(_line(name)) == expected
+
+
+def test_the_tables_of_what_groups_carry_are_the_shipped_results() -> None:
+    asked = [request for request in shipped.requests() if isinstance(request, FunctionsRequest)]
+    by_model = {
+        request.model: {part.desideratum: part for part in _parts(request)} for request in asked
+    }
+    in_order = [by_model[name] for name in ("base", "arithmetic-lora", "arithmetic-full", "chat")]
+    for key, variable in [("A", "object"), *((k, v) for v in ("position", "label") for k in "BCD")]:
+        shown = [parts[variable].groups[key].expected for parts in in_order]
+        assert _numbers(_line(f"{key}, {variable}")) == [x for e in shown for x in _texts(e)]
+    for parts in in_order:
+        found = carried(tuple(parts.values()))
+        assert {*found} >= {("A", "object"), ("B", "position"), ("C", "position")}
+        assert not [pair for pair in found if pair[0] == "D" or pair[1] == "label"]
+
+
+def test_the_tables_of_masks_and_of_cuts_are_the_shipped_results() -> None:
+    for request in shipped.requests():
+        if isinstance(request, DcmRequest):
+            (part,) = _parts(request)
+            line = _line(f"{request.group}, {request.desideratum} kept")
+            shown = [*_texts(part.accuracy), *(_texts(part.random) if part.random else ())]
+            assert _numbers(line)[: len(shown)] == shown
+            assert f"| {len(part.heads)} of {len(request.circuit.heads(request.group))} |" in line
+        elif isinstance(request, AttentionKnockoutRequest):
+            table = README.partition("| cut in every layer |")[2].splitlines()[2:]
+            first, *others = _parts(request)
+            for row, place in zip(table, range(-1, len(first.curves)), strict=False):
+                shown = [
+                    each.whole if place < 0 else each.curves[place].by_layer[0]
+                    for each in (first, *others)
+                ]
+                assert _numbers(row) == [x for e in shown for x in _texts(e)]
+
+
+def _parts(request: Any) -> tuple[Any, ...]:
+    stored = studies.find(request)
+    assert stored
+    return stored.parts
+
+
+def _texts(estimate: Estimate) -> list[str]:
+    return [f"{x:.3f}" for x in (estimate.value, estimate.low, estimate.high)]
 
 
 def _line(first: str) -> str:
