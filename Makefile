@@ -1,13 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint types models check bench notebook clean
+.PHONY: run test real lint types models check bench notebook clean
 
 run: .venv/run.ok  ## start the dashboard on the bundled models
 	$(BIN)/streamlit run app.py
 
 test: .venv/test.ok  ## run every test, the browser tests too when a Chromium is found
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+real: .venv/run.ok  ## fetch a real language model, SmolLM2-135M, and add it (under 5 minutes)
+	$(BIN)/python -m backend real
 
 lint: .venv/test.ok
 	$(BIN)/ruff format --check .

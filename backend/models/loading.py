@@ -36,6 +36,7 @@ from backend.models import registry
 from backend.models.adapter_kinds import adapter_config, check_patterns, modules_of
 from backend.models.adapters import Landed, put_on, spares_its_base
 from backend.models.fingerprints import Fingerprint, base_hash, fingerprint
+from backend.models.gguf_folders import note_of
 from backend.models.model_files import is_adapter, n_parameters, weights_in
 from backend.models.registry import Entry, base_of
 from backend.models.state_dict import read_model
@@ -284,7 +285,7 @@ def _read(folder: Path, placement: Placement, told: Told) -> Base:
     tokenizer = AutoTokenizer.from_pretrained(
         folder, use_fast=True, trust_remote_code=False, local_files_only=True
     )
-    return Base(model, tokenizer, note)
+    return Base(model, tokenizer, " ".join(filter(None, (note_of(folder), note))))
 
 
 def _sharing(model: nn.Module) -> nn.Module:

@@ -25,14 +25,16 @@ _LONGEST = 128 * MB
 _LONGEST_HEADER = 100_000_000
 """What safetensors itself allows."""
 _LARGEST = 2**48
+_PICKLES = "pickle files, which can run code, which are not read here"
 _NOT_READ = {
-    ".gguf": "GGUF files",
-    ".bin": "pickle files, which can run code",
-    ".pt": "pickle files, which can run code",
-    ".pth": "pickle files, which can run code",
-    ".ckpt": "pickle files, which can run code",
-    ".h5": "TensorFlow's files",
-    ".msgpack": "Flax's files",
+    ".gguf": "GGUF files, which are read when they are added, on the Models page or by "
+    "`python -m backend add NAME FILE`",
+    ".bin": _PICKLES,
+    ".pt": _PICKLES,
+    ".pth": _PICKLES,
+    ".ckpt": _PICKLES,
+    ".h5": "TensorFlow's files, which are not read here",
+    ".msgpack": "Flax's files, which are not read here",
 }
 
 
@@ -123,15 +125,19 @@ def n_parameters(folder: Path) -> int:
 
 
 def what_else(folder: Path) -> str:
-    """Which weights a folder holds that are not read here, in a sentence; empty if none."""
+    """Which weights a folder holds that are not read as they are, in a sentence; empty if none.
+
+    Also of a single file.
+    """
     try:
-        names = sorted(path.name for path in folder.iterdir())
+        paths = [folder] if is_file(folder) else folder.iterdir()
+        names = sorted(path.name for path in paths)
     except OSError:
         return ""
     for ending, kind in _NOT_READ.items():
         held = [name for name in names if name.endswith(ending) and not name.startswith("training")]
         if held:
-            return f"It holds {_few(held)}: {kind}, which are not read here."
+            return f"It holds {_few(held)}: {kind}."
     return ""
 
 

@@ -93,7 +93,7 @@ def place(text: str) -> Path | str:
     folder = _folder(text)
     if any(is_file(folder / config) for config in (CONFIG, ADAPTER_CONFIG)):
         return folder.resolve()
-    held = what_else(folder) if is_folder(folder) else ""
+    held = what_else(folder) if is_folder(folder) or is_file(folder) else ""
     if is_hub_name(text) and not held:
         return text
     raise UserError(
@@ -165,8 +165,7 @@ def add(
     of a model nor a hub name, for an adapter that does not lead to its base or is of a kind that
     the engine cannot work with, and when the file of added models cannot be read or written.
     """
-    if plain_name(name) in models():
-        raise UserError(f"There is a model “{name}” already. Choose another name.")
+    check_is_free(name)
     if complaint := added().complaint:
         raise UserError(complaint)
     given = {"source": source, "adapter": adapter, "label": label, "finetuned_on": finetuned_on}
@@ -183,6 +182,12 @@ def add(
     lines = [f"{field} = {json.dumps(text, ensure_ascii=False)}" for field, text in table.items()]
     _write("\n".join([*([before] if (before := _text()) else []), f"[{name}]", *lines, ""]))
     return new
+
+
+def check_is_free(name: str) -> None:
+    """Raise UserError for a name that is taken or not plain."""
+    if plain_name(name) in models():
+        raise UserError(f"There is a model “{name}” already. Choose another name.")
 
 
 def remove(name: str) -> None:

@@ -14,6 +14,8 @@ from backend.core.errors import UserError
 from backend.core.placement import AUTO, CPU, SPREAD, Dtype, Placement
 from backend.core.progress import Report
 from backend.models import catalogue, loaded_models, prepared, registry
+from backend.models.adding import add_model, is_gguf
+from backend.models.gguf_folders import origin_of
 from backend.models.model_config import Blueprint, blueprint, misfit
 from backend.models.model_files import n_parameters
 from backend.models.registry import BUNDLED, Entry, Kind
@@ -103,10 +105,11 @@ def offer_to_add() -> None:
         st.markdown("#### Add a model")
         st.text_input("Name", key="new_name", placeholder="my-llama")
         st.text_input(
-            "Hub name or folder",
+            "Hub name, folder or GGUF file",
             key="new_source",
             placeholder="owner/name or /path/to/folder",
-            help="Only safetensors are read, and no code that comes with a model is run.",
+            help="Safetensors are read as they are; a GGUF file is made float32 safetensors once. "
+            "No code that comes with a model is run.",
         )
         st.text_input(
             "PEFT adapter on it (optional)",
@@ -188,6 +191,8 @@ def _show_model(entry: Entry, placement: Placement) -> None:
     name = entry.name
     is_loaded, is_loading = name in loaded_models.loaded(), name in _loads() and _is_running(name)
     places = " + ".join(_short(place) for place in (entry.source, entry.adapter) if place)
+    if origin := origin_of(entry.source):
+        places += f" · {origin}"
     if is_loaded:
         where = _loaded_where(name)
     else:
@@ -300,11 +305,28 @@ def _add() -> None:
     at = st.session_state
     name, source, adapter, finetuned_on = (at[field].strip() for field in _FORM)
     try:
-        registry.add(name, source, adapter, finetuned_on)
+        if is_gguf(source):
+            registry.check_is_free(name)
+            _add_gguf(name, source, adapter, finetuned_on)
+        else:
+            registry.add(name, source, adapter, finetuned_on)
     except UserError as error:
         at["add_complaint"] = str(error)
     else:
         at.update(dict.fromkeys(_FORM, ""))
+
+
+def _add_gguf(name: str, *about: str) -> None:
+    """Read a GGUF file in a job: it takes longer than a click may."""
+
+    def work(report: Report) -> Iterator[str]:
+        yield add_model(
+            name, *about, report=lambda what, share: report(f"{name}: {what.lower()}", share)
+        ).name
+
+    key = "add", name, *about
+    jobs.forget(key)
+    _loads()[name] = jobs.job(key, work, kind=jobs.QUICK)
 
 
 def _tidy() -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gguf import GGMLQuantizationType
 from streamlit.testing.v1 import AppTest
 
 from backend.core.placement import Dtype
-from backend.models import catalogue, loaded_models, registry
+from backend.models import catalogue, gguf_folders, loaded_models, registry
 from backend.studies import jobs
 from backend.studies.session import prepare
 from backend.tasks.entity_tracking import ENTITY_TRACKING
@@ -18,6 +19,7 @@ from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from tests import tiny
 from tests.dashboard import ROOT
+from tests.models.test_gguf import model_of, write
 
 APP = ROOT / "app.py"
 
@@ -102,6 +104,24 @@ def test_a_model_is_added_loaded_compared_unloaded_and_removed(folder: Path) -> 
     assert "mine" not in loaded_models.loaded()
     press(test, "remove_mine")
     assert "mine" not in catalogue.models()
+
+
+def test_a_gguf_file_is_added_in_a_job_and_its_quantisation_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf_folders, "MADE", tmp_path / "made")
+    file = write(tmp_path / "tiny.gguf", model_of("llama"), kind=GGMLQuantizationType.Q4_1)
+    test = page()
+    add(test, name="mine", source=str(file))
+    finish(test, "mine")
+    assert " · Q4_1, made float32" in shown(test)
+    add(test, name="mine", source=str(file))
+    assert "There is a model “mine” already" in test.error[0].value
+    file.write_bytes(b"GGUF")
+    add(test, name="another", source=str(file))
+    finish(test, "another")
+    assert "cannot be read" in test.error[0].value
+    assert "another" not in catalogue.models()
 
 
 def test_models_over_one_base_say_what_they_share() -> None:
