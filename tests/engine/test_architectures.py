@@ -42,9 +42,12 @@ def test_taken_apart_or_run_whole_every_method_says_the_same(maker: str) -> None
     whole = copy.deepcopy(model)
     validation._known[whole] = False
     assert validation.can_take_apart(model)
-    for (name, ask), (_, ask_whole) in zip(methods(model), methods(whole), strict=True):
+    taken_apart = dict(methods(model))
+    for name, ask in methods(whole):
         if maker == "experts" or name.startswith("stage"):
-            np.testing.assert_allclose(figures(ask()), figures(ask_whole()), atol=2e-3)
+            np.testing.assert_allclose(
+                figures(taken_apart[name]()), figures(ask()), atol=2e-3, err_msg=name
+            )
 
 
 def test_a_model_that_sees_pictures_is_the_language_model_in_it() -> None:
