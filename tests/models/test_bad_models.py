@@ -338,8 +338,9 @@ def test_bad_models_break_neither_the_page_nor_the_command_for_others(
     test.run()
     test.switch_page("pages/models.py").run()
     assert not test.exception
-    assert test.button(key="load_base")
-    assert test.button(key="load_bad-0")
+    keys = {button.key for button in test.button}
+    assert keys & {"load_base", "unload_base"}  # a test before may have loaded it
+    assert "load_bad-0" in keys
 
 
 def test_the_family_itself_is_good(family: Path) -> None:

@@ -202,6 +202,8 @@ def test_a_job_that_fails_says_why_and_the_next_one_runs(open_page: Open, tmp_pa
     go_to(page, "CMAP")
     run(page)
     expect(page.get_by_role("rowheader", name=re.compile("^all"))).to_be_visible(timeout=LONG_MS)
+    # When a job ends its page is drawn anew, which closes the list.
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0, timeout=LONG_MS)
     job = listed(open_list(page), "damaged")
     expect(job).to_contain_text(re.compile(r"Failed\..*cannot be read"), timeout=START_MS)
     job.get_by_role("button", name="Open").click()
