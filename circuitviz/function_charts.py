@@ -99,17 +99,19 @@ def carried_map(
         color=alt.condition("datum.strong", alt.value("#FFFFFF"), alt.value(INK)),
     )
     above = alt.Chart(heads).encode(y=row, x=alt.X("middle:Q", scale=scale, axis=None))
-    keys = above.mark_text(fontSize=17, fontWeight=700, dy=14).encode(
+    low, high = _ROW_HEIGHT
+    row_height = min(max(_MAP_HEIGHT / (len(tests) + 1), low), high)
+    key_at = min(14, row_height / 2 - 11)  # never into the first row of cells
+    keys = above.mark_text(fontSize=17, fontWeight=700, dy=key_at).encode(
         text="group:N", color=alt.Color("colour:N", scale=None)
     )
     titles = (
         alt.Chart(names)
-        .mark_text(fontSize=15, dy=-8, color=INK)
+        .mark_text(fontSize=15, dy=key_at - 22, color=INK)
         .encode(y=row, x=alt.X("middle:Q", scale=scale, axis=None), text="model:N")
     )
-    low, high = _ROW_HEIGHT
-    height = min(max(_MAP_HEIGHT / (len(tests) + 1), low), high) * (len(tests) + 1)
-    return bare(alt.layer(squares, frames, figures, keys, titles), height)
+    layers = alt.layer(squares, frames, figures, keys, titles)
+    return bare(layers, row_height * (len(tests) + 1))
 
 
 _FADING = alt.Scale(domain=[0, 1], range=[0.07, 1])
