@@ -53,7 +53,7 @@ def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(
     page: Any, folder: Path, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page.get_by_label("Name", exact=True).fill(NAME)
-    page.get_by_label("Hub name or folder", exact=True).fill(str(folder))
+    page.get_by_label("Hub name, folder or GGUF file", exact=True).fill(str(folder))
     page.get_by_label("Fine-tuned on (optional)").fill("what a test wants")
     page.get_by_role("button", name="Add", exact=True).click()
     expect(row(page)).to_contain_text("what a test wants")
@@ -90,7 +90,7 @@ def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(
 
 def test_a_name_that_is_taken_and_a_model_that_is_not_here_get_messages(page: Any) -> None:
     page.get_by_label("Name", exact=True).fill("base")
-    page.get_by_label("Hub name or folder", exact=True).fill("owner/name")
+    page.get_by_label("Hub name, folder or GGUF file", exact=True).fill("owner/name")
     page.get_by_role("button", name="Add", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("There is a model “base” already")
     page.locator(".st-key-load_float-7b").get_by_role("button").click()
