@@ -66,6 +66,12 @@ def head(page: Any, name: str) -> Any:
     return page.locator(f'[data-id="{name}"]')
 
 
+def wait_until_drawn(page: Any) -> None:
+    """Until then, what was drawn before may stand beside what is drawn now."""
+    app = page.get_by_test_id("stApp")
+    expect(app).to_have_attribute("data-test-script-state", "notRunning", timeout=START_MS)
+
+
 def test_find_a_circuit_for_indirect_objects_and_click_it(
     page: Any, model: str, local: Path
 ) -> None:
@@ -84,6 +90,7 @@ def test_find_a_circuit_for_indirect_objects_and_click_it(
     page.get_by_role("textbox", name="Name").press("Enter")
     page.get_by_role("button", name="Open in the Circuit page").click()
     expect(page.locator(".spoken")).to_have_text(re.compile("accuracy 1.000"), timeout=START_MS)
+    wait_until_drawn(page)
     saved = json.loads((local / "circuits" / "found-by-test.json").read_text())
     assert saved["task"] == "ioi"
     for key, heads in planted_ioi.CIRCUIT.items():
@@ -95,6 +102,7 @@ def test_find_a_circuit_for_indirect_objects_and_click_it(
 
     head(page, "SI L3.1").click()
     expect(page.locator(".spoken")).to_have_text(re.compile("accuracy 0"))
+    wait_until_drawn(page)
     page.get_by_text("All heads", exact=True).click()
     negative = head(page, f"NM {planted_ioi.NEGATIVE}")
     expect(negative).to_have_class(re.compile("outside hinders"))
