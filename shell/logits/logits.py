@@ -13,7 +13,6 @@ from backend.methods.logit_lens import LogitLensRequest
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from shell.frame import choices, fitting, state, studies
-from shell.frame.words import unmarked
 from shell.logits.attribution import MEAN, show_attribution
 from shell.logits.copying import COPIES, show_copying
 from shell.logits.lens import PROBABILITY, show_lens
@@ -102,7 +101,7 @@ def reading_of(request: LogitsRequest) -> str:
 
 def invitation(request: LogitsRequest) -> str:
     """What Run would do."""
-    names = " and ".join(unmarked(catalogue.label(name)) for name in request.models) or "no model"
+    names = " and ".join(map(catalogue.label, request.models)) or "no model"
     return f"Press Run to {_INVITATIONS[type(request)]}: {names}, on {request.prompts}."
 
 
