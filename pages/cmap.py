@@ -49,14 +49,7 @@ def choose() -> CmapRequest:
             metric=now["metric"],
         )
         reason = transplant.misfit(request)
-        st.button(
-            "Run",
-            type="primary",
-            icon="▶",
-            disabled=bool(reason),
-            on_click=studies.start,
-            args=(_STUDY, request),
-        )
+        studies.show_run(_STUDY, request, bool(reason))
     st.caption(transplant.HELD_FIXED[request.part])
     if reason:
         st.warning(unmarked(reason))

@@ -10,7 +10,6 @@ shell.enter()
 
 from backend.core.errors import UserError
 from backend.methods.compare import Comparison, ComparisonRequest, joined
-from backend.models import catalogue
 from shell.compare.comparison import (
     show_accuracies,
     show_differences,
@@ -38,33 +37,17 @@ def choose() -> ComparisonRequest:
     if choices.is_start("compared"):
         st.session_state["compared"] = fitting.family_of(st.session_state["model"])
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        models = st.multiselect(
-            "Models",
-            choices.model_names(st.session_state["compared"]),
-            format_func=catalogue.label,
-            key="compared",
-            persist_state="session",
-            accept_new_options=True,
-            help="Known models are on the Models page. You can also type a Hugging Face model: its "
-            "folder on this computer, or a hub name such as `owner/name`.",
-        )
+        models = choices.choose_models("compared")
         circuit = choices.choose_heads("compared_heads")
         request = ComparisonRequest(
-            tuple(models),
+            models,
             circuit,
             choices.chosen_prompts(),
             metric=st.session_state["metric"],
             ablation=choices.choose_ablation("compared_ablation"),
         )
         reason = fitting.circuit_misfit(circuit, models)
-        st.button(
-            "Run",
-            type="primary",
-            icon="▶",
-            disabled=not models or bool(reason),
-            on_click=studies.start,
-            args=(_STUDY, request),
-        )
+        studies.show_run(_STUDY, request, not models or bool(reason))
     if reason:
         st.warning(unmarked(reason))
     return request

@@ -23,7 +23,7 @@ from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.task import Task
 from circuitviz.attention_charts import edge_looks, knockout_curves, legend_html
 from circuitviz.tables import Cell, figures_table
-from shell.attention.roles import choose_models, run_button
+from shell.attention.roles import choose_models
 from shell.frame import choices, state, studies, waiting
 from shell.frame.chance import show_chance, warn_of_chance
 from shell.frame.notes import show_notes
@@ -60,7 +60,7 @@ def show_knockout() -> None:
         request = AttentionKnockoutRequest(
             models, view.prompts, edges, heads, window or None, view.metric
         )
-        run_button(STUDY, request, not models)
+        studies.show_run(STUDY, request, not models)
     study = studies.latest(STUDY, request)
     studies.say_cost_of(request, study)
     if not study:

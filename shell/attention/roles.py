@@ -21,30 +21,7 @@ def choose_models() -> tuple[str, ...]:
     if choices.is_start("attended"):
         beside = now["source"] if now["source"] in fitting.family_of(now["model"]) else now["model"]
         now["attended"] = list(dict.fromkeys((now["model"], beside)))
-    models: list[str] = st.multiselect(
-        "Models",
-        choices.model_names(now["attended"]),
-        format_func=catalogue.label,
-        key="attended",
-        persist_state="session",
-        accept_new_options=True,
-        help="Known models are on the Models page. You can also type a Hugging Face model: its "
-        "folder on this computer, or a hub name such as `owner/name`.",
-    )
-    return tuple(models)
-
-
-def run_button(study: str, request: object, blocked: bool) -> None:
-    """Run, unless something is missing."""
-    st.button(
-        "Run",
-        type="primary",
-        icon="▶",
-        key=f"run_{study}",
-        disabled=blocked,
-        on_click=studies.start,
-        args=(study, request),
-    )
+    return choices.choose_models("attended")
 
 
 def show_roles() -> None:
@@ -55,7 +32,7 @@ def show_roles() -> None:
         circuit = choices.choose_heads("attended_heads")
         request = AttentionRequest(models, circuit, choices.chosen_prompts())
         reason = fitting.circuit_misfit(circuit, models)
-        run_button(STUDY, request, not models or bool(reason))
+        studies.show_run(STUDY, request, not models or bool(reason))
     if reason:
         st.warning(unmarked(reason))
     study = studies.latest(STUDY, request)

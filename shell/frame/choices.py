@@ -111,6 +111,21 @@ def model_names(also: Iterable[str] = ()) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def choose_models(key: str) -> tuple[str, ...]:
+    """Any number of models: known ones, folders or hub names; the key has those chosen so far."""
+    models: list[str] = st.multiselect(
+        "Models",
+        model_names(st.session_state[key]),
+        format_func=catalogue.label,
+        key=key,
+        persist_state="session",
+        accept_new_options=True,
+        help="Known models are on the Models page. You can also type a Hugging Face model: its "
+        "folder on this computer, or a hub name such as `owner/name`.",
+    )
+    return tuple(models)
+
+
 def is_start(key: str) -> bool:
     """Whether this choice starts from the sidebar's model: when it was never made, and when the
     sidebar has another model than it had at the start."""

@@ -38,6 +38,19 @@ def start(name: str, request: Request) -> None:
     show(name, stored if stored and is_complete else Study(request, job_of(request)))
 
 
+def show_run(name: str, request: Request, blocked: bool) -> None:
+    """A button that starts a request, unless something is missing."""
+    st.button(
+        "Run",
+        type="primary",
+        icon="▶",
+        key=f"run_{name}",
+        disabled=blocked,
+        on_click=start,
+        args=(name, request),
+    )
+
+
 def job_of(request: Request) -> jobs.Job:
     """The job of a request that runs or has ended, or else a new one."""
     kind = jobs.SMALL if isinstance(request, SetRequest) else jobs.LONG

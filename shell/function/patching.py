@@ -43,16 +43,7 @@ def choose(task: Task) -> list[FunctionsRequest]:
     key = chosen.tests_key(task)
     st.session_state.setdefault(key, [*labels])
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        models = st.multiselect(
-            "Models",
-            choices.model_names(st.session_state[MODELS]),
-            format_func=catalogue.label,
-            key=MODELS,
-            persist_state="session",
-            accept_new_options=True,
-            help="Known models are on the Models page. You can also type a Hugging Face model: its "
-            "folder on this computer, or a hub name such as `owner/name`.",
-        )
+        models = choices.choose_models(MODELS)
         tests = st.multiselect(
             "Tests",
             [*labels],

@@ -55,16 +55,7 @@ def choose() -> LogitsRequest:
     if choices.is_start("logits_models"):
         now["logits_models"] = _pair(now["model"], now["source"])
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        models = st.multiselect(
-            "Models",
-            choices.model_names(now["logits_models"]),
-            format_func=catalogue.label,
-            key="logits_models",
-            persist_state="session",
-            accept_new_options=True,
-            help="Side by side, two in a row. You can also type a Hugging Face model: its folder "
-            "on this computer, or a hub name such as `owner/name`.",
-        )
+        models = choices.choose_models("logits_models")
         st.segmented_control(
             "What is read",
             list(READINGS),
@@ -73,17 +64,8 @@ def choose() -> LogitsRequest:
             persist_state="session",
             help=_HELP,
         )
-        request: LogitsRequest = READINGS[now["logits_read"]](
-            tuple(models), choices.chosen_prompts()
-        )
-        st.button(
-            "Run",
-            type="primary",
-            icon="▶",
-            disabled=not models,
-            on_click=studies.start,
-            args=(STUDIES[type(request)], request),
-        )
+        request: LogitsRequest = READINGS[now["logits_read"]](models, choices.chosen_prompts())
+        studies.show_run(STUDIES[type(request)], request, not models)
     return request
 
 
