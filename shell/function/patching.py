@@ -193,8 +193,8 @@ def show_table(found: Sequence[Study[FunctionsRequest]]) -> None:
         )  # fmt: skip
         st.caption(
             "95 % intervals: Wilson’s for shares, with the variance seen for random groups; "
-            "Tango’s for the difference to nothing patched, Student’s for that to random groups. "
-            "Chance: of guessing the expected answer among those it competes with."
+            "Tango’s for the difference to nothing patched, a score interval for that to random "
+            "groups. Chance: of guessing the expected answer among those it competes with."
         )
 
 
