@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from backend.commands.discover_preview import add_preview, check_preview, preview
+from backend.commands.discover_search import add_search, check_search, searched
 from backend.commands.method_commands import add_choice, choice_of
 from backend.commands.parts import (
     add_command,
@@ -77,6 +78,7 @@ def add_to(commands: Any) -> None:
         metavar="NAME",
         help="keep the circuit under this name, for the dashboard and for --circuit",
     )
+    add_search(discover)
     add_preview(discover)
     add_choice(discover, "score", SCORES)
     add_prompts(discover, N_PATCHED)
@@ -104,6 +106,7 @@ def _rate(text: str) -> float:
 
 def _discover(options: argparse.Namespace) -> Any:
     check_preview(options)
+    check_search(options)
     setting = Setting(options.model, prompts_of(options))
     task = setting.prompts.task
     criteria = Criteria(dict(options.keep), options.centred, options.fdr)
@@ -130,6 +133,9 @@ def _discover(options: argparse.Namespace) -> Any:
         )
         for each in stages
     ]
+    if options.until is not None:
+        circuit, result = searched(options, setting, stages, criteria, score, circuit)
+        results.append(result)
     return circuit.as_data() | {"results": results}
 
 

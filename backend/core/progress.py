@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 Progress = Callable[[float, float], None]
@@ -34,6 +35,15 @@ def silent(done: float, total: float) -> None:
 def between(progress: Progress, start: float, end: float) -> Progress:
     """The progress of a part of the work, from one share of it to another."""
     return lambda done, total: progress(start + (end - start) * done / total, 1)
+
+
+def consecutive(progress: Progress, costs: Sequence[float]) -> list[Progress]:
+    """The progress of each of some parts of the work, one after the other, that cost so much."""
+    ends = [*accumulate(costs)]
+    starts = [0.0, *ends]
+    return [
+        between(progress, s / ends[-1], e / ends[-1]) for s, e in zip(starts, ends, strict=False)
+    ]
 
 
 def cost_of(plan: Plan) -> float:

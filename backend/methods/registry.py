@@ -20,6 +20,7 @@ from backend.methods import (
     logit_attribution,
     logit_lens,
     minimality,
+    search,
     stage,
 )
 from backend.methods.method import Method
@@ -39,6 +40,7 @@ METHODS: dict[str, Method] = {
         chosen_senders.METHOD,
         minimality.METHOD,
         completeness.METHOD,
+        search.METHOD,
         edges.METHOD,
         logit_attribution.METHOD,
         logit_lens.METHOD,

@@ -28,6 +28,7 @@ from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.registry import METHODS, method_of, n_parts, plan_of
 from backend.methods.requests import Request
+from backend.methods.search import SearchRequest
 from backend.methods.stage import StageRequest
 from backend.models import catalogue, loaded_models
 from backend.tasks.entity_tracking import ENTITY_TRACKING
@@ -49,6 +50,7 @@ REQUESTS: list[Request] = [
     MinimalityRequest("base", CIRCUIT, FEW),
     CompletenessRequest("base", CIRCUIT, FEW, 5),
     EdgesRequest("base", CIRCUIT, FEW),
+    SearchRequest("base", CIRCUIT.members, FEW),
     LogitAttributionRequest(("base", "chat"), FEW),
     LogitLensRequest(("base", "chat"), FEW),
     AttentionRequest(("base", "chat"), CIRCUIT, FEW),

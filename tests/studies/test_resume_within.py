@@ -30,6 +30,7 @@ from backend.methods.evaluation import Evaluation
 from backend.methods.functions import FunctionsRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.requests import Request
+from backend.methods.search import SearchRequest
 from backend.models import loaded_models
 from backend.studies import store, studies
 from backend.studies.keys import identity
@@ -47,6 +48,7 @@ PROMPTS = Prompts(ENTITY_TRACKING, 20, 0, (2,))
 REQUESTS: dict[str, Callable[[str, str], Request]] = {
     "minimality": lambda good, _: MinimalityRequest(good, HEADS, PROMPTS),
     "completeness": lambda good, _: CompletenessRequest(good, HEADS, PROMPTS, 3),
+    "search": lambda good, _: SearchRequest(good, HEADS.members, PROMPTS),
     "compare": lambda good, worse: ComparisonRequest((good, worse), HEADS, PROMPTS),
     "cmap": lambda good, worse: CmapRequest(good, worse, HEADS, Component.output, PROMPTS),
     "cmap of values": lambda good, worse: CmapRequest(good, worse, HEADS, Component.v, PROMPTS),
@@ -199,6 +201,7 @@ from backend.methods.edges import EdgesRequest
 from backend.methods.functions import FunctionsRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.registry import method_of
+from backend.methods.search import SearchRequest
 from backend.studies.studies import unfinished
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
@@ -207,6 +210,7 @@ heads, prompts = circuit("base"), Prompts(ENTITY_TRACKING, 5, 0, (3,))
 for request in (
     MinimalityRequest("base", heads, prompts),
     CompletenessRequest("base", heads, prompts),
+    SearchRequest("base", heads.members, Prompts(ENTITY_TRACKING, 20, 0, (3,))),
     ComparisonRequest(("base", "chat"), heads, prompts),
     CmapRequest("chat", "base", heads, Component.output, prompts),
     EdgesRequest("base", heads, prompts),
@@ -237,5 +241,5 @@ def test_what_is_kept_has_the_same_name_in_every_process(tmp_path: Path) -> None
     methods = {name.split("-")[0] for name in found[0]}
     assert methods == {
         *("minimality", "completeness", "compare", "cmap", "edges", "attention", "functions"),
-        "dcm",
+        *("dcm", "search"),
     }

@@ -1,0 +1,497 @@
+"""Circuit search: from scores of path patching to the smallest circuit that is faithful.
+
+Scores rank heads; how many of them a circuit needs they do not say. So a circuit is
+
+- *grown*: the heads that are clear in any stage are put in one order, and added one by one;
+- *pruned*: from all of them, the head whose loss costs least goes, one after the other, until none
+  is left (backward elimination, as the pruning of ACDC and AutoCircuit, of heads instead of edges).
+
+Both are exact: each circuit is run alone, with all else knocked out. To prune k heads by trying
+each of those left every time takes k² / 2 circuits, so the order of a ranking is kept for a while:
+only the few heads that cost least then are tried again, and all of them once a quarter is gone
+(the lazy greedy of Minoux 1978; here a loss can also fall, with the heads that a head feeds).
+
+Three sets of prompts keep what is reported honest: heads are scored on those that are asked for,
+grown and pruned on the next seed's, and faithfulness is reported on those of the seed after that,
+with random circuits of the same sizes beside it (Prakash et al., circuit evaluation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from itertools import chain, zip_longest
+from math import isnan, nan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.core.estimates import Row, figure
+from backend.core.heads import Site
+from backend.core.metrics import Ablation, Metric, Score
+from backend.core.progress import Plan, Progress, Report, Step, consecutive, silent, step_of
+from backend.core.serialize import to_json
+from backend.core.statistics import Estimate
+from backend.methods.asking import averaged
+from backend.methods.compare import N_RANDOM, random_circuits
+from backend.methods.method import Figure, Finished, Method, Unfinished
+from backend.methods.plans import examined
+from backend.methods.stage import Stage
+from backend.methods.stages import Criteria
+from backend.models import catalogue
+from backend.tasks.chance import ForcedChoice, faithfulness
+from backend.tasks.circuit import Circuit, Node
+from backend.tasks.prompts import MAX_SEED, Prompts
+from backend.tasks.task import Task
+
+if TYPE_CHECKING:
+    from backend.methods.evaluation import Evaluation
+
+MOST_CANDIDATES = 60
+"""Heads that a circuit is grown of, unless told otherwise."""
+DISTANCE = 0.05
+"""How far below the best the faithfulness of the smallest circuit may be, unless told otherwise."""
+_TRIED = 8
+"""Heads that are tried again for each that goes: as many circuits as run at once."""
+_RANKED_ANEW = 0.75
+"""All heads are tried once their number has fallen to this share."""
+Members = Sequence[Node]
+Measure = Callable[[Sequence[Members]], Sequence[float]]
+"""How much each of these circuits does alone."""
+
+
+class Growth(Enum):
+    """In which order heads of all groups are added."""
+
+    relative = "relative"
+    """By score over that of the group's strongest head.
+
+    A stage scores what goes through the receivers found before it, so scores shrink from group to
+    group away from the logits, whatever the group is worth. Not by z: it says how sure a score is,
+    grows with the number of prompts, and is largest for heads that do little, and always the same.
+    """
+    score = "score"
+    """By score as it is, the change of the answer: heads near the logits come first."""
+    in_turn = "in_turn"
+    """The strongest head of each group, then the second of each, and so on."""
+
+
+GROWTHS: Mapping[Growth, str] = {
+    Growth.relative: "score relative to the group’s strongest",
+    Growth.score: "score as it is",
+    Growth.in_turn: "groups in turn",
+}
+"""In words, the default first."""
+
+
+def candidates(
+    task: Task,
+    stages: Sequence[Stage],
+    criteria: Criteria,
+    growth: Growth = Growth.relative,
+    most: int = MOST_CANDIDATES,
+) -> tuple[Node, ...]:
+    """At most so many (group, head) pairs in the order in which a circuit is grown.
+
+    Those that are clear in their stage by the criteria, whose sizes do not count here. A head that
+    is clear in two groups at one token is one site: it counts where it comes first.
+    """
+    ranked = [_ranked(stage, criteria) for stage in stages]
+    if growth is Growth.in_turn:
+        order = [each for row in zip_longest(*ranked) for each in row if each]
+    else:
+        order = sorted(
+            chain.from_iterable(ranked),
+            key=lambda each: -each[1] / each[2] if growth is Growth.relative else each[1],
+        )
+    by_site: dict[Site, Node] = {}
+    for (key, head), *_ in order:
+        by_site.setdefault(Site(head, task.group(key).position), (key, head))
+    return tuple(by_site.values())[:most]
+
+
+def _ranked(stage: Stage, criteria: Criteria) -> list[tuple[Node, float, float]]:
+    """The clear heads of a stage, the strongest first: each with its score and the strongest's."""
+    scores, _ = stage.ranked(criteria.centred)
+    strongest = stage.strongest(scores.size, criteria.centred, criteria.fdr)
+    return [((stage.group, h), float(scores[h]), float(scores[strongest[0]])) for h in strongest]
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """A circuit grown of these heads in this order, then pruned.
+
+    prompts: those that the heads were scored on; `growth` and `score` say how.
+    """
+
+    model: str
+    candidates: tuple[Node, ...]
+    prompts: Prompts
+    growth: Growth = Growth.relative
+    score: Score = Score.probability
+    metric: Metric = Metric.accuracy
+    ablation: Ablation = Ablation.mean
+
+    def __post_init__(self) -> None:
+        self.circuit_of(self.candidates)  # raises for an unknown group
+
+    @property
+    def selection(self) -> Prompts:
+        """The prompts that circuits are grown and pruned on."""
+        return _of_another_seed(self.prompts, 1)
+
+    @property
+    def reported(self) -> Prompts:
+        """The prompts that are reported on."""
+        return _of_another_seed(self.prompts, 2)
+
+    def circuit_of(self, members: Members) -> Circuit:
+        """The circuit that these make."""
+        return Circuit(self.prompts.task, frozenset(members))
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What growing and pruning gave on the selection prompts, over what the model does there.
+
+    grown: circuits of none of the candidates to all of them; removed: the candidates in the order
+    in which pruning took them; pruned: what is left without each and those before. All empty where
+    the model is not above chance.
+    """
+
+    grown: tuple[float, ...]
+    removed: tuple[Node, ...]
+    pruned: tuple[float, ...]
+    forced_choice: ForcedChoice | None = None
+
+    @property
+    def choices(self) -> tuple[ForcedChoice | None]:
+        """How the model does beside guessing."""
+        return (self.forced_choice,)
+
+
+class Way(Enum):
+    """How a circuit was made."""
+
+    grown = "grown"
+    pruned = "pruned"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A circuit on the way.
+
+    selected: what it does over what the model does on the selection prompts; faithfulness: the same
+    on the prompts that are reported on.
+    """
+
+    n_heads: int
+    way: Way
+    selected: float
+    faithfulness: Estimate
+
+
+@dataclass(frozen=True)
+class RandomPoint:
+    """Random circuits with as many heads at each token as the pruned one of this size.
+
+    faithfulness: of the mean over draws, its interval over prompts; draws: of each.
+    """
+
+    n_heads: int
+    faithfulness: Estimate
+    draws: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Search:
+    """The curve of faithfulness against the number of heads, and what it is made of.
+
+    model: the metric of the whole model, on the prompts that are reported on; removed: the
+    candidates in the order in which pruning took them; points: those grown, from none to all, and
+    those pruned, from all but one to one. Without any where the model is not above chance.
+    """
+
+    model: Estimate
+    removed: tuple[Node, ...]
+    points: tuple[Point, ...]
+    random: tuple[RandomPoint, ...]
+    n_reference: int
+    forced_choice: ForcedChoice | None = None
+
+    @property
+    def choices(self) -> tuple[ForcedChoice | None]:
+        """How the model does beside guessing."""
+        return (self.forced_choice,)
+
+    @property
+    def best(self) -> float:
+        """The largest faithfulness on the selection prompts; NaN without any circuit."""
+        return max((each.selected for each in self.points), default=nan)
+
+    def smallest(self, least: float) -> Point | None:
+        """The smallest circuit that is so faithful on the selection prompts; None if none is."""
+        enough = [each for each in self.points if each.selected >= least]
+        return min(enough, key=lambda each: (each.n_heads, -each.selected), default=None)
+
+    def within(self, distance: float) -> Point | None:
+        """The smallest circuit that is at most so far below the best, or below the whole model."""
+        return self.smallest(min(self.best, 1.0) - distance)
+
+    def random_beside(self, point: Point) -> RandomPoint | None:
+        """Random circuits of its size, or of the next larger that was drawn."""
+        return next((each for each in self.random if each.n_heads >= point.n_heads), None)
+
+
+def members_of(request: SearchRequest, found: Search, point: Point) -> tuple[Node, ...]:
+    """The heads of a circuit on the way, in the order in which they were grown."""
+    if point.way is Way.grown:
+        return request.candidates[: point.n_heads]
+    kept = {*found.removed[len(found.removed) - point.n_heads :]}
+    return tuple(member for member in request.candidates if member in kept)
+
+
+def why_no_circuit(found: Search, point: Point | None) -> str | None:
+    """Why what was found is no circuit for the task; None if it is one."""
+    if point is None:
+        return (
+            "The model is not above chance on these prompts, or answers hardly any right: there is "
+            "nothing that a circuit could be faithful to. Choose a model that does the task."
+        )
+    if point.n_heads == 0:
+        return (
+            "With every head knocked out the model does as well as with any of these circuits: "
+            "they are no circuit for the task."
+        )
+    beside = found.random_beside(point)
+    if beside and not point.faithfulness.low > beside.faithfulness.value:
+        return (
+            f"With {point.n_heads} heads it is {in_words(point.faithfulness)}, not clearly above "
+            f"random circuits of {beside.n_heads} heads, {beside.faithfulness.value:.2f} on "
+            "average: there is no sign of a circuit here."
+        )
+    return None
+
+
+def in_words(estimate: Estimate) -> str:
+    """“0.97 [0.91, 1.03]”."""
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def searched_circuit(request: SearchRequest, found: Search, point: Point, base: Circuit) -> Circuit:
+    """A circuit on the way, with the name and provenance of `base`, and how it was found."""
+    beside = found.random_beside(point)
+    how = {
+        "candidates": len(request.candidates),
+        "growth": request.growth,
+        "way": point.way,
+        "metric": request.metric,
+        "ablation": request.ablation,
+        "n_prompts": request.prompts.n,
+        "selection_seed": request.selection.seed,
+        "selection_faithfulness": point.selected,
+        "reported_seed": request.reported.seed,
+        "faithfulness": point.faithfulness,
+        "random": beside and beside.faithfulness,
+    }
+    method = f"{base.provenance['method']}, then grown and pruned"
+    about = {**base.provenance, "method": method, "search": to_json(how)}
+    return replace(
+        request.circuit_of(members_of(request, found, point)), name=base.name, provenance=about
+    )
+
+
+def n_tried(k: int) -> list[int]:
+    """How many heads are tried each time that one of `k` goes, until none is left."""
+    ranked_at, found = float("inf"), []
+    for left in range(k, 0, -1):
+        if left <= max(_RANKED_ANEW * ranked_at, _TRIED):
+            ranked_at = left
+        found.append(left if ranked_at == left else _TRIED)
+    return found
+
+
+def pruning(members: Members, value: float, measure: Measure) -> Iterator[tuple[Node, float]]:
+    """Each member as it goes, and what the circuit without it and all before it does.
+
+    value: what all of them do. Of members that cost the same, the later one goes.
+    """
+    left, cost = list(reversed(members)), dict.fromkeys(members, 0.0)
+    for n in n_tried(len(left)):
+        tried = sorted(left, key=cost.__getitem__)[:n]
+        values = measure([[each for each in left if each != gone] for gone in tried])
+        cost |= {each: value - without for each, without in zip(tried, values, strict=True)}
+        gone = min(tried, key=cost.__getitem__)
+        value -= cost[gone]
+        left.remove(gone)
+        yield gone, value
+
+
+def selected(
+    request: SearchRequest,
+    evaluation: Evaluation,
+    progress: Progress = silent,
+    kept_in: Path | None = None,
+) -> Selected:
+    """Grow and prune on the prompts of an evaluation.
+
+    What is finished is kept in a folder, if there is one, and taken from there. Raises UserError
+    when there are heads that the model does not have.
+    """
+    every = request.candidates
+    request.circuit_of(every).check(evaluation.loaded.shape, catalogue.label(request.model))
+    sizes = [len(every) + 1, *n_tried(len(every))]
+    whole_told, *told = consecutive(progress, _costs(evaluation, sizes))
+    whole, choice = evaluation.whole_by(request.metric, whole_told), evaluation.choice
+    if isnan(faithfulness(whole, whole, choice, request.metric).value):
+        return Selected((), (), (), choice)
+    steps = iter(told)
+
+    def measure(circuits: Sequence[Members]) -> list[float]:
+        sites = [_sites(request, members) for members in circuits]
+        rows = evaluation.circuit_only(sites, next(steps), kept_in, request.metric)
+        return [float(share) for share in rows.mean(1) / whole.mean()]
+
+    grown = measure([every[:n] for n in range(len(every) + 1)])
+    gone = [*pruning(every, grown[-1], measure)]
+    removed, pruned = (tuple(each) for each in zip(*gone, strict=True)) if gone else ((), ())
+    return Selected(tuple(grown), removed, pruned, choice)
+
+
+def reported(
+    request: SearchRequest,
+    evaluation: Evaluation,
+    found: Selected,
+    progress: Progress = silent,
+    kept_in: Path | None = None,
+) -> Search:
+    """The curve of what was grown and pruned, on the prompts of another evaluation."""
+    metric, n = request.metric, len(found.removed)
+    grown = [request.candidates[:k] for k in range(n + 1)] if found.grown else []
+    pruned = [found.removed[k:] for k in range(1, n)]
+    sizes, drawn = _drawn(request, evaluation, found)
+    circuits = [_sites(request, members) for members in (*grown, *pruned)] + drawn
+    whole_told, told = consecutive(progress, _costs(evaluation, [len(circuits)]))
+    whole, choice = evaluation.whole_by(metric, whole_told), evaluation.choice
+    rows = evaluation.circuit_only(circuits, told, kept_in, metric)
+
+    def over_whole(row: Row) -> Estimate:
+        return faithfulness(row, whole, choice, metric)
+
+    ways = [(k, Way.grown, found.grown[k]) for k in range(len(grown))]
+    ways += [(n - k, Way.pruned, found.pruned[k - 1]) for k in range(1, n)]
+    of_draws = rows[len(ways) :].reshape(len(sizes), N_RANDOM, len(whole))
+    return Search(
+        figure(metric, whole),
+        found.removed,
+        tuple(Point(*way, over_whole(row)) for way, row in zip(ways, rows, strict=False)),
+        tuple(
+            RandomPoint(
+                size, over_whole(some.mean(0)), tuple((some.mean(1) / whole.mean()).tolist())
+            )
+            for size, some in zip(sizes, of_draws, strict=True)
+        ),
+        evaluation.n_reference,
+        choice,
+    )
+
+
+def _drawn(
+    request: SearchRequest, evaluation: Evaluation, found: Selected
+) -> tuple[list[int], list[frozenset[Site]]]:
+    """Some sizes, each about twice the one before, and `N_RANDOM` random circuits of each."""
+    sizes = _sizes_drawn(len(found.removed))
+    shape = evaluation.loaded.shape
+    drawn = [
+        each
+        for size in sizes
+        for each in random_circuits(
+            request.circuit_of(found.removed[len(found.removed) - size :]), shape, N_RANDOM, 0
+        )
+    ]
+    return sizes, drawn
+
+
+def _sizes_drawn(k: int) -> list[int]:
+    return sorted({*(2**power for power in range(k.bit_length())), k} - {0})
+
+
+def _sites(request: SearchRequest, members: Members) -> frozenset[Site]:
+    return request.circuit_of(members).sites
+
+
+def _costs(evaluation: Evaluation, sizes: Sequence[int]) -> list[float]:
+    """Of the whole model, and of so many circuits each time, the first from a run on."""
+    scale, n = evaluation.scale, len(evaluation.prompts)
+    first, *others = (scale.circuits(n, size) for size in sizes)
+    return [scale.runs(n), scale.runs(n) + first, *others]
+
+
+def _of_another_seed(prompts: Prompts, after: int) -> Prompts:
+    return replace(prompts, seed=(prompts.seed + after) % (MAX_SEED + 1))
+
+
+def _plan(request: SearchRequest) -> Plan:
+    k = len(request.candidates)
+    n_reported = 2 * k + N_RANDOM * len(_sizes_drawn(k))
+    return [
+        _named(
+            examined(request.model, request.selection, k + 1 + sum(n_tried(k))),
+            "Growing and pruning",
+        ),
+        _named(examined(request.model, request.reported, n_reported), "Measuring on other prompts"),
+    ]
+
+
+def _named(steps: Sequence[Step], what: str) -> list[Step]:
+    """The steps, of which the last is called so."""
+    *before, last = steps
+    return [*before, last._replace(what=what)]
+
+
+def _work(
+    request: SearchRequest, done: Finished, report: Report, unfinished: Unfinished
+) -> Iterator[Selected | Search]:
+    plan = _plan(request)
+    if not done:
+        asked = replace(request, prompts=request.selection)
+        evaluation = averaged(request.model, asked, report, plan, 0)
+        done = (selected(request, evaluation, step_of(report, plan, 0, 1), unfinished(0)),)
+        yield done[0]
+    asked = replace(request, prompts=request.reported)
+    evaluation = averaged(request.model, asked, report, plan, 1)
+    yield reported(request, evaluation, done[0], step_of(report, plan, 1, 1), unfinished(1))
+
+
+def _rows(request: SearchRequest, place: int, part: Selected | Search) -> Iterator[Figure]:
+    if isinstance(part, Selected):
+        return
+    yield Figure(catalogue.label(request.model), "full model", part.model)
+    chosen = part.within(DISTANCE)
+    for point in ([chosen] if chosen else []) + [each for each in part.points if each != chosen]:
+        yield Figure(
+            f"{point.way.value} to {point.n_heads} heads", "faithfulness", point.faithfulness
+        )
+    for each in part.random:
+        yield Figure(f"random, {each.n_heads} heads", "faithfulness", each.faithfulness)
+
+
+def _settings(request: SearchRequest) -> str:
+    return f"{len(request.candidates)} heads grown by {GROWTHS[request.growth]}"
+
+
+def _candidates_sites(request: SearchRequest) -> Collection[Site]:
+    return _sites(request, request.candidates)
+
+
+METHOD = Method(
+    "search",
+    "Circuit search",
+    SearchRequest,
+    lambda _: (Selected, Search),
+    _plan,
+    _work,
+    _rows,
+    _settings,
+    sites=_candidates_sites,
+)
