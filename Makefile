@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test real lint types models check bench notebook clean
+.PHONY: run test real lint types models adapters check bench notebook clean
 
 run: .venv/run.ok  ## start the dashboard on the bundled models
 	$(BIN)/streamlit run app.py
@@ -22,6 +22,9 @@ types: .venv/test.ok
 
 models: .venv/run.ok  ## train the bundled models again (20 to 25 minutes)
 	$(BIN)/python -m backend.bundled.train
+
+adapters: real  ## train the adapters of SmolLM2 again (about an hour)
+	$(BIN)/python -m backend.bundled.smollm2.train
 
 check: .venv/run.ok  ## measure what the bundled models show
 	$(BIN)/python -m backend.bundled.check

@@ -107,7 +107,7 @@ def _readme(name: str, card: dict[str, Any], phases: Sequence[Phase]) -> str:
             "",
             "## Loss on answers",
             "",
-            _sparkline(card["losses"]),
+            sparkline(card["losses"]),
             "",
             "## Accuracy",
             "",
@@ -145,7 +145,7 @@ def _weights(weights: dict[Any, float] | Any) -> str:
     return ", ".join(f"{name} {weight / total:.0%}" for name, weight in weights.items())
 
 
-def _sparkline(losses: Sequence[Sequence[float]]) -> str:
+def sparkline(losses: Sequence[Sequence[float]]) -> str:
     """The loss curve as text: a bar for each point, with the first and the last in numbers."""
     top = max(loss for _, loss in losses)
     bars = "".join(_BARS[min(7, int(8 * loss / top))] for _, loss in losses)

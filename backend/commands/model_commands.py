@@ -54,9 +54,10 @@ def _add(options: argparse.Namespace) -> Any:
 
 
 def _real(_: argparse.Namespace) -> Any:
-    entry, is_new = real_model.add(progress())
-    say(f"“{entry.name}” is {'added' if is_new else 'there already'}: choose it as the model")
-    return _described(entry)
+    added = real_model.add(progress())
+    for entry, is_new in added:
+        say(f"“{entry.name}” is {'added' if is_new else 'there already'}: choose it as a model")
+    return [_described(entry) for entry, _ in added]
 
 
 def _remove(options: argparse.Namespace) -> Any:

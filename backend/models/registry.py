@@ -30,6 +30,8 @@ from backend.models.model_files import (
 )
 
 BUNDLED = Path(__file__).parents[1] / "bundled" / "weights"
+ADAPTERS = BUNDLED.parent.resolve() / "adapters"
+"""On the real model of `backend.models.real_model`, which adds them with it."""
 PAPER = Path(__file__).parent / "registry.toml"
 ADDED = LOCAL / "models.toml"
 _FIELDS = ("source", "adapter", "label", "finetuned_on")

@@ -18,7 +18,7 @@ from backend.models.adding import add_model, is_gguf
 from backend.models.gguf_folders import origin_of
 from backend.models.model_config import Blueprint, blueprint, misfit
 from backend.models.model_files import n_parameters
-from backend.models.registry import BUNDLED, Entry, Kind
+from backend.models.registry import ADAPTERS, BUNDLED, Entry, Kind
 from backend.models.weights import cached, trouble
 from backend.studies import jobs
 from backend.tasks.setting import Setting
@@ -366,7 +366,8 @@ _DEVICES = {AUTO: "auto", CPU: "CPU", SPREAD: "spread over all GPUs"}
 
 def _short(place: Path | str) -> str:
     """A place in few letters: bundled ones by their folder alone."""
-    return place.name if isinstance(place, Path) and place.parent == BUNDLED else str(place)
+    is_bundled = isinstance(place, Path) and place.parent in (BUNDLED, ADAPTERS)
+    return Path(place).name if is_bundled else str(place)
 
 
 def _size(n_bytes: int) -> str:
