@@ -5,31 +5,25 @@ Taking the k best of each group depends strongly on the four numbers k; pruning 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from backend.bundled.validation import VALIDATION_SEED
-from backend.core.heads import Site
-from backend.engine.mean_ablation import prepare_ablated_run
 from backend.engine.path_patching.run_pairs import RunPairs
-from backend.engine.positions import mean_head_outputs
-from backend.methods.answering import correctly_answered, whole_answers
-from backend.methods.discovery import discover, prune
+from backend.methods.answering import correctly_answered
+from backend.methods.discovery import discover
+from backend.methods.evaluation import Evaluation
+from backend.methods.search import Growth, candidates, pruning
 from backend.methods.stage import NO_TEST
 from backend.methods.stages import Criteria, Discovery
 from backend.models.loading import LoadedModel
 from backend.tasks.circuit import Circuit, Node
-from backend.tasks.entity_tracking import (
-    ENTITY_TRACKING,
-    counterfactual_prompts,
-    reference_prompts,
-    sample_prompts,
-)
+from backend.tasks.entity_tracking import ENTITY_TRACKING, counterfactual_prompts
 from backend.tasks.prompts import Prompts
 
 N_BOXES = 7
@@ -66,27 +60,24 @@ def choose_circuit(
     """The circuit of a model, with its scores and all that is needed to find it again."""
     selection = selection or Selection()
     found = score_heads(loaded, seed, selection)
-    prompts = sample_prompts(loaded.tokenizer, selection.n_pruning, seed + 1, N_BOXES)
-    reference = reference_prompts(loaded.tokenizer, selection.n_pruning, seed + 1, N_BOXES)
-    ablated_run = prepare_ablated_run(
-        loaded.model, prompts, mean_head_outputs(loaded.model, reference)
+    asked = Prompts(ENTITY_TRACKING, selection.n_pruning, seed + 1, (N_BOXES,))
+    evaluation = Evaluation(
+        loaded, asked.sample(loaded.tokenizer), asked.reference(loaded.tokenizer, asked.n)
     )
-    least = selection.least_faithfulness * float(whole_answers(loaded, prompts).correct.mean())
-    pruned = prune(ablated_run, _pool(found, selection), torch.tensor(prompts.answer_ids), least)
-    return replace(pruned, name="base", provenance=_provenance(loaded, found, seed, selection))
 
+    def accuracies(circuits: Sequence[Sequence[Node]]) -> list[float]:
+        sites = [Circuit(ENTITY_TRACKING, frozenset(members)).sites for members in circuits]
+        return [float(share) for share in evaluation.circuit_only(sites).mean(1)]
 
-def _pool(found: Discovery, selection: Selection) -> Circuit:
-    """The best (group, head) pairs by score; a head at one token belongs to its better group."""
-    ranked = sorted(
-        (float(stage.mean[head]), head, stage.group)
-        for stage in found.stages
-        for head in stage.strongest(stage.mean.size)
-    )
-    best: dict[Site, Node] = {}
-    for _, head, key in ranked:
-        best.setdefault(Site(head, ENTITY_TRACKING.group(key).position), (key, head))
-    return Circuit(ENTITY_TRACKING, frozenset(list(best.values())[: selection.pool]))
+    strongest = candidates(ENTITY_TRACKING, found.stages, Growth.score, selection.pool)
+    # Of members that cost the same, the first in reading order goes.
+    pool = Circuit(ENTITY_TRACKING, frozenset(strongest)).members[::-1]
+    least = selection.least_faithfulness * float(evaluation.whole.mean())
+    (of_all,) = accuracies([pool])
+    steps = pruning(pool, of_all, accuracies, len(pool))
+    gone = {member for member, _ in takewhile(lambda step: step[1] >= least, steps)}
+    left = frozenset(pool) - gone
+    return Circuit(ENTITY_TRACKING, left, "base", _provenance(loaded, found, seed, selection))
 
 
 def _provenance(

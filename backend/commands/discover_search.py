@@ -11,7 +11,7 @@ from backend.commands.parts import measure, say
 from backend.core.arguments import number, whole
 from backend.core.errors import UserError
 from backend.core.metrics import Score
-from backend.methods.requests import ABLATIONS, METRICS
+from backend.methods.requests import ABLATIONS, METRICS, TOKENS
 from backend.methods.search import (
     GROWTHS,
     MOST_CANDIDATES,
@@ -33,6 +33,7 @@ _CHOICES: Mapping[str, Mapping[Any, str]] = {
     "growth": GROWTHS,
     "metric": METRICS,
     "ablation": ABLATIONS,
+    "tokens": TOKENS,
 }
 
 
@@ -59,9 +60,9 @@ def add_search(discover: argparse.ArgumentParser) -> None:
         help=f"with --until: in which order, by {', '.join(GROWTHS.values())} (default: "
         f"{growths[0]})",
     )
-    for name in ("metric", "ablation"):
+    for name in ("metric", "ablation", "tokens"):
         add_choice(discover, name, _CHOICES[name])
-    discover.set_defaults(metric=None, ablation=None)
+    discover.set_defaults(metric=None, ablation=None, tokens=None)
 
 
 def check_search(options: argparse.Namespace) -> None:
@@ -86,18 +87,20 @@ def searched(
 
     Raises UserError when there is none.
     """
-    growth, metric, ablation = (
+    growth, metric, ablation, tokens = (
         next(iter(words)) if getattr(options, name) is None else choice_of(options, name, words)
         for name, words in _CHOICES.items()
     )
     most = options.most or MOST_CANDIDATES
-    heads = candidates(setting.prompts.task, stages, criteria, growth, most)
+    heads = candidates(setting.prompts.task, stages, growth, most, criteria.centred)
     if not heads:
         raise UserError(
-            "No head is clear in any stage: there is nothing to grow a circuit of. Ask for more "
-            "prompts, or for another --fdr or --score."
+            "No head has a negative score in any stage: there is nothing to grow a circuit of. Ask "
+            "for more prompts, or for another --score."
         )
-    request = SearchRequest(setting.model, heads, setting.prompts, growth, score, metric, ablation)
+    request = SearchRequest(
+        setting.model, heads, setting.prompts, growth, score, metric, ablation, tokens
+    )
     parts = measure(request)
     found: Search = parts[-1]
     point = found.smallest(options.until)
@@ -119,5 +122,5 @@ def _none(request: SearchRequest, found: Search) -> str:
     return (
         f"No circuit of these {len(request.candidates)} heads is so faithful: the best has "
         f"{found.best:.2f}. What was measured is kept: ask for less with --until, or for more "
-        "heads with --most and --fdr."
+        "heads with --most."
     )

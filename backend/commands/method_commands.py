@@ -21,15 +21,8 @@ from backend.commands.parts import (
 )
 from backend.methods.method import Command, Method
 from backend.methods.registry import METHODS
-from backend.methods.requests import ABLATIONS, METRICS, SCORES, Request
+from backend.methods.requests import CHOICES, Request
 from backend.studies import studies
-
-_CHOICES: Mapping[str, Mapping[Any, str]] = {
-    "metric": METRICS,
-    "score": SCORES,
-    "ablation": ABLATIONS,
-}
-"""Fields of requests that are one of several, in words, the paper's first."""
 
 
 def add_to(commands: Any) -> None:
@@ -50,8 +43,8 @@ def _add(commands: Any, method: Method, command: Command) -> None:
             parser.add_argument(name, metavar=name.upper())
     command.arguments(parser)
     for name in asked:
-        if name in _CHOICES:
-            add_choice(parser, name, _CHOICES[name])
+        if name in CHOICES:
+            add_choice(parser, name, CHOICES[name])
     if "circuit" in asked:
         add_circuit(parser)
     add_prompts(parser, command.n_prompts)
@@ -94,8 +87,8 @@ def _request(method: Method, command: Command, options: argparse.Namespace) -> R
             asked[name] = prompts_of(options)
         elif name == "models":
             asked[name] = tuple(options.models)
-        elif name in _CHOICES:
-            asked[name] = choice_of(options, name, _CHOICES[name])
+        elif name in CHOICES:
+            asked[name] = choice_of(options, name, CHOICES[name])
         elif name in options:
             asked[name] = getattr(options, name)
     asked |= command.fields(options, asked.get("circuit")).items()

@@ -1,4 +1,4 @@
-"""What is measured of answers, how path patching scores, and what replaces heads (no torch).
+"""What is measured of answers, how path patching scores, what replaces heads, where (no torch).
 
 The first member of each is the paper's, and the default.
 """
@@ -48,3 +48,12 @@ class Ablation(Enum):
     At the positions of the task, from the counterfactual's own such position, as activation
     patching and path patching do; at every other token, from the same token.
     """
+
+
+class Tokens(Enum):
+    """At which tokens the heads outside a circuit are knocked out."""
+
+    every = "every"
+    """At every token of the prompt (Prakash et al., 2024)."""
+    named = "named"
+    """At the tokens that the task names; at all others every head computes freely."""

@@ -21,7 +21,6 @@ from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.methods.stage import Stage
 from backend.methods.stages import Criteria, Discovery, stages_in_order
-from backend.tasks.circuit import Circuit
 from backend.tasks.task import Group
 
 
@@ -83,24 +82,3 @@ def circuit_accuracies(
 ) -> Tensor:
     """Share of right answers [n_circuits] of each circuit alone; `answer_ids` [n]."""
     return torch.cat([*circuits_right(ablated_run, circuits, answer_ids)]).double().mean(-1)
-
-
-def prune(
-    ablated_run: AblatedRun, circuit: Circuit, answer_ids: Tensor, least_accuracy: float
-) -> Circuit:
-    """Drop, one by one, the member whose loss costs least, while accuracy stays high enough.
-
-    Of members that cost the same, the first in reading order goes. A circuit that is not accurate
-    enough to begin with is returned as it is.
-    """
-    while circuit.members:
-        smaller = [
-            circuit.keep(member for member in circuit.members if member != dropped)
-            for dropped in circuit.members
-        ]
-        accuracies = circuit_accuracies(ablated_run, [each.sites for each in smaller], answer_ids)
-        best = int(accuracies.argmax())
-        if accuracies[best] < least_accuracy:
-            break
-        circuit = smaller[best]
-    return circuit

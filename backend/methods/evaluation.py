@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.heads import Site
-from backend.core.metrics import Ablation, Metric
+from backend.core.metrics import Ablation, Metric, Tokens
 from backend.core.progress import Progress, silent
 from backend.core.runtime import at_work
 from backend.engine import checkpoints
@@ -31,6 +31,7 @@ from backend.engine.mean_ablation import (
 )
 from backend.engine.memory import chunks, memory_errors_explained, moved
 from backend.engine.positions import (
+    all_sites,
     mean_head_outputs,
     position_head_outputs,
     position_means,
@@ -218,8 +219,16 @@ class Evaluation:
         progress: Progress = silent,
         kept_in: Path | None = None,
         metric: Metric = Metric.accuracy,
+        tokens: Tokens = Tokens.every,
     ) -> Rows:
-        """What each circuit answers with all other heads knocked out: [n_circuits, n]."""
+        """What each circuit answers with all other heads knocked out: [n_circuits, n].
+
+        At every token, or at the named ones only.
+        """
+        if tokens is Tokens.named:
+            named = all_sites(self.loaded.shape, self.prompts.task.position_names)
+            others = [named - {*sites} for sites in circuits]
+            return self.ablated(others, progress, kept_in, metric)
 
         def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
             measure = partial(batch.measured, metric=metric)

@@ -2,7 +2,8 @@
 
 It names its models in a field `models`, or in `model`, or in `source` and `target`; what they are
 asked in `prompts`; and its circuit, unless it is about every head, in `circuit`. Where they can be
-chosen, its metric, path patching's score and the ablation are `metric`, `score` and `ablation`.
+chosen, its metric, path patching's score, the ablation and where it knocks out are `metric`,
+`score`, `ablation` and `tokens`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Protocol, TypeVar
 
-from backend.core.metrics import Ablation, Metric, Score
+from backend.core.metrics import Ablation, Metric, Score, Tokens
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 
@@ -31,7 +32,18 @@ ABLATIONS: Mapping[Ablation, str] = {
     Ablation.zero: "zero ablation",
     Ablation.resample: "resample ablation",
 }
+TOKENS: Mapping[Tokens, str] = {
+    Tokens.every: "knocked out at every token",
+    Tokens.named: "knocked out at named tokens only",
+}
 """In words, the paper's first."""
+CHOICES: Mapping[str, Mapping[Any, str]] = {
+    "metric": METRICS,
+    "score": SCORES,
+    "ablation": ABLATIONS,
+    "tokens": TOKENS,
+}
+"""Fields of requests that are one of several."""
 _ONE_MODEL = ("model", "source", "target")
 
 
@@ -77,8 +89,8 @@ def renamed(request: SomeRequest, models: Sequence[str], circuit: str) -> SomeRe
 
 
 def not_as_in_the_paper(request: Request) -> Iterator[str]:
-    """The metric, score and ablation of a request, in words, where they are not the paper's."""
-    for name, words in (("metric", METRICS), ("score", SCORES), ("ablation", ABLATIONS)):
+    """The metric, score, ablation and its tokens, in words, where they are not the paper's."""
+    for name, words in CHOICES.items():
         chosen = getattr(request, name, None)
         if chosen is not None and chosen is not next(iter(words)):
             yield words[chosen]

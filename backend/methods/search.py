@@ -2,11 +2,12 @@
 
 Scores rank heads; how many of them a circuit needs they do not say. So a circuit is
 
-- *grown*: the heads that are clear in any stage are put in one order, and added one by one;
+- *grown*: heads with a negative score in any stage are put in one order, and added one by one;
 - *pruned*: from all of them, the head whose loss costs least goes, one after the other, until none
   is left (backward elimination, as the pruning of ACDC and AutoCircuit, of heads instead of edges).
 
-Both are exact: each circuit is run alone, with all else knocked out. To prune k heads by trying
+Both are exact: each circuit is run alone, with every other head knocked out, at every token as in
+the paper or only at those that the task names. To prune k heads by trying
 each of those left every time takes k² / 2 circuits, so the order of a ranking is kept for a while:
 only the few heads that cost least then are tried again, and all of them once a quarter is gone
 (the lazy greedy of Minoux 1978; here a loss can also fall, with the heads that a head feeds).
@@ -27,17 +28,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.core.estimates import Row, figure
-from backend.core.heads import Site
-from backend.core.metrics import Ablation, Metric, Score
+from backend.core.heads import Head, Site
+from backend.core.metrics import Ablation, Metric, Score, Tokens
 from backend.core.progress import Plan, Progress, Report, Step, consecutive, silent, step_of
 from backend.core.serialize import to_json
 from backend.core.statistics import Estimate
+from backend.engine.costs import Scale
 from backend.methods.asking import averaged
 from backend.methods.compare import N_RANDOM, random_circuits
 from backend.methods.method import Figure, Finished, Method, Unfinished
-from backend.methods.plans import examined
-from backend.methods.stage import Stage
-from backend.methods.stages import Criteria
+from backend.methods.plans import examined, scale_of
+from backend.methods.stage import NO_TEST, Stage
 from backend.models import catalogue
 from backend.tasks.chance import ForcedChoice, faithfulness
 from backend.tasks.circuit import Circuit, Node
@@ -47,10 +48,12 @@ from backend.tasks.task import Task
 if TYPE_CHECKING:
     from backend.methods.evaluation import Evaluation
 
-MOST_CANDIDATES = 60
+MOST_CANDIDATES = 80
 """Heads that a circuit is grown of, unless told otherwise."""
 DISTANCE = 0.05
 """How far below the best the faithfulness of the smallest circuit may be, unless told otherwise."""
+FAITHFUL = 0.9
+"""Faithfulness below which no circuit is called faithful."""
 _TRIED = 8
 """Heads that are tried again for each that goes: as many circuits as run at once."""
 _RANKED_ANEW = 0.75
@@ -87,16 +90,16 @@ GROWTHS: Mapping[Growth, str] = {
 def candidates(
     task: Task,
     stages: Sequence[Stage],
-    criteria: Criteria,
     growth: Growth = Growth.relative,
     most: int = MOST_CANDIDATES,
+    centred: bool = False,
 ) -> tuple[Node, ...]:
     """At most so many (group, head) pairs in the order in which a circuit is grown.
 
-    Those that are clear in their stage by the criteria, whose sizes do not count here. A head that
-    is clear in two groups at one token is one site: it counts where it comes first.
+    Those with a negative score in their stage, be it clear or not: what is not needed is pruned. A
+    head in two groups at one token is one site, and counts where it comes first.
     """
-    ranked = [_ranked(stage, criteria) for stage in stages]
+    ranked = [_ranked(stage, centred) for stage in stages]
     if growth is Growth.in_turn:
         order = [each for row in zip_longest(*ranked) for each in row if each]
     else:
@@ -110,10 +113,10 @@ def candidates(
     return tuple(by_site.values())[:most]
 
 
-def _ranked(stage: Stage, criteria: Criteria) -> list[tuple[Node, float, float]]:
-    """The clear heads of a stage, the strongest first: each with its score and the strongest's."""
-    scores, _ = stage.ranked(criteria.centred)
-    strongest = stage.strongest(scores.size, criteria.centred, criteria.fdr)
+def _ranked(stage: Stage, centred: bool) -> list[tuple[Node, float, float]]:
+    """The heads of a stage, the strongest first: each with its score and that of the strongest."""
+    scores, _ = stage.ranked(centred)
+    strongest = stage.strongest(scores.size, centred, NO_TEST)
     return [((stage.group, h), float(scores[h]), float(scores[strongest[0]])) for h in strongest]
 
 
@@ -131,6 +134,7 @@ class SearchRequest:
     score: Score = Score.probability
     metric: Metric = Metric.accuracy
     ablation: Ablation = Ablation.mean
+    tokens: Tokens = Tokens.every
 
     def __post_init__(self) -> None:
         self.circuit_of(self.candidates)  # raises for an unknown group
@@ -273,6 +277,16 @@ def why_no_circuit(found: Search, point: Point | None) -> str | None:
     return None
 
 
+def why_not_faithful(found: Search) -> str | None:
+    """That none of the circuits does nearly what the model does; None if one does."""
+    if found.best >= FAITHFUL:
+        return None
+    return (
+        f"The best of these circuits does {found.best:.2f} of what the model does: what else it "
+        "needs is not among the heads that were tried, or not at the tokens that the task names."
+    )
+
+
 def in_words(estimate: Estimate) -> str:
     """“0.97 [0.91, 1.03]”."""
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
@@ -287,6 +301,7 @@ def searched_circuit(request: SearchRequest, found: Search, point: Point, base: 
         "way": point.way,
         "metric": request.metric,
         "ablation": request.ablation,
+        "tokens": request.tokens,
         "n_prompts": request.prompts.n,
         "selection_seed": request.selection.seed,
         "selection_faithfulness": point.selected,
@@ -301,28 +316,33 @@ def searched_circuit(request: SearchRequest, found: Search, point: Point, base: 
     )
 
 
-def n_tried(k: int) -> list[int]:
-    """How many heads are tried each time that one of `k` goes, until none is left."""
+def n_tried(k: int, least: int = _TRIED) -> list[int]:
+    """How many heads, `least` or all, are tried each time that one of `k` goes, to the last."""
     ranked_at, found = float("inf"), []
     for left in range(k, 0, -1):
-        if left <= max(_RANKED_ANEW * ranked_at, _TRIED):
+        if left <= max(_RANKED_ANEW * ranked_at, least):
             ranked_at = left
-        found.append(left if ranked_at == left else _TRIED)
+        found.append(left if ranked_at == left else least)
     return found
 
 
-def pruning(members: Members, value: float, measure: Measure) -> Iterator[tuple[Node, float]]:
+def pruning(
+    members: Members, value: float, measure: Measure, least: int = _TRIED
+) -> Iterator[tuple[Node, float]]:
     """Each member as it goes, and what the circuit without it and all before it does.
 
-    value: what all of them do. Of members that cost the same, the later one goes.
+    value: what all of them do; at `least` so many are tried each time. Of members that cost the
+    same, the later one goes.
     """
     left, cost = list(reversed(members)), dict.fromkeys(members, 0.0)
-    for n in n_tried(len(left)):
-        tried = sorted(left, key=cost.__getitem__)[:n]
+    for n in n_tried(len(left), least):
+        cheapest = {*sorted(left, key=cost.__getitem__)[:n]}
+        tried = [each for each in left if each in cheapest]
         values = measure([[each for each in left if each != gone] for gone in tried])
-        cost |= {each: value - without for each, without in zip(tried, values, strict=True)}
-        gone = min(tried, key=cost.__getitem__)
-        value -= cost[gone]
+        without = dict(zip(tried, values, strict=True))
+        cost |= {each: value - without[each] for each in tried}
+        gone = max(tried, key=without.__getitem__)
+        value = without[gone]
         left.remove(gone)
         yield gone, value
 
@@ -341,7 +361,7 @@ def selected(
     every = request.candidates
     request.circuit_of(every).check(evaluation.loaded.shape, catalogue.label(request.model))
     sizes = [len(every) + 1, *n_tried(len(every))]
-    whole_told, *told = consecutive(progress, _costs(evaluation, sizes))
+    whole_told, *told = consecutive(progress, _costs(request, evaluation, sizes))
     whole, choice = evaluation.whole_by(request.metric, whole_told), evaluation.choice
     if isnan(faithfulness(whole, whole, choice, request.metric).value):
         return Selected((), (), (), choice)
@@ -349,7 +369,7 @@ def selected(
 
     def measure(circuits: Sequence[Members]) -> list[float]:
         sites = [_sites(request, members) for members in circuits]
-        rows = evaluation.circuit_only(sites, next(steps), kept_in, request.metric)
+        rows = evaluation.circuit_only(sites, next(steps), kept_in, request.metric, request.tokens)
         return [float(share) for share in rows.mean(1) / whole.mean()]
 
     grown = measure([every[:n] for n in range(len(every) + 1)])
@@ -371,9 +391,9 @@ def reported(
     pruned = [found.removed[k:] for k in range(1, n)]
     sizes, drawn = _drawn(request, evaluation, found)
     circuits = [_sites(request, members) for members in (*grown, *pruned)] + drawn
-    whole_told, told = consecutive(progress, _costs(evaluation, [len(circuits)]))
+    whole_told, told = consecutive(progress, _costs(request, evaluation, [len(circuits)]))
     whole, choice = evaluation.whole_by(metric, whole_told), evaluation.choice
-    rows = evaluation.circuit_only(circuits, told, kept_in, metric)
+    rows = evaluation.circuit_only(circuits, told, kept_in, metric, request.tokens)
 
     def over_whole(row: Row) -> Estimate:
         return faithfulness(row, whole, choice, metric)
@@ -420,11 +440,18 @@ def _sites(request: SearchRequest, members: Members) -> frozenset[Site]:
     return request.circuit_of(members).sites
 
 
-def _costs(evaluation: Evaluation, sizes: Sequence[int]) -> list[float]:
+def _costs(request: SearchRequest, evaluation: Evaluation, sizes: Sequence[int]) -> list[float]:
     """Of the whole model, and of so many circuits each time, the first from a run on."""
-    scale, n = evaluation.scale, len(evaluation.prompts)
-    first, *others = (scale.circuits(n, size) for size in sizes)
-    return [scale.runs(n), scale.runs(n) + first, *others]
+    scale = evaluation.scale
+    first, *others = (_cost(request, scale, k) for k in sizes)
+    return [scale.runs(1), scale.runs(1) + first, *others]
+
+
+def _cost(request: SearchRequest, scale: Scale, k: int) -> float:
+    """Of `k` circuits on one prompt."""
+    if request.tokens is Tokens.every:
+        return scale.circuits(1, k)
+    return k * scale.patches(1, [[Site(Head(0, 0), each.name) for each in scale.positions]])
 
 
 def _of_another_seed(prompts: Prompts, after: int) -> Prompts:
@@ -435,18 +462,16 @@ def _plan(request: SearchRequest) -> Plan:
     k = len(request.candidates)
     n_reported = 2 * k + N_RANDOM * len(_sizes_drawn(k))
     return [
-        _named(
-            examined(request.model, request.selection, k + 1 + sum(n_tried(k))),
-            "Growing and pruning",
-        ),
-        _named(examined(request.model, request.reported, n_reported), "Measuring on other prompts"),
+        _steps(request, request.selection, k + 1 + sum(n_tried(k)), "Growing and pruning"),
+        _steps(request, request.reported, n_reported, "Measuring on other prompts"),
     ]
 
 
-def _named(steps: Sequence[Step], what: str) -> list[Step]:
-    """The steps, of which the last is called so."""
-    *before, last = steps
-    return [*before, last._replace(what=what)]
+def _steps(request: SearchRequest, prompts: Prompts, k: int, what: str) -> list[Step]:
+    """The whole model and `k` circuits on these prompts."""
+    averaging, measuring = examined(request.model, prompts, 0)
+    cost = prompts.n * _cost(request, scale_of(request.model, prompts), k)
+    return [averaging, Step(what, measuring.cost + cost)]
 
 
 def _work(

@@ -1,4 +1,7 @@
-"""Questions to a circuit, each a job: is it minimal, is it complete, how strong are its edges?"""
+"""Questions to a circuit, each a job: is it minimal, is it complete, how strong are its edges?
+
+And whether another one, searched among the same heads, is more faithful.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from backend.tasks.task import Task
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
+from shell.discover.discovery import Progress
+from shell.discover.search import show_search
 from shell.frame import studies, waiting
 from shell.frame.choices import choose_ablation, say_what_is_not_the_papers
 from shell.frame.words import unmarked
@@ -67,11 +72,15 @@ def with_edges(circuit: Circuit, setting: Setting) -> Circuit:
     )
 
 
-def show_examination(whole: Circuit, circuit: Circuit, setting: Setting) -> None:
-    """Three tabs; `whole` is the circuit before heads were dropped."""
-    minimal, complete, edges = st.tabs(
-        ["Minimality", "Completeness", "Edges"], default=st.session_state.get("examined")
+def show_examination(whole: Circuit, circuit: Circuit, now: Progress) -> None:
+    """Four tabs; `whole` is the circuit before heads were dropped."""
+    setting = now.plan.setting
+    searched, minimal, complete, edges = st.tabs(
+        ["Circuit search", "Minimality", "Completeness", "Edges"],
+        default=st.session_state.get("examined"),
     )
+    with searched:
+        show_search(now)
     with minimal:
         _show_minimality(whole, circuit, setting)
     with complete:

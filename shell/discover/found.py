@@ -15,6 +15,7 @@ from backend.tasks.circuit import Circuit
 from shell.discover import discovery
 from shell.discover.discovery import Progress
 from shell.discover.examination import show_examination, smaller, with_edges
+from shell.discover.search import STUDY, taken
 from shell.frame import state
 from shell.frame.choices import sidebar_circuit
 from shell.frame.history import History
@@ -34,7 +35,7 @@ def show_found(now: Progress) -> None:
     whole, suggestion = _choose(now)
     show_saving(with_edges(smaller(whole), setting), suggestion)
     if whole.members:
-        show_examination(whole, smaller(whole), setting)
+        show_examination(whole, smaller(whole), now)
     else:
         st.info("A circuit without heads: there is nothing in it to examine.")
 
@@ -46,12 +47,15 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
         st.caption(f"{_UNTIL} Until then this is “{unmarked(selected)}”, of the sidebar.")
         return sidebar_circuit(), plain(f"{selected}-copy")
     options = {_FOUND: "The circuit found here"}
+    if of_search := taken(now):
+        options[STUDY] = f"The circuit of the search ({len(of_search.members)} heads)"
     if selected:
         options[_SELECTED] = f"“{unmarked(selected)}”, of the sidebar"
+    if st.session_state.get("which_circuit") not in options:
+        st.session_state["which_circuit"] = _FOUND
     chosen = st.segmented_control(
         "Which circuit",
         list(options),
-        default=_FOUND,
         format_func=options.__getitem__,
         key="which_circuit",
         required=True,
@@ -59,6 +63,8 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
     )
     if chosen == _SELECTED:
         return sidebar_circuit(), plain(f"{selected}-copy")
+    if chosen == STUDY and of_search:
+        return of_search, plain(f"{now.plan.setting.model}-searched")
     return discovery.found_circuit(now, "found"), plain(f"{now.plan.setting.model}-found")
 
 

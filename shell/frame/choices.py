@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from backend.core.metrics import Ablation
+from backend.core.metrics import Ablation, Tokens
 from backend.methods.requests import Request, not_as_in_the_paper
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
@@ -100,6 +100,26 @@ def choose_ablation(key: str) -> Ablation:
     return chosen
 
 
+_TOKENS = {Tokens.every: "At every token", Tokens.named: "At the named tokens"}
+
+
+def choose_tokens(key: str) -> Tokens:
+    """Where heads outside a circuit are knocked out."""
+    state.remember(**{key: Tokens.every})
+    st.segmented_control(
+        "Heads outside are off",
+        list(_TOKENS),
+        format_func=_TOKENS.__getitem__,
+        key=key,
+        required=True,
+        persist_state="session",
+        help="**At every token** of the prompt, as in the paper, or only **at the named tokens**, "
+        "those at which circuits work: at all others every head then computes freely.",
+    )
+    chosen: Tokens = st.session_state[key]
+    return chosen
+
+
 def chosen_prompts() -> Prompts:
     """The prompts that the sidebar asks for."""
     return state.current().prompts
@@ -143,7 +163,7 @@ def sizes(circuit: Circuit) -> str:
 
 
 def say_what_is_not_the_papers(request: Request) -> None:
-    """Which metric, score or ablation what is shown was measured with, unless it is the paper's."""
+    """How what is shown was measured, as far as that is not as in the paper."""
     if others := ", ".join(not_as_in_the_paper(request)):
         st.caption(f":orange-badge[Note] {others[0].upper()}{others[1:]}: not as in the paper.")
 

@@ -23,6 +23,7 @@ from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.registry import method_of
 from backend.methods.requests import Request
+from backend.methods.search import SearchRequest
 from backend.methods.stage import StageRequest
 from backend.models import catalogue
 from backend.studies import jobs, studies
@@ -30,7 +31,7 @@ from backend.studies.keys import identity
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 from shell.attention.opening import BY_ROLE, KNOCKOUT
-from shell.discover import discovery
+from shell.discover import discovery, search
 from shell.discover.discovery import Plan
 from shell.discover.previewing import PreviewPlan
 from shell.frame import state
@@ -46,6 +47,7 @@ _STUDIES: dict[type, tuple[str, str]] = {
     MinimalityRequest: ("minimality", "discover"),
     CompletenessRequest: ("completeness", "discover"),
     EdgesRequest: ("edges", "discover"),
+    SearchRequest: (search.STUDY, "discover"),
     StageRequest: ("", "discover"),
     **{request: (study, "logits") for request, study in logits.STUDIES.items()},
     AttributionRequest: ("", "discover"),
@@ -150,6 +152,14 @@ def choose_again(request: Request, study: Study) -> None:
                 now["discover_score"] = request.score
             else:
                 now[f"{method_of(request).name}_ablation"] = request.ablation
+        case SearchRequest():
+            _choose(request.prompts)
+            now["model"], now["discover_n"] = request.model, request.prompts.n
+            now["discover_score"], now["metric"] = request.score, request.metric
+            now["search_growth"], now["search_ablation"] = request.growth, request.ablation
+            now["search_tokens"] = request.tokens
+            now["search_most"] = max(1, len(request.candidates))
+            now["examined"] = method_of(request).label
         case LogitAttributionRequest() | LogitLensRequest() | CopyingRequest():
             _choose(request.prompts)
             now["logits_models"], now["logits_models_started_from"] = (

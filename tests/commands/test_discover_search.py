@@ -15,7 +15,7 @@ from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from tests import planted
 
-SMALL = "--prompts", "20", "--boxes", "3", "--fdr", "1"
+SMALL = "--prompts", "20", "--boxes", "3"
 EXACT = "--metric", "logit-difference", "--ablation", "resample"
 
 
@@ -79,6 +79,7 @@ def test_what_no_circuit_reaches_is_said(capsys: pytest.CaptureFixture[str], fol
         (("--most", "5"), "--most is about a search. Add --until"),
         (("--growth", "in-turn"), "--growth is about a search. Add --until"),
         (("--metric", "accuracy"), "--metric is about a search. Add --until"),
+        (("--tokens", "named"), "--tokens is about a search. Add --until"),
         (("--ablation", "zero"), "--ablation is about a search. Add --until"),
         (("--until", "0.9", "--preview"), "Leave --until out"),
     ],

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from backend.core.heads import Head
 from backend.engine.activation_patching import clean_logits, prepare_clean
 from backend.engine.architectures import shape_of
 from backend.engine.mean_ablation import prepare_ablated_run
@@ -16,7 +15,7 @@ from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import path_patching_scores
 from backend.engine.positions import mean_head_outputs
 from backend.methods.answering import correctly_answered, whole_answers
-from backend.methods.discovery import circuit_accuracies, discover, prune
+from backend.methods.discovery import circuit_accuracies, discover
 from backend.methods.stage import NO_TEST
 from backend.methods.stages import Criteria
 from backend.models.loading import load_model
@@ -141,30 +140,6 @@ def test_progress_goes_on_from_stage_to_stage():
     # Every stage ends where the next one begins.
     n = len(ENTITY_TRACKING.groups)
     assert {place / n for place in range(n + 1)} <= {*shares}
-
-
-def test_pruning_keeps_what_the_answer_needs():
-    """One of the two fetchers is enough; D's ordinal is a function of the token, as is its mean."""
-    ablated_run, answers = planted_ablated_run()
-    decoys = Circuit.of(
-        ENTITY_TRACKING,
-        {
-            group: (*heads, Head(0, 0), Head(1, 1), Head(2, 3), Head(3, 0))
-            for group, heads in planted.CIRCUIT.items()
-        },
-    )
-    pruned = prune(ablated_run, decoys, answers, least_accuracy=0.99)
-    assert pruned.heads("B") == planted.CIRCUIT["B"]
-    assert pruned.heads("C") == planted.CIRCUIT["C"]
-    assert pruned.heads("D") == ()
-    assert len(pruned.heads("A")) == 1
-    assert pruned.heads("A")[0] in planted.CIRCUIT["A"]
-
-
-def test_pruning_leaves_a_circuit_that_is_not_accurate_enough():
-    ablated_run, answers = planted_ablated_run()
-    circuit = Circuit.of(ENTITY_TRACKING, {"A": planted.CIRCUIT["A"]})
-    assert prune(ablated_run, circuit, answers, least_accuracy=0.99) == circuit
 
 
 def test_the_planted_circuit_is_as_accurate_as_the_model():

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.core.heads import Site
-from backend.core.metrics import Ablation, Metric
+from backend.core.heads import Head, Site
+from backend.core.metrics import Ablation, Metric, Tokens
 from backend.engine import memory
 from backend.engine.answers import read_answers
 from backend.methods.compare import as_in_paper
@@ -85,6 +85,32 @@ def test_every_metric_is_that_of_whole_runs(kind: str, ablation: Ablation) -> No
             assert found.dtype == wanted.dtype
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
             assert metric is Metric.accuracy or found[0].std() > 1e-4
+
+
+@pytest.mark.usefixtures("_chunk")
+@pytest.mark.parametrize("ablation", Ablation)
+@pytest.mark.parametrize("kind", ["grouped", "granite"])
+def test_at_tokens_without_a_name_every_head_computes_freely(kind: str, ablation: Ablation) -> None:
+    of, prompts = examined(kind), prompts_of(kind)
+    other = counterfactual_prompts(TOKENIZER, prompts)
+    off = oracles.off_values(of.model, prompts, of.reference, other, ablation)
+    n_layers, n_heads, *_ = oracles.sizes(of.model)
+    named = {
+        Site(Head(layer, index), position)
+        for layer, index in product(range(n_layers), range(n_heads))
+        for position in ("prev_query_label", "query_label", "last")
+    }
+    logits = [oracles.model_giving(of.model, prompts, off, named - {*each}) for each in QUESTIONS]
+    asked = evaluation(kind, ablation)
+    for metric in Metric:
+        found = asked.circuit_only(QUESTIONS, metric=metric, tokens=Tokens.named)
+        wanted = np.stack([read(each, prompts, metric) for each in logits])
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
+        at_every = asked.circuit_only(QUESTIONS, metric=metric)
+        assert metric is Metric.accuracy or abs(found - at_every).mean() > 1e-4
+    everyone = asked.circuit_only([named], metric=Metric.logit_difference, tokens=Tokens.named)
+    whole = asked.whole_by(Metric.logit_difference)
+    np.testing.assert_allclose(everyone[0], whole, rtol=0, atol=1e-12)
 
 
 @pytest.mark.usefixtures("_chunk")

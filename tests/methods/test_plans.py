@@ -9,6 +9,7 @@ import pytest
 from torch import nn
 
 from backend.core.components import Component
+from backend.core.metrics import Tokens
 from backend.core.progress import Step, between, cost_of, step_of
 from backend.engine.architectures import layers
 from backend.methods.accuracy import AccuracyRequest
@@ -51,6 +52,7 @@ REQUESTS: list[Request] = [
     CompletenessRequest("base", CIRCUIT, FEW, 5),
     EdgesRequest("base", CIRCUIT, FEW),
     SearchRequest("base", CIRCUIT.members, FEW),
+    SearchRequest("base", CIRCUIT.members[::3], FEW, tokens=Tokens.named),
     LogitAttributionRequest(("base", "chat"), FEW),
     LogitLensRequest(("base", "chat"), FEW),
     AttentionRequest(("base", "chat"), CIRCUIT, FEW),

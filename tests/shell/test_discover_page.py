@@ -132,7 +132,7 @@ def test_another_score_is_another_discovery_and_says_so() -> None:
     assert any("logit difference, in logits, not the paper’s" in c.value for c in test.caption)
     test.selectbox(key="discover_score").select(Score.probability)
     assert len(charts(rerun(test))) == 1
-    assert not any("not the paper’s" in caption.value for caption in test.caption)
+    assert not any("in logits, not the paper’s" in caption.value for caption in test.caption)
 
 
 def test_stages_run_one_by_one() -> None:
