@@ -44,8 +44,8 @@ def explore(circuit: Circuit) -> None:
         waiting.wait_for_source(session, view.source)
     elif tested:
         waiting.wait_for_alternate(session, tested.name)
-    elif view.reading is Reading.circuit and view.mode is not Mode.mean:
-        waiting.wait_for_ablation(session, view.mode)
+    elif view.mode is not Mode.mean:
+        waiting.wait_for_mode(session, view.reading, view.mode)
     if view.contributions:
         waiting.wait_for_contributions(session)
     with waiting.memory_permitting():

@@ -105,11 +105,12 @@ def of_kind(config: Any, seed: int = 0, **changes: Any) -> Any:
     return small
 
 
-def lora_llama(seed: int = 0) -> Any:
-    """A PEFT model with adapters that do something on q, k, v and o."""
+def lora_llama(
+    seed: int = 0, targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj")
+) -> Any:
+    """A PEFT model with adapters that do something, on q, k, v and o unless told otherwise."""
     torch.manual_seed(seed)
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=[*targets], init_lora_weights=False)
     return get_peft_model(grouped_llama(seed), config).eval()
 
 

@@ -290,7 +290,23 @@ def last_logits(model: nn.Module, input_ids: Tensor) -> Tensor:
 
 def logits_of(model: nn.Module, hidden: Tensor) -> Tensor:
     """The logits [..., vocab] read from residuals [..., d_model] that left the last layer."""
-    logits, cap = unembed(model, final_norm(model)(hidden)), logit_cap(model)
+    return _capped(model, unembed(model, final_norm(model)(hidden)))
+
+
+def logits_of_tokens(model: nn.Module, hidden: Tensor, ids: Tensor) -> Tensor:
+    """`logits_of` [n, k, d_model], of each prompt's token ids [n, m] only: [n, k, m].
+
+    Where a plain matrix makes them, no other token is multiplied.
+    """
+    module = unwrapped(model).get_output_embeddings()
+    if type(module) is not nn.Linear:
+        return logits_of(model, hidden).gather(-1, ids[:, None].expand(-1, hidden.shape[1], -1))
+    logits = final_norm(model)(hidden) @ module.weight[ids].transpose(1, 2)
+    return _capped(model, logits if module.bias is None else logits + module.bias[ids][:, None])
+
+
+def _capped(model: nn.Module, logits: Tensor) -> Tensor:
+    cap = logit_cap(model)
     return torch.tanh(logits / cap) * cap if cap else logits
 
 

@@ -5,7 +5,8 @@ The model must run eager attention, as `load_model` sees to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from backend.core.heads import Head
-from backend.engine.architectures import decoder
+from backend.engine.activation_patching import CleanRun, prepare_clean
+from backend.engine.architectures import decoder, device_of
 from backend.engine.finite import check_finite
 from backend.engine.hooks import seen_attention_weights
 from backend.engine.positions import input_ids
+from backend.engine.validation import can_take_apart
 from backend.tasks.prompts import PromptSet
 from backend.tasks.task import FIRST_TOKEN, OTHER_WORDS
 
@@ -58,22 +61,9 @@ def attention_by_target(model: nn.Module, prompts: PromptSet, rows: slice) -> Ma
 
     By token, [n_layers, n, n_heads, n_targets], in float64; sums to 1 over the task's `targets`.
     """
-    ids = input_ids(model, prompts)[rows]
-    targets = torch.tensor(_target_indicators(prompts, rows), device=ids.device)
-    names = prompts.task.position_names
-    tokens = torch.tensor(
-        np.stack([prompts.positions[name][rows] for name in names]), device=ids.device
-    )
-    here = torch.arange(len(ids), device=ids.device)
-    looks: list[Tensor] = []
-
-    def see(_: int, weights: Tensor) -> None:
-        from_tokens = check_finite(weights[here, :, tokens], prompts=1)
-        looks.append(torch.einsum("pnhs,nst->pnht", from_tokens.double(), targets))
-
-    with seen_attention_weights(model, see):
-        decoder(model)(input_ids=ids, use_cache=False)
-    return dict(zip(names, torch.stack(looks, 1), strict=True))
+    with _seen_by_target(model, prompts, rows) as looks:
+        decoder(model)(input_ids=input_ids(model, prompts)[rows], use_cache=False)
+    return dict(zip(prompts.task.position_names, torch.stack(looks, 1), strict=True))
 
 
 def attention_mass(model: nn.Module, prompts: PromptSet) -> AttentionMass:
@@ -85,6 +75,45 @@ def attention_mass(model: nn.Module, prompts: PromptSet) -> AttentionMass:
             sums[position] = sums.get(position, 0) + by_target.sum(1).cpu().numpy()
     means = {position: total / len(prompts) for position, total in sums.items()}
     return AttentionMass(prompts.task.targets, means, len(prompts))
+
+
+def clean_with_attention(model: nn.Module, prompts: PromptSet) -> tuple[CleanRun, AttentionMass]:
+    """The untouched run, and the attention mass in it."""
+    if not can_take_apart(model):
+        return prepare_clean(model, prompts), attention_mass(model, prompts)
+    with _seen_by_target(model, prompts, slice(None), lambda look: look.mean(1)) as looks:
+        clean = prepare_clean(model, prompts)
+    by_position = torch.stack(looks, 1).cpu().numpy()
+    mass = dict(zip(prompts.task.position_names, by_position, strict=True))
+    return clean, AttentionMass(prompts.task.targets, mass, len(prompts))
+
+
+@contextmanager
+def _seen_by_target(
+    model: nn.Module,
+    prompts: PromptSet,
+    rows: slice,
+    keep: Callable[[Tensor], Tensor] = lambda look: look,
+) -> Iterator[list[Tensor]]:
+    """Collect, while some prompts run, every layer's attention from each of the task's tokens.
+
+    What is kept is what `keep` makes of [n_positions, n, n_heads, n_targets], in float64.
+    """
+    home = device_of(model)
+    targets = torch.tensor(_target_indicators(prompts, rows), device=home)
+    tokens = torch.tensor(
+        np.stack([prompts.positions[name][rows] for name in prompts.task.position_names]),
+        device=home,
+    )
+    here = torch.arange(tokens.shape[1], device=home)
+    looks: list[Tensor] = []
+
+    def see(_: int, weights: Tensor) -> None:
+        from_tokens = check_finite(weights[here, :, tokens], prompts=1)
+        looks.append(keep(torch.einsum("pnhs,nst->pnht", from_tokens.double(), targets)))
+
+    with seen_attention_weights(model, see):
+        yield looks
 
 
 def _target_indicators(prompts: PromptSet, rows: slice) -> NDArray[np.float64]:

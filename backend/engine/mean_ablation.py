@@ -3,7 +3,9 @@
 Every head outside the circuit is set to its mean at every token (Prakash et al., circuit
 evaluation), to zero, or to what it gives in the counterfactual (`backend.core.metrics.Ablation`).
 Circuits work at a few tokens, so the other tokens are the same for all circuits: their keys and
-values are computed once, as an ablated run, and each circuit costs a run over those few.
+values are computed once, as an ablated run, and each circuit costs a run over those few, from the
+first layer in which it is not what has run already. With every head at its mean nothing passes
+from token to token, so the ablated run itself runs each word once at each place where it stands.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from backend.engine.architectures import decoder, last_logits, logits_of, shape_
 from backend.engine.finite import check_finite
 from backend.engine.hooks import Edit, at_tokens, edited_head_outputs, recorded_head_outputs
 from backend.engine.positions import input_ids, position_means, position_tokens, site_mask
-from backend.engine.replay import Context, full_run, replay
+from backend.engine.replay import Context, full_run, replay, replay_layers
 from backend.engine.validation import can_take_apart
 from backend.tasks.prompts import PromptSet
 
 _CIRCUITS_AT_ONCE = 8
+_BY_TOKEN = 3
+"""Axes of what heads are given by token, the same for all prompts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +52,16 @@ class AblatedRun:
 
 @dataclass(frozen=True, eq=False)
 class _OtherTokens:
-    """What circuits do not change: keys and values of other tokens, and what enters the model.
+    """What circuits do not change, keys and values of other tokens; and a run to start from.
 
-    hidden [n, n_positions, d_model]: embeddings of the task's tokens.
+    In it the sites of `on` compute freely, none to begin with: entering[l] [n, n_positions,
+    d_model] enters layer l at the task's tokens, the last leaves the last layer. Where heads were
+    given other values since, layers above are left out.
     """
 
     context: Context
-    hidden: Tensor
+    on: frozenset[Site]
+    entering: tuple[Tensor, ...]
 
 
 def prepare_ablated_run(model: nn.Module, prompts: PromptSet, means: Tensor) -> AblatedRun:
@@ -113,11 +120,61 @@ def _prepared(whole: AblatedRun) -> AblatedRun:
 @torch.no_grad()
 def _other_tokens(ablated_run: AblatedRun, given: tuple[Tensor, ...]) -> _OtherTokens:
     model, ids, tokens = ablated_run.model, ablated_run.input_ids, ablated_run.tokens
-    with edited_head_outputs(model, lambda layer, heads: given[layer].expand_as(heads)):
-        run = full_run(model, ids)
     others = torch.ones_like(ids, dtype=torch.bool).scatter(1, tokens, False)
     other_tokens = others.nonzero()[:, 1].view(len(ids), -1)
-    return _OtherTokens(run.context.at(other_tokens), at_tokens(run.residuals[0], tokens))
+    if given[0].dim() == _BY_TOKEN:
+        return _word_by_word(ablated_run, given, other_tokens)
+    with edited_head_outputs(model, _alone(ablated_run, given, ())):
+        run = full_run(model, ids)
+    entering = tuple(at_tokens(residual, tokens) for residual in run.residuals)
+    return _OtherTokens(run.context.at(other_tokens), frozenset(), entering)
+
+
+def _word_by_word(
+    ablated_run: AblatedRun, given: tuple[Tensor, ...], other_tokens: Tensor
+) -> _OtherTokens:
+    """`_other_tokens` where all prompts are given the same: each word runs once at each place.
+
+    other_tokens [n, t]: where the tokens that are not the task's are.
+    """
+    model, ids, tokens = ablated_run.model, ablated_run.input_ids, ablated_run.tokens
+    length = ids.shape[1]
+    words, used = (ids * length + torch.arange(length, device=ids.device)).unique(
+        return_inverse=True
+    )
+    # In rows as long as a prompt: attention is computed, though nothing of it is used.
+    rows = torch.nn.functional.pad(words, (0, -len(words) % length), value=int(words[-1]))
+    rows = rows.view(-1, length)
+    with edited_head_outputs(model, lambda layer, _: given[layer][rows % length]):
+        run = full_run(model, rows // length, rows % length)
+
+    def at(table: Tensor, places: Tensor) -> Tensor:
+        return table.flatten(0, 1)[used.gather(1, places)]
+
+    keys, values = (
+        tuple(at(each.transpose(1, 2), other_tokens).transpose(1, 2).contiguous() for each in one)
+        for one in (run.context.keys, run.context.values)
+    )
+    entering = tuple(at(residual, tokens) for residual in run.residuals)
+    return _OtherTokens(Context(keys, values, other_tokens), frozenset(), entering)
+
+
+@torch.no_grad()
+def with_circuit(ablated_run: AblatedRun, on: Collection[Site]) -> AblatedRun:
+    """The same run, in which these sites have computed freely: circuits like it start from there.
+
+    It answers the same to every circuit, faster to those that are this one in the first layers.
+    """
+    if isinstance(rest := ablated_run.rest, tuple):
+        return ablated_run
+    mask = site_mask(shape_of(ablated_run.model), on, ablated_run.positions)
+    start = _first_layer(rest.on.symmetric_difference(on), len(rest.entering) - 1)
+    entering = list(rest.entering[: start + 1])
+    with edited_head_outputs(ablated_run.model, _switch_off(ablated_run, mask[:, None])):
+        entering += replay_layers(
+            ablated_run.model, entering[-1], ablated_run.tokens, rest.context, start
+        )
+    return replace(ablated_run, rest=replace(rest, on=frozenset(on), entering=tuple(entering)))
 
 
 def with_values(ablated_run: AblatedRun, sites: Collection[Site], values: Tensor) -> AblatedRun:
@@ -125,9 +182,13 @@ def with_values(ablated_run: AblatedRun, sites: Collection[Site], values: Tensor
 
     values [n_layers, n, n_positions, n_heads, d_head], of a counterfactual or another model.
     """
-    chosen = site_mask(shape_of(ablated_run.model), sites, ablated_run.positions).to(values.device)
+    mask = site_mask(shape_of(ablated_run.model), sites, ablated_run.positions)
+    chosen, rest = mask.to(values.device), ablated_run.rest
     off_values = torch.where(chosen[:, None, ..., None], values, ablated_run.off_values)
-    return replace(ablated_run, off_values=off_values)
+    if not isinstance(rest, tuple):
+        changed = _first_layer(frozenset(sites) - rest.on, len(rest.entering) - 1)
+        rest = replace(rest, entering=rest.entering[: changed + 1])
+    return replace(ablated_run, off_values=off_values, rest=rest)
 
 
 def circuit_logits(ablated_run: AblatedRun, on: Collection[Site]) -> Tensor:
@@ -138,23 +199,40 @@ def circuit_logits(ablated_run: AblatedRun, on: Collection[Site]) -> Tensor:
 @torch.no_grad()
 def circuits_logits(ablated_run: AblatedRun, circuits: Sequence[Collection[Site]]) -> Tensor:
     """`circuit_logits` of several circuits in one run: [n_circuits, n, vocab]."""
-    model, rest = ablated_run.model, ablated_run.rest
+    model, rest, tokens = ablated_run.model, ablated_run.rest, ablated_run.tokens
     if isinstance(rest, tuple):
         return torch.stack([_run_whole(ablated_run, rest, sites) for sites in circuits])
-    shape = shape_of(model)
-    on = torch.stack([site_mask(shape, sites, ablated_run.positions) for sites in circuits], 1).to(
-        ablated_run.tokens.device
-    )
+    shape, n = shape_of(model), len(circuits)
+    on = torch.stack([site_mask(shape, sites, ablated_run.positions) for sites in circuits], 1)
+    every = [frozenset(sites) for sites in circuits]
+    in_all, in_any = frozenset.intersection(*every), frozenset[Site]().union(*every)
+    start = _first_layer((in_any - rest.on) | (rest.on - in_all), len(rest.entering) - 1)
+    parting = max(start, _first_layer(in_any - in_all, shape.n_layers)) if n > 1 else start
+    with edited_head_outputs(model, _switch_off(ablated_run, on[:, :1])):
+        *_, rows = (
+            rest.entering[start],
+            *replay_layers(model, rest.entering[start], tokens, rest.context, start, parting),
+        )
+    with edited_head_outputs(model, _switch_off(ablated_run, on)):
+        final = replay(model, rows.repeat(1, n, 1), tokens, rest.context, parting, variants=n)
+    return logits_of(model, final.transpose(0, 1))
+
+
+def _first_layer(sites: Collection[Site], most: int) -> int:
+    """The first layer with one of these sites, or `most` if that is lower."""
+    return min((most, *(site.head.layer for site in sites)))
+
+
+def _switch_off(ablated_run: AblatedRun, on: Tensor) -> Edit:
+    """Give sites of rows that are not on their values; on [n_layers, k, n_positions, n_heads]."""
+    on = on.to(ablated_run.tokens.device)
 
     def switch_off(layer: int, heads: Tensor) -> Tensor:
-        by_circuit = heads.unflatten(1, (len(circuits), len(ablated_run.positions)))
+        by_circuit = heads.unflatten(1, on.shape[1:3])
         off_values = ablated_run.off_values[layer][:, None]
         return torch.where(on[layer][..., None], by_circuit, off_values).flatten(1, 2)
 
-    rows = rest.hidden.repeat(1, len(circuits), 1)
-    with edited_head_outputs(model, switch_off):
-        final = replay(model, rows, ablated_run.tokens, rest.context, variants=len(circuits))
-    return logits_of(model, final.transpose(0, 1))
+    return switch_off
 
 
 def _run_whole(ablated_run: AblatedRun, rest: tuple[Tensor, ...], on: Collection[Site]) -> Tensor:

@@ -10,6 +10,7 @@ sees the context and the rows of its own variant, so the context is read once fo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -108,9 +109,13 @@ class Recorder:
 
 
 @torch.no_grad()
-def full_run(model: nn.Module, input_ids: Tensor) -> FullRun:
-    """Run whole prompts `input_ids` [n, seq], keeping all that a replay needs."""
-    tokens = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+def full_run(model: nn.Module, input_ids: Tensor, tokens: Tensor | None = None) -> FullRun:
+    """Run whole prompts `input_ids` [n, seq], keeping all that a replay needs.
+
+    They stand at `tokens` [n, seq] if these are given, else one after the other.
+    """
+    if tokens is None:
+        tokens = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
     recorder = Recorder()
     residuals = [embed(model, input_ids, tokens)]
     inputs = layer_inputs(model, residuals[0], tokens, tokens[:, :0])
@@ -145,6 +150,21 @@ def replay(
     for layer, given in zip(stack[start:-1], inputs[start:-1], strict=True):
         hidden = layer.run(hidden, given, context)
     return stack[-1].leave(last(hidden), last(stack[-1].attend(hidden, inputs[-1], context)))
+
+
+def replay_layers(
+    model: nn.Module,
+    hidden: Tensor,
+    tokens: Tensor,
+    context: Context,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Tensor]:
+    """Run the rows [n, p, d_model] of one variant, and give what leaves each layer up to `stop`."""
+    inputs = layer_inputs(model, hidden, tokens, context.tokens)
+    for layer, given in zip(layers(model)[start:stop], inputs[start:stop], strict=True):
+        hidden = layer.run(hidden, given, context)
+        yield hidden
 
 
 def layer_inputs(

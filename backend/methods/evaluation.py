@@ -32,11 +32,11 @@ from backend.engine.mean_ablation import (
 from backend.engine.memory import chunks, memory_errors_explained, moved
 from backend.engine.positions import (
     all_sites,
-    mean_head_outputs,
     position_head_outputs,
     position_means,
     zero_head_outputs,
 )
+from backend.methods.reference_means import reference_means
 from backend.methods.requests import N_REFERENCE
 from backend.models.loaded_models import load, until_unload
 from backend.models.loading import LoadedModel
@@ -165,8 +165,7 @@ class Evaluation:
     def _averaged(self, progress: Progress) -> Tensor:
         if self.ablation is Ablation.zero:
             return zero_head_outputs(self.loaded.model, self.prompts)
-        with at_work(self.loaded.runtime):
-            return mean_head_outputs(self.loaded.model, self._reference, progress)
+        return reference_means(self.loaded, self._reference, progress)
 
     def run_by(self, loaded: LoadedModel) -> Evaluation:
         """The same prompts in another model, whose knocked-out heads take the means of this one.

@@ -10,30 +10,32 @@ from dataclasses import dataclass, fields, replace
 from torch import Tensor, nn
 
 from backend.core.errors import UserError
+from backend.core.heads import Site
 from backend.core.priority import unhurried
 from backend.core.progress import Report
 from backend.core.runtime import at_work
 from backend.core.statistics import Estimate, mean_estimate
-from backend.engine.activation_patching import CleanRun, clean_logits, patched_logits, prepare_clean
+from backend.engine.activation_patching import CleanRun, clean_logits, patched_logits
 from backend.engine.answers import Answers, read_answers
 from backend.engine.architectures import dtype_of, shape_of, widths
-from backend.engine.attention import AttentionMass, attention_mass
+from backend.engine.attention import AttentionMass, clean_with_attention
 from backend.engine.logit_attribution import direct_contributions
 from backend.engine.mean_ablation import (
     AblatedRun,
     circuit_logits,
     prepare_ablated_run,
     prepare_resampled_run,
+    with_circuit,
     with_values,
 )
 from backend.engine.memory import bytes_in, bytes_of_prompt, check_fits, fits
 from backend.engine.positions import (
-    mean_head_outputs,
     position_head_outputs,
     position_means,
     zero_head_outputs,
 )
 from backend.methods.cmap import compatible, read_alike
+from backend.methods.reference_means import reference_means
 from backend.methods.requests import N_REFERENCE
 from backend.models.loaded_models import load
 from backend.models.loading import LoadedModel
@@ -42,16 +44,15 @@ from backend.tasks.desiderata import Pairs
 from backend.tasks.prompts import PromptSet
 from backend.tasks.setting import Intervention, Mode, Reading, Setting
 
-_N_ATTENTION = 100
 _SMALL = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What is the same for every click: prompts, cached runs and the values to patch with.
+    """What is the same for every click: prompts, cached runs and means.
 
-    ablated_run: with every head at its mean; values: what replaces a head, by mode: [n_layers, n,
-    n_positions, n_heads, d_head]; whole: the answers of the model as it is.
+    ablated_run: with every head at its mean; means [n_layers, n, n_positions, n_heads, d_head];
+    whole: the answers of the model as it is.
     """
 
     setting: Setting
@@ -59,7 +60,7 @@ class Session:
     prompts: PromptSet
     clean: CleanRun
     ablated_run: AblatedRun
-    values: dict[Mode, Tensor]
+    means: Tensor
     whole: Answers
     attention: AttentionMass
     n_reference: int
@@ -73,13 +74,13 @@ def prepare(setting: Setting, report: Report) -> Session:
     """
     report("Loading the model", 0.1)
     loaded = load(setting.model)
-    report("Writing the prompts", 0.4)
+    report("Writing the prompts", 0.15)
     prompts = setting.prompts.sample(loaded.tokenizer)
     n, length = prompts.input_ids.shape
     size = loaded.model, n, length
     expected = bytes_expected(loaded.model, n, length, len(prompts.task.positions))
     with unhurried():
-        make_room(expected, lambda: fits(*size), lambda said: report(said, 0.4))
+        make_room(expected, lambda: fits(*size), lambda said: report(said, 0.2))
     check_fits(*size)
     with at_work(loaded.runtime):
         session = _run(setting, loaded, prompts, report)
@@ -93,8 +94,11 @@ def bytes_expected(model: nn.Module, n: int, length: int, n_positions: int) -> i
     kept, _ = bytes_of_prompt(model, length)
     heads = itemsize * shape.n_layers * shape.n_heads * shape.d_head
     d_model, _ = widths(model)
-    # Two runs, the residual stream after the last layer, three sets of values, and token ids.
-    of_prompt = 2 * kept + itemsize * length * d_model + 3 * n_positions * heads + 64 * length
+    rows = itemsize * (shape.n_layers + 1) * n_positions * d_model
+    # Two runs, the residual stream after the last layer and where circuits start, means, token ids.
+    of_prompt = (
+        2 * kept + itemsize * length * d_model + rows + 2 * n_positions * heads + 64 * length
+    )
     return n * of_prompt + length * heads + _SMALL
 
 
@@ -106,24 +110,18 @@ def bytes_of(session: Session) -> int:
 def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Report) -> Session:
     model, tokenizer = loaded.model, loaded.tokenizer
     reference = setting.prompts.reference(tokenizer, N_REFERENCE)
-    report(f"Averaging head outputs over {N_REFERENCE} reference prompts", 0.45)
-    means = mean_head_outputs(model, reference)
-    report("Running the counterfactual prompts", 0.6)
-    counterfactual = position_head_outputs(model, prompts.task.counterfactual(tokenizer, prompts))
+    what = f"Averaging head outputs over {N_REFERENCE} reference prompts"
+    means = reference_means(
+        loaded, reference, lambda done, total: report(what, 0.2 + 0.5 * done / total)
+    )
     report("Running the prompts with everything knocked out", 0.7)
     ablated_run = prepare_ablated_run(model, prompts, means)
     report("Running the prompts as they are", 0.8)
-    clean = prepare_clean(model, prompts)
+    clean, attention = clean_with_attention(model, prompts)
     whole = read_answers([clean_logits(clean)], prompts)
-    report("Reading attention patterns", 0.9)
-    attention = attention_mass(model, setting.prompts.sample(tokenizer, _N_ATTENTION))
-    values = {
-        Mode.mean: position_means(means, prompts),
-        Mode.zero: counterfactual.new_zeros(()).expand_as(counterfactual),
-        Mode.counterfactual: counterfactual,
-    }
+    means = position_means(means, prompts)
     return Session(
-        setting, loaded, prompts, clean, ablated_run, values, whole, attention, N_REFERENCE
+        setting, loaded, prompts, clean, ablated_run, means, whole, attention, N_REFERENCE
     )
 
 
@@ -183,6 +181,14 @@ def _source_values(session: Session, source: str) -> Tensor:
         raise UserError(f"{reason} Choose a source of the same shape and tokenizer, loaded alike.")
     with at_work(other.runtime):
         return position_head_outputs(other.model, session.prompts)
+
+
+def prepare_mode(session: Session, reading: Reading, mode: Mode) -> None:
+    """Make what heads need that are knocked out by this mode, if it is not there."""
+    if reading is Reading.circuit:
+        ablated_run(session, mode)
+    else:
+        _own_values(session, mode)
 
 
 def ablated_run(session: Session, mode: Mode) -> AblatedRun:
@@ -252,26 +258,59 @@ def _read(session: Session, intervention: Intervention) -> tuple[Answers, ...]:
 
 
 def _answers(session: Session, intervention: Intervention) -> tuple[Answers, ...]:
-    beside = [session.prompts]
+    beside, others = [session.prompts], None
     if intervention.desideratum is not None:
         found = alternate(session, intervention.desideratum)
-        values, expected = found.values, found.pairs.expected_ids
+        others, expected = found.values, found.pairs.expected_ids
         beside.append(replace(session.prompts, answer_ids=expected))
     elif intervention.source is not None:
-        values = source_values(session, intervention.source)
-    else:
-        values = session.values[intervention.mode]
+        others = source_values(session, intervention.source)
     with at_work(session.loaded.runtime):
-        logits = _logits(session, intervention, values)
+        logits = _logits(session, intervention, others)
         return tuple(read_answers([logits], prompts) for prompts in beside)
 
 
-def _logits(session: Session, intervention: Intervention, values: Tensor) -> Tensor:
+def _own_values(session: Session, mode: Mode) -> Tensor:
+    """What replaces a head by this mode: [n_layers, n, n_positions, n_heads, d_head].
+
+    Those of the counterfactual are made when they are first asked for, and kept.
+    """
+    if mode is Mode.mean:
+        return session.means
+    if mode is Mode.zero:
+        return session.means.new_zeros(()).expand_as(session.means)
+    return part(
+        session.setting, session, "counterfactual", lambda: _counterfactual(session), bytes_in
+    )
+
+
+def _counterfactual(session: Session) -> Tensor:
+    loaded, prompts = session.loaded, session.prompts
+    with at_work(loaded.runtime):
+        other = prompts.task.counterfactual(loaded.tokenizer, prompts)
+        return position_head_outputs(loaded.model, other)
+
+
+def _logits(session: Session, intervention: Intervention, others: Tensor | None) -> Tensor:
+    """others: what heads give that take another model's values, or an alternate prompt's."""
     if intervention.reading is Reading.model:
+        values = _own_values(session, intervention.mode) if others is None else others
         return patched_logits(session.clean, intervention.off, values)
-    if intervention.source is None and intervention.desideratum is None:
-        return circuit_logits(ablated_run(session, intervention.mode), intervention.on)
     # A head that is off says what another model or prompt does, and must be alone in that.
-    return circuit_logits(
-        with_values(session.ablated_run, intervention.off, values), intervention.on
+    mode = intervention.mode if others is None else Mode.mean
+    base = _with_circuit(session, mode, intervention.on | intervention.off)
+    if others is not None:
+        base = with_values(base, intervention.off, others)
+    return circuit_logits(base, intervention.on)
+
+
+def _with_circuit(session: Session, mode: Mode, sites: frozenset[Site]) -> AblatedRun:
+    """A run in which the circuit is on, where the last ones are kept: a click starts from it."""
+    base = ablated_run(session, mode)
+    return part(
+        session.setting,
+        session,
+        ("alone", mode, sites),
+        lambda: with_circuit(base, sites),
+        lambda made: bytes_in([base, made]) - bytes_in(base),
     )

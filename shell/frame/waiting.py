@@ -16,7 +16,7 @@ from backend.models import catalogue, loaded_models, prepared
 from backend.studies import jobs
 from backend.studies.device_locks import Notice
 from backend.tasks.prompts import Prompts
-from backend.tasks.setting import Intervention, Mode, Setting
+from backend.tasks.setting import Intervention, Mode, Reading, Setting
 from shell.frame.words import unmarked
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def wait_for_source(session: Session, source: str) -> None:
     _result_of((of, source), lambda report: _run_source(of, source, report), jobs.QUICK)
 
 
-def wait_for_ablation(session: Session, mode: Mode) -> None:
-    """Come back when the run with every head knocked out by this mode is there, in the same way."""
+def wait_for_mode(session: Session, reading: Reading, mode: Mode) -> None:
+    """Come back when what replaces heads by this mode is there, in the same way."""
     of = ref(session)
-    _result_of((of, mode), lambda report: _run_ablated(of, mode, report), jobs.QUICK)
+    _result_of((of, reading, mode), lambda report: _run_mode(of, reading, mode, report), jobs.QUICK)
 
 
 def wait_for_alternate(session: Session, desideratum: str) -> None:
@@ -176,12 +176,12 @@ def _run_source(of: ref[Session], source: str, report: Report) -> Iterator[str]:
     yield source
 
 
-def _run_ablated(of: ref[Session], mode: Mode, report: Report) -> Iterator[Mode]:
-    report("Running the prompts with everything knocked out", 0.1)
-    from backend.studies.session import ablated_run
+def _run_mode(of: ref[Session], reading: Reading, mode: Mode, report: Report) -> Iterator[Mode]:
+    report("Running what replaces the heads", 0.1)
+    from backend.studies.session import prepare_mode
 
     if session := of():
-        ablated_run(session, mode)
+        prepare_mode(session, reading, mode)
     yield mode
 
 

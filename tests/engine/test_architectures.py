@@ -19,6 +19,7 @@ from transformers import (
 
 from backend.core.errors import UserError
 from backend.engine import validation
+from backend.engine.architectures import config_of, logits_of, logits_of_tokens
 from backend.engine.positions import input_ids
 from backend.methods.accuracy import accuracy_report
 from backend.models.loading import load_model
@@ -48,6 +49,20 @@ def test_taken_apart_or_run_whole_every_method_says_the_same(maker: str) -> None
             np.testing.assert_allclose(
                 figures(taken_apart[name]()), figures(ask()), atol=2e-3, err_msg=name
             )
+
+
+@pytest.mark.parametrize("maker", [*tiny.MAKERS, "lora on the head"])
+def test_logits_of_some_tokens_are_those_among_all(maker: str) -> None:
+    model = (
+        tiny.lora_llama(targets=["lm_head"])
+        if maker == "lora on the head"
+        else tiny.MAKERS[maker]()
+    )
+    hidden = torch.randn(3, 2, config_of(model).hidden_size, generator=torch.manual_seed(0))
+    ids = torch.tensor([[5, 9], [7, 7], [0, 3]])
+    with torch.no_grad():
+        among_all = logits_of(model, hidden).gather(-1, ids[:, None].expand(-1, 2, -1))
+        torch.testing.assert_close(logits_of_tokens(model, hidden, ids), among_all)
 
 
 def test_a_model_that_sees_pictures_is_the_language_model_in_it() -> None:

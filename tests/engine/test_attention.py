@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from backend.core.heads import Head
-from backend.engine.attention import attention_mass
+from backend.engine.attention import attention_mass, clean_with_attention
 from backend.tasks.entity_tracking import ENTITY_TRACKING, sample_prompts
-from tests.tiny import llama, word_tokenizer
+from tests.tiny import MAKERS, llama, word_tokenizer
 
 
 def what_is_at(words: list[str], token: int, answer: str, label: str) -> str:
@@ -46,6 +46,17 @@ def test_mass_is_what_a_loop_adds_up() -> None:
                 found = ours.mass[position][layer, head]
                 np.testing.assert_allclose(found, list(mass.values()), atol=1e-5)
                 assert found.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_mass_seen_in_the_clean_run_is_that_of_a_run_of_its_own(maker: str) -> None:
+    model, prompts = MAKERS[maker](), sample_prompts(word_tokenizer(), 5, n_boxes=3)
+    model.set_attn_implementation("eager")
+    clean, found = clean_with_attention(model, prompts)
+    alone = attention_mass(model, prompts)
+    assert (found.n, found.targets, clean.positions) == (5, alone.targets, tuple(alone.mass))
+    for position, mass in alone.mass.items():
+        np.testing.assert_allclose(found.mass[position], mass, atol=1e-5)
 
 
 def test_the_strongest_target_is_named() -> None:

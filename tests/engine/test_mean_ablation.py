@@ -16,6 +16,7 @@ from backend.engine.mean_ablation import (
     circuits_logits,
     prepare_ablated_run,
     prepare_resampled_run,
+    with_circuit,
     with_values,
 )
 from backend.engine.memory import prompt_batches
@@ -143,6 +144,35 @@ def test_a_head_that_is_off_can_take_another_value_than_the_mean(model):
     torch.testing.assert_close(circuit_logits(ablated_run, on), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("ablation", [Ablation.mean, Ablation.resample])
+def test_a_run_with_a_circuit_on_answers_every_circuit_as_one_with_nothing_on(model, ablation):
+    if ablation is Ablation.mean:
+        plain = prepare_ablated_run(model, PROMPTS, mean_head_outputs(model, REFERENCE))
+    else:
+        plain = prepare_resampled_run(model, PROMPTS, COUNTERFACTUAL)
+    whole = some_sites(model, share=0.5)
+    ready = with_circuit(plain, whole)
+    twice = with_circuit(ready, whole[1:])
+    values = position_head_outputs(model, COUNTERFACTUAL)
+    for on in (whole, whole[:-1], whole[len(whole) // 2 :], [], some_sites(model, seed=2)):
+        off = [site for site in whole if site not in on][:3]
+        for given in (lambda run: run, lambda run, off=off: with_values(run, off, values)):
+            expected = circuit_logits(given(plain), on)
+            for run in (ready, twice):
+                found = circuit_logits(given(run), on)
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_circuits_that_are_alike_in_the_first_layers_are_those_one_by_one(model):
+    ablated_run = prepare_ablated_run(model, PROMPTS, mean_head_outputs(model, REFERENCE))
+    whole = sorted(some_sites(model), key=str)
+    without = [whole[:place] + whole[place + 1 :] for place in (-1, -2, -3)]
+    for circuits in ([whole, *without], without, [whole, whole], [[], whole]):
+        one_by_one = torch.stack([circuit_logits(ablated_run, on) for on in circuits])
+        found = circuits_logits(ablated_run, circuits)
+        torch.testing.assert_close(found, one_by_one, rtol=0, atol=1e-12)
+
+
 def test_nothing_on_leaves_nothing_to_patch_when_values_are_the_means(model):
     means = mean_head_outputs(model, REFERENCE)
     ablated_run = prepare_ablated_run(model, PROMPTS, means)
@@ -151,7 +181,9 @@ def test_nothing_on_leaves_nothing_to_patch_when_values_are_the_means(model):
         all_sites(shape_of(model), ENTITY_TRACKING.position_names),
         ablated_run.off_values,
     )
-    assert torch.equal(circuit_logits(ablated_run, []), circuit_logits(patched, []))
+    torch.testing.assert_close(
+        circuit_logits(patched, []), circuit_logits(ablated_run, []), rtol=0, atol=1e-12
+    )
 
 
 def test_site_mask_names_exactly_the_sites():

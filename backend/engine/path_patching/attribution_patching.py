@@ -34,20 +34,25 @@ from backend.core.heads import Head
 from backend.core.metrics import Score
 from backend.core.progress import Progress, silent
 from backend.engine import checkpoints
-from backend.engine.activation_patching import clean_logits
-from backend.engine.architectures import Projection, dtype_of, logits_of, shape_of
+from backend.engine.architectures import Projection, dtype_of, shape_of
 from backend.engine.finite import check_finite
 from backend.engine.memory import gradient_batches, memory_errors_explained
 from backend.engine.path_patching.plain_patching import jointly_patched_plainly
 from backend.engine.path_patching.receivers_runs import joint_receivers_run
 from backend.engine.path_patching.run_pairs import RunPair, RunPairs, Scene, part_of, scenes
-from backend.engine.path_patching.scores import RECEIVED, change_from, n_sending_layers
+from backend.engine.path_patching.scores import (
+    RECEIVED,
+    change_from,
+    n_sending_layers,
+    scored,
+    scored_logits_of,
+)
 from backend.engine.path_patching.sender_runs import joint_sender_run
 from backend.tasks.prompts import PromptSet
 from backend.tasks.task import Group
 
 _Run = Callable[[Tensor], Tensor]
-"""Head outputs at the group's token [n_layers, n, n_heads, d_head] -> last logits [n, vocab]."""
+"""Head outputs at the group's token [n_layers, n, n_heads, d_head] -> what is scored [n, 1, m]."""
 
 
 def attribution_scores(
@@ -121,8 +126,8 @@ def _of_pair(
     found = torch.zeros(len(pair.answers), *shape_of(pair.clean.model)[:2], dtype=dtype)
     points = [(step + 0.5) / steps for step in range(steps)] if steps else [0.0]
     position, done = pair.clean.positions.index(group.position), 0.0
-    for rows, run in _runs(pair, group, receivers):
-        change = change_from(clean_logits(pair.clean)[rows], pair, rows, score)
+    for rows, run in _runs(pair, group, receivers, score):
+        change = change_from(pair, rows, score)
         clean, other = (each[:, rows, position] for each in (pair.heads, pair.counterfactual))
         gradient = torch.zeros_like(clean, dtype=dtype)
         for point in points:
@@ -138,12 +143,12 @@ def _of_pair(
 def _gradient(run: _Run, heads: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Of the score in all head outputs, at `heads` [n_layers, n, n_heads, d_head]: alike."""
     at = heads.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(change(run(at)[:, None]).sum(), at)
+    (gradient,) = torch.autograd.grad(change(run(at)).sum(), at)
     return gradient
 
 
 def _runs(
-    pair: RunPair, group: Group, receivers: Collection[Head]
+    pair: RunPair, group: Group, receivers: Collection[Head], score: Score
 ) -> Iterator[tuple[Tensor, _Run]]:
     """Row numbers of some prompts that fit into memory, and their logits given head outputs."""
     model, projection = pair.clean.model, RECEIVED.get(group.component)
@@ -151,13 +156,16 @@ def _runs(
     everyone = torch.arange(len(pair.answers), device=pair.answers.device)
     if pair.clean.run is None:
         for some in gradient_batches(model, len(everyone), length):
-            yield everyone[some], _plain_run(pair, everyone[some], group, receivers, projection)
+            yield (
+                everyone[some],
+                _plain_run(pair, everyone[some], group, receivers, projection, score),
+            )
         return
     for rows, scene in scenes(pair, pair.clean.run, group):
         for some in gradient_batches(model, len(rows), length):
             few = everyone[some]
             part = scene if len(few) == len(rows) else part_of(scene, few)
-            yield rows[some], _scene_run(part, receivers, projection)
+            yield rows[some], _scene_run(part, pair, rows[some], receivers, projection, score)
 
 
 def _plain_run(
@@ -166,16 +174,28 @@ def _plain_run(
     group: Group,
     receivers: Collection[Head],
     projection: Projection | None,
+    score: Score,
 ) -> _Run:
-    return lambda heads: jointly_patched_plainly(pair, rows, group, heads, receivers, projection)
+    def run(heads: Tensor) -> Tensor:
+        logits = jointly_patched_plainly(pair, rows, group, heads, receivers, projection)
+        return scored(logits[:, None], pair, rows, score)
+
+    return run
 
 
-def _scene_run(scene: Scene, receivers: Collection[Head], projection: Projection | None) -> _Run:
+def _scene_run(
+    scene: Scene,
+    pair: RunPair,
+    rows: Tensor,
+    receivers: Collection[Head],
+    projection: Projection | None,
+    score: Score,
+) -> _Run:
     def run(heads: Tensor) -> Tensor:
         if projection is None:
             *_, (_, final) = joint_sender_run(scene, heads, len(heads))
         else:
             final = joint_receivers_run(scene, heads, receivers, projection)
-        return logits_of(scene.model, final)[:, 0]
+        return scored_logits_of(scene.model, final, pair, rows, score)
 
     return run

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from backend.core.heads import Head
-from backend.engine.architectures import Projection, layers, shape_of
+from backend.engine.architectures import Projection, layers, shape_of, widths
 from backend.engine.hooks import Edit, edited_projections, recorded_head_outputs
 from backend.engine.path_patching.run_pairs import Scene
 from backend.engine.path_patching.sender_runs import Senders, joint_sender_run, sender_runs
@@ -33,6 +33,8 @@ _Entrance = Callable[[Received, Tensor], Tensor]
 
 _ROWS_AT_ONCE = 192
 """Senders times tokens in one receivers' run: matrices large enough, attention not yet wasteful."""
+_NUMBERS_AT_ONCE = 6 << 20
+"""Of an MLP's inside, of all prompts: about what a processor still finds in its cache."""
 
 
 def receivers_runs(
@@ -47,6 +49,7 @@ def receivers_runs(
         return min(head.layer for head in receivers if head.layer > layer)
 
     tokens, context = _rerun_tokens(scene)
+    rows_at_once = _rows_at_once(scene)
     for first, below in groupby(senders, first_receiver):
         if projection == "v_proj":
             start, enter = first + 1, _moved_by_values(scene, first, tokens, context)
@@ -56,7 +59,7 @@ def receivers_runs(
             heads, top = senders[layer], max(head.layer for head in receivers)
             runs = sender_runs(scene, layer, heads, top)
             received = _received(scene, runs, receivers, projection)
-            n_chunks = ceil(len(heads) * tokens.shape[1] / _ROWS_AT_ONCE)
+            n_chunks = ceil(len(heads) * tokens.shape[1] / rows_at_once)
             finals = []
             for some in torch.arange(len(heads)).chunk(n_chunks):
                 rows = enter(received, some)
@@ -86,6 +89,14 @@ def _rerun_tokens(scene: Scene) -> tuple[Tensor, Context]:
     length = scene.run.residuals[0].shape[1]
     tokens = torch.arange(scene.token, length, device=scene.clean.device)[None]
     return tokens, scene.run.context.before(scene.token)
+
+
+def _rows_at_once(scene: Scene) -> int:
+    """Of each prompt, in one receivers' run."""
+    if scene.clean.device.type != "cpu":
+        return _ROWS_AT_ONCE
+    numbers = scene.clean.shape[1] * max(widths(scene.model))
+    return max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // numbers))
 
 
 def _as_they_were(scene: Scene, layer: int) -> _Entrance:

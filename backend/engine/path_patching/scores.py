@@ -36,7 +36,7 @@ from backend.core.progress import Progress, silent
 from backend.engine import checkpoints
 from backend.engine.activation_patching import clean_logits
 from backend.engine.answers import log_probability, logit_difference
-from backend.engine.architectures import Projection, dtype_of, logits_of, shape_of
+from backend.engine.architectures import Projection, dtype_of, logits_of, logits_of_tokens, shape_of
 from backend.engine.memory import memory_errors_explained
 from backend.engine.path_patching.plain_patching import patched_plainly
 from backend.engine.path_patching.receivers_runs import receivers_runs
@@ -141,8 +141,8 @@ def _of_pair(
     """The scores of a batch's prompts: [n, n_layers, n_heads]; `told` the costs that are done."""
     scores = torch.zeros(len(pair.answers), *shape_of(pair.clean.model)[:2], dtype=dtype)
     done = 0.0
-    for rows, patched in _patched_runs(pair, group, senders, receivers):
-        change = change_from(clean_logits(pair.clean)[rows], pair, rows, score)
+    for rows, patched in _patched_runs(pair, group, senders, receivers, score):
+        change = change_from(pair, rows, score)
         for layer, logits in patched:
             heads = torch.tensor(senders[layer])
             scores[rows.cpu()[:, None], layer, heads] = change(logits).to(scores)
@@ -151,38 +151,57 @@ def _of_pair(
     return scores
 
 
-def change_from(
-    clean: Tensor, pair: RunPair, rows: Tensor, score: Score
-) -> Callable[[Tensor], Tensor]:
-    """How patched logits [n, k, vocab] score against `clean` [n, vocab]: [n, k].
+def change_from(pair: RunPair, rows: Tensor, score: Score) -> Callable[[Tensor], Tensor]:
+    """How patched logits, as `scored` gives them, score against the clean ones: [n, k].
 
     rows [n]: which prompts of the pair they are.
     """
+    clean = scored(clean_logits(pair.clean)[rows, None], pair, rows, score)
     answers, choices = pair.answers[rows], pair.choices[rows]
     if score is Score.logit_difference:
-        difference = logit_difference(clean[:, None], answers, choices)
-        return lambda logits: logit_difference(logits, answers, choices) - difference
-    before = log_probability(clean[:, None], answers)
+        places = torch.arange(choices.shape[1], device=choices.device).expand_as(choices)
+        answer = (choices == answers[:, None]).int().argmax(1)
+        difference = logit_difference(clean, answer, places)
+        return lambda logits: logit_difference(logits, answer, places) - difference
+    before = log_probability(clean, answers)
     return lambda logits: torch.expm1(log_probability(logits, answers) - before)
 
 
+def scored(logits: Tensor, pair: RunPair, rows: Tensor, score: Score) -> Tensor:
+    """What a score looks at of logits [n, k, vocab]: all, or those of the choices [n, k, m]."""
+    if score is Score.probability:
+        return logits
+    return logits.gather(-1, pair.choices[rows][:, None].expand(-1, logits.shape[1], -1))
+
+
+def scored_logits_of(
+    model: nn.Module, final: Tensor, pair: RunPair, rows: Tensor, score: Score
+) -> Tensor:
+    """`scored`, of residuals [n, k, d_model] that left the last layer."""
+    if score is Score.probability:
+        return logits_of(model, final)
+    return logits_of_tokens(model, final, pair.choices[rows])
+
+
 def _patched_runs(
-    pair: RunPair, group: Group, senders: Senders, receivers: Collection[Head]
+    pair: RunPair, group: Group, senders: Senders, receivers: Collection[Head], score: Score
 ) -> Iterator[tuple[Tensor, Iterator[tuple[int, Tensor]]]]:
     """Row numbers of some prompts, and for each layer their logits with its senders' paths patched.
 
-    Logits are [n, n_senders, vocab], at the last token.
+    Logits are [n, n_senders, scored tokens], at the last token.
     """
+    model = pair.clean.model
     if pair.clean.run is None:
         everyone = torch.arange(len(pair.answers), device=pair.answers.device)
-        yield (
-            everyone,
-            patched_plainly(pair, group, senders, receivers, RECEIVED.get(group.component)),
-        )
+        runs = patched_plainly(pair, group, senders, receivers, RECEIVED.get(group.component))
+        yield everyone, ((layer, scored(logits, pair, everyone, score)) for layer, logits in runs)
         return
     for rows, scene in scenes(pair, pair.clean.run, group):
         if group.component == "logits":
             finals = sender_finals(scene, senders)
         else:
             finals = receivers_runs(scene, senders, receivers, RECEIVED[group.component])
-        yield rows, ((layer, logits_of(pair.clean.model, final)) for layer, final in finals)
+        yield (
+            rows,
+            ((layer, scored_logits_of(model, final, pair, rows, score)) for layer, final in finals),
+        )
