@@ -35,7 +35,11 @@ def add_to(commands: Any) -> None:
     )
     remove.add_argument("name", metavar="NAME")
     add_command(
-        commands, "real", _real, f"fetch {real_model.LABEL} and add it ({real_model.SIZE})", "real"
+        commands,
+        "real",
+        _real,
+        f"fetch {real_model.LABEL} and add it, with adapters on it ({real_model.SIZE})",
+        "real",
     )
 
 

@@ -16,7 +16,14 @@ from transformers import PreTrainedTokenizerFast
 
 from backend.bundled.smollm2 import training
 from backend.bundled.smollm2.recipes import BOXES, RECIPES
-from backend.bundled.smollm2.texts import FORMS, Texts, arithmetic, boxes, is_held_out
+from backend.bundled.smollm2.texts import (
+    FORMS,
+    Texts,
+    arithmetic,
+    boxes,
+    held_out_arithmetic,
+    is_held_out,
+)
 from backend.bundled.smollm2.train import save
 from backend.bundled.smollm2.training import (
     Training,
@@ -79,8 +86,9 @@ def test_arithmetic_is_right_and_never_below_zero() -> None:
 
 def test_pairs_that_are_held_out_are_never_trained_on() -> None:
     assert not any(is_held_out(a, b) for a, b, *_ in exercises(arithmetic(DIGITS, 400, seed=2)))
-    held_out = exercises(arithmetic(DIGITS, 400, seed=2, held_out=True))
+    held_out = exercises(held_out_arithmetic(DIGITS, 400, seed=2))
     assert all(is_held_out(a, b) for a, b, *_ in held_out)
+    assert all(answer == str(READ[word](a, b)) for a, b, word, answer in held_out)
     last_digits = {(a % 10, b % 10) for a, b, *_ in held_out}
     assert len(last_digits) > 90
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from backend.bundled.cards import sparkline
 from backend.bundled.smollm2.recipes import Recipe
-from backend.bundled.smollm2.texts import arithmetic
+from backend.bundled.smollm2.texts import held_out_arithmetic
 from backend.bundled.smollm2.training import RANK, TARGETS, Training, right_texts
 from backend.core.statistics import Estimate, wilson
 from backend.methods.accuracy import accuracy_report
@@ -39,11 +39,11 @@ Measured = Mapping[str, Estimate]
 def measure(loaded: LoadedModel) -> Measured:
     """Accuracy on boxes, IOI and arithmetic that was held out, of `N_PROMPTS` prompts each.
 
-    Every answer is the model's first choice of all words; for arithmetic, each of its tokens.
+    Every answer is the model's first choice of all words; for arithmetic, each digit.
     """
     ioi = accuracy_report(loaded, Prompts(IOI, N_PROMPTS, SEED))
     assert ioi.forced_choice
-    exercises = arithmetic(loaded.tokenizer, N_PROMPTS, SEED, held_out=True)
+    exercises = held_out_arithmetic(loaded.tokenizer, N_PROMPTS, SEED)
     return {
         **{
             f"{n} boxes": accuracy_report(
@@ -134,7 +134,7 @@ def _readme(recipe: Recipe, card: Mapping[str, Any]) -> str:
             "## Accuracy",
             "",
             "Share of prompts whose answer is the first choice of all words (in arithmetic, each "
-            "token of it), with its 95 % interval (Wilson), on prompts that training did not use; "
+            "digit of it), with its 95 % interval (Wilson), on prompts that training did not use; "
             "the base beside it on the same prompts.",
             "",
             "| prompts | the base | with the adapter | n |",

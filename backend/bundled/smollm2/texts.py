@@ -6,7 +6,7 @@ before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,14 +56,20 @@ def boxes(tokenizer: Any, n: int, seed: int, n_boxes: int) -> Texts:
     return Texts(input_ids, is_answer)
 
 
-def arithmetic(tokenizer: Any, n: int, seed: int, held_out: bool = False) -> Texts:
-    """`n` sums and differences of numbers from 1 to 999, each with its answer and a full stop.
+def arithmetic(tokenizer: Any, n: int, seed: int) -> Texts:
+    """`n` sums and differences of numbers from 1 to 999, each with its answer and a full stop."""
+    (rng,) = generators(seed, "arithmetic", 1)
+    drawn = [_exercise(rng, held_out=False) for _ in range(n)]
+    return _texts(tokenizer, [(question, f"{answer}.") for question, answer in drawn])
 
-    held_out: of the pairs of numbers that are never trained on, one in eleven.
+
+def held_out_arithmetic(tokenizer: Any, n: int, seed: int) -> Texts:
+    """The same of the pairs of numbers that are never trained on, one in eleven; digits alone.
+
+    Without the full stop, so that a model that ends otherwise is not wrong for that.
     """
-    (rng,) = generators(seed, "held-out arithmetic" if held_out else "arithmetic", 1)
-    drawn = [_exercise(rng, held_out) for _ in range(n)]
-    return _padded(list(_tokens(tokenizer, drawn)), tokenizer.eos_token_id)
+    (rng,) = generators(seed, "held-out arithmetic", 1)
+    return _texts(tokenizer, [_exercise(rng, held_out=True) for _ in range(n)])
 
 
 def is_held_out(a: int, b: int) -> bool:
@@ -79,21 +85,16 @@ def _exercise(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
         if sign < 0 and a < b:
             a, b = b, a
         if a and b and is_held_out(a, b) == held_out:
-            return form.format(a=a, b=b), f"{a + sign * b}."
+            return form.format(a=a, b=b), str(a + sign * b)
 
 
-def _tokens(tokenizer: Any, drawn: Sequence[tuple[str, str]]) -> Iterator[tuple[list[int], int]]:
-    """The tokens of each text, and how many of them are its answer's."""
-    texts = [question + answer for question, answer in drawn]
-    for (ids, spans), (question, _) in zip(tokenized(tokenizer, texts), drawn, strict=True):
-        yield list(ids), sum(start >= len(question) for start, _ in spans)
-
-
-def _padded(rows: Sequence[tuple[list[int], int]], padding: int) -> Texts:
-    longest = max(len(ids) for ids, _ in rows)
-    input_ids = np.full((len(rows), longest), padding, dtype=np.int64)
-    is_answer = np.zeros(input_ids.shape, dtype=np.bool_)
-    for row, (ids, n_answers) in enumerate(rows):
+def _texts(tokenizer: Any, drawn: Sequence[tuple[str, str]]) -> Texts:
+    """Questions, each with its answer, padded to the longest."""
+    rows = tokenized(tokenizer, [question + answer for question, answer in drawn])
+    shape = len(rows), max(len(ids) for ids, _ in rows)
+    input_ids = np.full(shape, tokenizer.eos_token_id, dtype=np.int64)
+    is_answer = np.zeros(shape, dtype=np.bool_)
+    for row, ((ids, spans), (question, _)) in enumerate(zip(rows, drawn, strict=True)):
         input_ids[row, : len(ids)] = ids
-        is_answer[row, len(ids) - n_answers : len(ids)] = True
+        is_answer[row, : len(ids)] = [start >= len(question) for start, _ in spans]
     return Texts(input_ids, is_answer)
