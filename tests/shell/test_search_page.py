@@ -160,3 +160,27 @@ def test_a_stored_search_is_opened_with_its_choices(folder: str) -> None:
     assert stored
     assert places.page_of(request) == "pages/discover.py"
     assert places.obstacle(stored) is None
+
+    def script(stored):  # type: ignore[no-untyped-def]
+        from shell.frame import places
+
+        places.open_stored(stored)
+
+    choosing = AppTest.from_function(script, args=(stored,), default_timeout=60)
+    for key in ("task", "circuit", "options", "seed", "n", "model", "history", "epoch"):
+        choosing.session_state[key] = test.session_state[key]
+    choosing.run()
+    assert not choosing.exception
+    kept = {
+        key: choosing.session_state[key]
+        for key in ("metric", "examined", "discover_n", "discover_score", "search")
+    }
+    kept |= {
+        f"search_{name}": choosing.session_state[f"search_{name}"]
+        for name in ("growth", "most", "ablation", "tokens")
+    }
+    again = page(folder, **kept)
+    assert "Search among 7 heads" in [button.label for button in again.button if button.disabled]
+    assert len(curves(again)) == 1
+    assert not any("Press Search" in info.value for info in again.info)
+    assert any("From 20" in caption.value for caption in again.caption)
