@@ -18,6 +18,7 @@ from backend.methods.search import (
     Search,
     SearchRequest,
     candidates,
+    caution,
     in_words,
     searched_circuit,
     why_no_circuit,
@@ -106,7 +107,7 @@ def searched(
     point = found.smallest(options.until)
     if point is None:
         raise UserError(_none(request, found))
-    if reason := why_no_circuit(found, point):
+    if reason := caution(found, point):
         say(f"note: {reason}")
     say(
         f"{point.n_heads} of {len(heads)} heads, {point.way.value}: "

@@ -277,14 +277,22 @@ def why_no_circuit(found: Search, point: Point | None) -> str | None:
     return None
 
 
-def why_not_faithful(found: Search) -> str | None:
-    """That none of the circuits does nearly what the model does; None if one does."""
-    if found.best >= FAITHFUL:
-        return None
-    return (
-        f"The best of these circuits does {found.best:.2f} of what the model does: what else it "
-        "needs is not among the heads that were tried, or not at the tokens that the task names."
-    )
+def caution(found: Search, point: Point | None) -> str | None:
+    """What must be known of a circuit on the way before it is taken; None if nothing."""
+    if reason := why_no_circuit(found, point):
+        return reason
+    if found.best < FAITHFUL:
+        return (
+            f"The best of these circuits does {found.best:.2f} of what the model does: what else "
+            "it needs is not among the heads that were tried, or not at the tokens that the task "
+            "names."
+        )
+    if point and point.faithfulness.low > 1:
+        return (
+            "It does more than the model: heads that work against the right answer have positive "
+            "scores, and are not among those that circuits are grown of."
+        )
+    return None
 
 
 def in_words(estimate: Estimate) -> str:

@@ -16,11 +16,11 @@ from backend.methods.search import (
     SearchRequest,
     Way,
     candidates,
+    caution,
     in_words,
     members_of,
     searched_circuit,
     why_no_circuit,
-    why_not_faithful,
 )
 from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Setting
@@ -203,7 +203,7 @@ def _say(now: Progress, request: SearchRequest, found: Search, point: Point) -> 
     if beside := found.random_beside(point):
         said += f" Random circuits of {beside.n_heads} heads: {in_words(beside.faithfulness)}."
     st.markdown(said.replace("-", "\N{MINUS SIGN}"))
-    if reason := why_no_circuit(found, point) or why_not_faithful(found):
+    if reason := caution(found, point):
         st.warning(reason)
     st.button(
         "Take this circuit",

@@ -28,6 +28,7 @@ from backend.methods.search import (
     Selected,
     Way,
     candidates,
+    caution,
     members_of,
     n_tried,
     pruning,
@@ -110,6 +111,8 @@ def test_it_finds_exactly_the_planted_heads_among_decoys(of: Planted, growth: Gr
     assert {*members_of(request, found, point)} == expected.nodes
     assert point.n_heads == len(expected.nodes)
     assert why_no_circuit(found, point) is None
+    # Without the negative name mover, which has a positive score, the others do more.
+    assert ("more than the model" in (caution(found, point) or "")) == (of is NAMES)
     assert point.faithfulness.low > 0.95
     beside = found.random_beside(point)
     assert beside
