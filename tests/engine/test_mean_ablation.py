@@ -11,9 +11,11 @@ from backend.core.heads import Head, Site
 from backend.core.metrics import Ablation
 from backend.engine.architectures import shape_of
 from backend.engine.mean_ablation import (
+    alike_first,
     circuit_logits,
     circuit_logits_plainly,
     circuits_logits,
+    circuits_measured,
     prepare_ablated_run,
     prepare_resampled_run,
     with_circuit,
@@ -171,6 +173,21 @@ def test_circuits_that_are_alike_in_the_first_layers_are_those_one_by_one(model)
         one_by_one = torch.stack([circuit_logits(ablated_run, on) for on in circuits])
         found = circuits_logits(ablated_run, circuits)
         torch.testing.assert_close(found, one_by_one, rtol=0, atol=1e-12)
+
+
+def test_circuits_that_lack_heads_of_high_layers_only_run_first():
+    low, middle, high = (Site(Head(layer, 0), "last") for layer in (0, 1, 2))
+    circuits = [[middle, high], [low, high], [low, middle, high], [low, middle]]
+    assert alike_first(circuits) == [2, 3, 1, 0]
+
+
+def test_circuits_measured_are_those_one_by_one_in_their_order(model):
+    ablated_run = prepare_ablated_run(model, PROMPTS, mean_head_outputs(model, REFERENCE))
+    whole = some_sites(model, share=0.3)
+    circuits = [*([site for site in whole if site != gone] for gone in whole[:11]), []]
+    found = torch.cat([*circuits_measured(ablated_run, circuits, lambda logits: logits[..., 7])])
+    one_by_one = torch.stack([circuit_logits(ablated_run, on)[:, 7] for on in circuits])
+    torch.testing.assert_close(found, one_by_one, rtol=0, atol=1e-12)
 
 
 def test_nothing_on_leaves_nothing_to_patch_when_values_are_the_means(model):

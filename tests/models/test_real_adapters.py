@@ -12,10 +12,12 @@ from peft import LoraConfig, get_peft_model
 
 from backend.commands.cli import main
 from backend.core.errors import UserError
-from backend.models import gguf_folders, real_model, registry
+from backend.models import catalogue, gguf_folders, real_model, registry
 from backend.models.loading import load_model
 from backend.models.model_config import blueprint, misfit
 from backend.models.registry import Entry
+from backend.tasks.circuit import Circuit
+from backend.tasks.ioi import IOI
 from tests.models.test_real_model import packed as packed
 from tests.models.test_real_model import pip
 
@@ -28,6 +30,7 @@ def shipped(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setattr(subprocess, "run", pip(packed)[0])
     folder = tmp_path / "adapters"
     monkeypatch.setattr(real_model, "ADAPTERS", folder)
+    monkeypatch.setattr(real_model, "CIRCUITS", tmp_path / "circuits")
     return folder
 
 
@@ -92,6 +95,18 @@ def test_a_model_that_is_made_again_elsewhere_takes_its_adapters_along(
     entries = [registry.entry(name) for name in ("smollm2", *NAMES)]
     assert {entry.source for entry in entries} == {entries[0].source}
     assert entries[0].source != model.source
+
+
+def test_their_circuits_are_added_and_a_circuit_of_that_name_stays(shipped: Path) -> None:
+    circuit = Circuit.of(IOI, {"NM": [(1, 0)]}, "found")
+    real_model.CIRCUITS.mkdir()
+    (real_model.CIRCUITS / "found.json").write_text(circuit.to_json())
+    added()
+    assert catalogue.circuit("found").sites == circuit.sites
+    other = Circuit.of(IOI, {"NM": [(0, 1)]}, "found")
+    catalogue.add_circuit("found.json", other.to_json().encode())
+    added()
+    assert catalogue.circuit("found").sites == other.sites
 
 
 def test_a_model_of_ones_own_under_an_adapters_name_stays(shipped: Path) -> None:
