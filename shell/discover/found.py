@@ -78,7 +78,8 @@ def show_saving(circuit: Circuit, suggestion: str, also: Callable[[], None] = la
     )
     edges = "edges measured" if "edges" in circuit.provenance else "edges not measured"
     rate = circuit.provenance.get("false_discovery_rate")
-    clear = f"; clear at a false discovery rate of {rate:g}" if isinstance(rate, float) else ""
+    is_tested = isinstance(rate, float) and "search" not in circuit.provenance
+    clear = f"; clear at a false discovery rate of {rate:g}" if is_tested else ""
     st.caption(f"{len(circuit.members)} heads: {counts}{clear}; {edges}.")
     key = f"name_for_{suggestion}"
     st.session_state.setdefault(key, suggestion)

@@ -112,6 +112,7 @@ def test_the_planted_circuit_is_found_and_taken_with_one_click(folder: str, tmp_
     assert saved.provenance["search"]["faithfulness"]["n"] == N
     assert saved.provenance["scores"]["A"]
     assert any(f"among {len(request.candidates)} heads" in b.label for b in test.button)
+    assert not any("clear at a false" in caption.value for caption in test.caption)
     assert "Measure minimality of 5 heads" in [button.label for button in test.button]
 
     test.number_input(key="search_distance").set_value(0.6)
