@@ -6,36 +6,22 @@
 from __future__ import annotations
 
 from backend.commands.parts import measure
-from backend.core.components import Component
-from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
-from backend.methods.minimality import MinimalityRequest
 from backend.methods.requests import Request
 from backend.models import catalogue
 from backend.models.real_model import NAME as BASE
 from backend.studies import store
-from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.ioi import IOI
 from backend.tasks.prompts import Prompts
 
-ARITHMETIC, BOXES, BOXES_ARITHMETIC = (
-    f"{BASE}-{name}" for name in ("arithmetic", "boxes", "boxes-arithmetic")
-)
-NAMES = Prompts(IOI, 200, 10)
-KEPT = Prompts(ENTITY_TRACKING, 100, 10, (3,))
-"""Other seeds than those on which the circuits were found."""
+ARITHMETIC, BOXES = f"{BASE}-arithmetic", f"{BASE}-boxes"
+NAMES = Prompts(IOI, 100, 10)
+"""Of another seed than those on which the circuit was found."""
 
 
 def requests() -> list[Request]:
-    """What the README shows of them."""
-    names, kept = (catalogue.circuit(f"{BASE}-{task}") for task in ("ioi", "boxes"))
-    return [
-        ComparisonRequest((BASE, ARITHMETIC, BOXES), names, NAMES),
-        CmapRequest(ARITHMETIC, BASE, names, Component.output, NAMES),
-        MinimalityRequest(BASE, names, NAMES),
-        ComparisonRequest((BOXES, BOXES_ARITHMETIC, BASE), kept, KEPT),
-        CmapRequest(BOXES_ARITHMETIC, BOXES, kept, Component.output, KEPT),
-    ]
+    """What the README shows of them, but for how their circuits were found."""
+    return [ComparisonRequest((BASE, ARITHMETIC, BOXES), catalogue.circuit(f"{BASE}-ioi"), NAMES)]
 
 
 def main() -> None:
