@@ -15,7 +15,7 @@ from backend.core.placement import AUTO, CPU, SPREAD, Dtype, Placement
 from backend.core.progress import Report
 from backend.models import catalogue, loaded_models, prepared, registry
 from backend.models.adding import add_model, is_gguf
-from backend.models.gguf_folders import origin_of
+from backend.models.gguf_folders import MADE, origin_of
 from backend.models.model_config import Blueprint, blueprint, misfit
 from backend.models.model_files import n_parameters
 from backend.models.registry import ADAPTERS, BUNDLED, Entry, Kind
@@ -365,9 +365,9 @@ _DEVICES = {AUTO: "auto", CPU: "CPU", SPREAD: "spread over all GPUs"}
 
 
 def _short(place: Path | str) -> str:
-    """A place in few letters: bundled ones by their folder alone."""
-    is_bundled = isinstance(place, Path) and place.parent in (BUNDLED, ADAPTERS)
-    return Path(place).name if is_bundled else str(place)
+    """A place in few letters: what was bundled or made here by its folder alone."""
+    is_ours = isinstance(place, Path) and place.parent in (BUNDLED, ADAPTERS, MADE)
+    return Path(place).name if is_ours else str(place)
 
 
 def _size(n_bytes: int) -> str:
