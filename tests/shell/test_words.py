@@ -49,11 +49,16 @@ def plant(local: Path) -> None:
     (damaged / f"{AS_FILE}.json").write_text("{}")
 
 
+TASK = "entity-tracking"
+"""The paper's: its page shows results of no other."""
+
+
 def plant_results(shipped: Path, local: Path) -> None:
     """A result of each method under hostile names, with words that this tool would not write."""
     (local / "results").mkdir()
     for method in METHODS:
-        data = json.loads(min(shipped.glob(f"{method}-*.json")).read_text())
+        stored = (json.loads(path.read_text()) for path in sorted(shipped.glob(f"{method}-*.json")))
+        data = next(each for each in stored if each["header"]["request"]["prompts"]["task"] == TASK)
         header = data["header"]
         header["versions"] = {HOSTILE: HOSTILE}
         header["request"]["circuit"]["name"] = HOSTILE
