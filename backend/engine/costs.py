@@ -27,7 +27,10 @@ class Scale:
         return n * self.length * self.n_layers
 
     def circuits(self, n: int, k: int) -> float:
-        """`k` circuits on `n` prompts, over cached positions: the task's tokens each."""
+        """`k` circuits on `n` prompts, over cached positions: the task's tokens each.
+
+        That is the most: layers in which they are what has run already cost nothing.
+        """
         return k * n * self._rerun(len(self.positions), 0)
 
     def patches(self, n: int, sets: Iterable[Collection[Site]]) -> float:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from backend.core.heads import Head
+from backend.core.heads import Head, Site
 from backend.engine.architectures import layers, shape_of
 from backend.engine.costs import Scale
 from backend.engine.path_patching.attribution_patching import attributions_of
@@ -80,7 +80,10 @@ def test_a_model_and_its_circuits_cost_what_runs() -> None:
         assert tokens() == SCALE.runs(20)
         before = tokens()
         asked.circuit_only(circuits)
-        assert tokens() - before == SCALE.runs(N) + SCALE.circuits(N, len(circuits))
+        assert 0 < tokens() - before <= SCALE.runs(N) + SCALE.circuits(N, len(circuits))
+        before = tokens()
+        asked.circuit_only([{Site(Head(0, 0), "last")}])
+        assert tokens() - before == SCALE.circuits(N, 1)
 
 
 @pytest.mark.parametrize("group", ENTITY_TRACKING.keys)
