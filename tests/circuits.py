@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from backend.core.heads import Head
+from backend.core.heads import Head, Site
+from backend.engine.answers import right
 from backend.engine.architectures import shape_of
+from backend.engine.mean_ablation import AblatedRun, circuits_measured
 from backend.methods.evaluation import Evaluation
 from backend.models.loading import LoadedModel
 from backend.tasks.circuit import Circuit
@@ -46,3 +49,12 @@ class Examined:
         logits = runner(self.model, self.prompts, self.reference, sites)
         right = logits.argmax(-1) == torch.tensor(self.prompts.answer_ids)
         return float(right.double().mean())
+
+
+def accuracies_alone(
+    ablated_run: AblatedRun, circuits: Sequence[Collection[Site]], answers: torch.Tensor
+) -> list[float]:
+    """Share of prompts [n] that each of the circuits alone answers right."""
+    rows = circuits_measured(ablated_run, circuits, lambda logits: right(logits, answers))
+    shares: list[float] = torch.cat([*rows]).double().mean(-1).tolist()
+    return shares

@@ -17,6 +17,7 @@ All other heads have small random weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -139,3 +140,10 @@ def guessing(seed: int = 0) -> LlamaForCausalLM:
             dims = slice(head.index * D_HEAD, (head.index + 1) * D_HEAD)
             blind.model.layers[head.layer].self_attn.o_proj.weight[:, dims] = 0
     return blind
+
+
+def saved(folder: Path) -> str:
+    """The model and its tokenizer in a folder, to be loaded from there."""
+    model().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)

@@ -18,7 +18,7 @@ from backend.engine.path_patching.run_pairs import RunPairs
 from backend.methods.answering import correctly_answered
 from backend.methods.discovery import discover
 from backend.methods.evaluation import Evaluation
-from backend.methods.search import Growth, candidates, pruning
+from backend.methods.pruning import Growth, candidates, pruning
 from backend.methods.stage import NO_TEST
 from backend.methods.stages import Criteria, Discovery
 from backend.models.loading import LoadedModel

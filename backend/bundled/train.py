@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from backend.bundled.curriculum import CURRICULUM, FINE_TUNES, FineTune, Phase, 
 from backend.bundled.documents import Documents, Query
 from backend.bundled.regulariser import mean_ablated
 from backend.bundled.selection import choose_circuit
+from backend.bundled.trainings import Report, Training, named, printer
 from backend.bundled.validation import Validation, skill
 from backend.bundled.vocabulary import (
     END,
@@ -53,17 +52,6 @@ ENOUGH_FAITHFUL = 0.97
 knocked out; of several with as much or more, the latest."""
 WANTED_ACCURACY = (0.62, 0.78)
 """Where a checkpoint of the base may be kept: inside the claimed 0.6 to 0.8."""
-
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Training:
-    """A model and how it came about; `losses` are (step, mean loss on answers since the last)."""
-
-    model: Any
-    steps: int
-    losses: tuple[tuple[int, float], ...]
 
 
 @dataclass
@@ -260,23 +248,13 @@ def train_family(seed: int, out: Path, report: Report) -> None:
     made_by = f"`python -m backend.bundled.train --seed {seed}`"
     save(base, out / "base", made_by)
     for recipe in FINE_TUNES:
-        training = fine_tune(base.model, recipe, seed, validation, _named(recipe.name, report))
+        training = fine_tune(base.model, recipe, seed, validation, named(recipe.name, report))
         save(training, out / recipe.name, made_by)
     loaded = replace(load_model(str(out / "base")), name="base")
     circuit = choose_circuit(loaded)
     (out / "circuit.json").write_text(circuit.to_json(), encoding="utf-8")
     report(f"circuit: {len(circuit.members)} heads")
     write_cards(out, seed)
-
-
-def _named(name: str, report: Report) -> Report:
-    return lambda line: report(f"{name}, {line}")
-
-
-def _printer() -> Report:
-    """Prints lines with the time since the start."""
-    start = time.monotonic()
-    return lambda line: print(f"{(time.monotonic() - start) / 60:5.1f} min  {line}", flush=True)
 
 
 def main() -> None:
@@ -287,7 +265,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        train_family(arguments.seed, arguments.out, _printer())
+        train_family(arguments.seed, arguments.out, printer())
     except UserError as error:
         raise SystemExit(str(error)) from error
 

@@ -11,13 +11,11 @@ from backend.commands.parts import measure, say
 from backend.core.arguments import number, whole
 from backend.core.errors import UserError
 from backend.core.metrics import Score
+from backend.methods.pruning import GROWTHS, MOST_CANDIDATES, candidates
 from backend.methods.requests import ABLATIONS, METRICS, TOKENS
 from backend.methods.search import (
-    GROWTHS,
-    MOST_CANDIDATES,
     Search,
     SearchRequest,
-    candidates,
     caution,
     in_words,
     searched_circuit,

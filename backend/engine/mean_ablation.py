@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from backend.core.heads import Site
-from backend.engine.answers import right
 from backend.engine.architectures import decoder, last_logits, logits_of, shape_of, widths
 from backend.engine.finite import check_finite
 from backend.engine.hooks import Edit, at_tokens, edited_head_outputs, recorded_head_outputs
@@ -211,11 +210,10 @@ def circuits_logits(ablated_run: AblatedRun, circuits: Sequence[Collection[Site]
     in_all, in_any = frozenset.intersection(*every), _in_any(every)
     start = _first_layer((in_any - rest.on) | (rest.on - in_all), len(rest.entering) - 1)
     parting = max(start, _first_layer(in_any - in_all, shape.n_layers)) if n > 1 else start
+    rows = rest.entering[start]
     with edited_head_outputs(model, _switch_off(ablated_run, on[:, :1])):
-        *_, rows = (
-            rest.entering[start],
-            *replay_layers(model, rest.entering[start], tokens, rest.context, start, parting),
-        )
+        for left in replay_layers(model, rows, tokens, rest.context, start, parting):
+            rows = left
     with edited_head_outputs(model, _switch_off(ablated_run, on)):
         final = replay(model, rows.repeat(1, n, 1), tokens, rest.context, parting, variants=n)
     return logits_of(model, final.transpose(0, 1))
@@ -268,13 +266,6 @@ def _alone(ablated_run: AblatedRun, rest: tuple[Tensor, ...], on: Collection[Sit
         return given
 
     return switch_off
-
-
-def circuits_right(
-    ablated_run: AblatedRun, circuits: Sequence[Collection[Site]], answer_ids: Tensor
-) -> Iterator[Tensor]:
-    """Whether each circuit alone gives the answers `answer_ids` [n]: some rows [k, n] at a time."""
-    return circuits_measured(ablated_run, circuits, lambda logits: right(logits, answer_ids))
 
 
 def circuits_measured(

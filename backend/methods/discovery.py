@@ -7,16 +7,12 @@ circuit discovery).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.core.heads import Head, Site
+from backend.core.heads import Head
 from backend.core.progress import Progress, between, silent
-from backend.engine.mean_ablation import AblatedRun, circuits_right
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import scores_of
 from backend.methods.stage import Stage
@@ -75,10 +71,3 @@ def _middle(scores: Tensor) -> Tensor:
 
 def _error(scores: Tensor) -> NDArray[np.float64]:
     return (scores.std(0) / len(scores) ** 0.5).numpy()
-
-
-def circuit_accuracies(
-    ablated_run: AblatedRun, circuits: Sequence[Collection[Site]], answer_ids: Tensor
-) -> Tensor:
-    """Share of right answers [n_circuits] of each circuit alone; `answer_ids` [n]."""
-    return torch.cat([*circuits_right(ablated_run, circuits, answer_ids)]).double().mean(-1)

@@ -6,16 +6,14 @@ import pandas as pd
 import streamlit as st
 
 from backend.core.metrics import Score
+from backend.methods.pruning import MOST_CANDIDATES, Growth, candidates
 from backend.methods.requests import METRICS, TOKENS
 from backend.methods.search import (
     DISTANCE,
-    MOST_CANDIDATES,
-    Growth,
     Point,
     Search,
     SearchRequest,
     Way,
-    candidates,
     caution,
     in_words,
     members_of,
@@ -30,6 +28,7 @@ from shell.discover.discovery import Progress
 from shell.frame import state, studies, waiting
 from shell.frame.choices import (
     choose_ablation,
+    choose_one,
     choose_tokens,
     say_what_changed,
     say_what_is_not_the_papers,
@@ -98,17 +97,9 @@ def taken(now: Progress) -> Circuit | None:
 
 def _chosen(now: Progress) -> SearchRequest:
     """What the controls ask for."""
-    state.remember(search_growth=Growth.relative, search_most=MOST_CANDIDATES)
+    state.remember(search_most=MOST_CANDIDATES)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.segmented_control(
-            "Grow by",
-            list(_GROWTHS),
-            format_func=_GROWTHS.__getitem__,
-            key="search_growth",
-            required=True,
-            persist_state="session",
-            help=_GROWTH_HELP,
-        )
+        growth = choose_one("Grow by", _GROWTHS, "search_growth", _GROWTH_HELP)
         st.number_input(
             "Heads at most",
             min_value=1,
@@ -123,7 +114,6 @@ def _chosen(now: Progress) -> SearchRequest:
         ablation = choose_ablation("search_ablation")
         tokens = choose_tokens("search_tokens")
     at, plan, stages = st.session_state, now.plan, now.stages[: now.valid]
-    growth: Growth = at["search_growth"]
     heads = candidates(now.task, stages, growth, at["search_most"], plan.criteria.centred)
     return SearchRequest(
         plan.setting.model,

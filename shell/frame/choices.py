@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import streamlit as st
 
@@ -16,6 +17,8 @@ from backend.tasks.registry import DEFAULT_TASK
 from backend.tasks.setting import Reading
 from shell.frame import fitting, state
 from shell.frame.words import unmarked
+
+Some = TypeVar("Some")
 
 
 def require_circuit() -> None:
@@ -81,42 +84,44 @@ def choose_heads(key: str) -> Circuit:
 
 
 _ABLATIONS = {Ablation.mean: "Mean", Ablation.zero: "Zero", Ablation.resample: "Counterfactual"}
+_TOKENS = {Tokens.every: "At every token", Tokens.named: "At the named tokens"}
 
 
 def choose_ablation(key: str) -> Ablation:
     """What heads that are knocked out give."""
-    state.remember(**{key: Ablation.mean})
-    st.segmented_control(
+    return choose_one(
         "A head that is off gives",
-        list(_ABLATIONS),
-        format_func=_ABLATIONS.__getitem__,
-        key=key,
-        required=True,
-        persist_state="session",
-        help="**Mean** over reference prompts (mean ablation, the paper’s), **Zero** (zero "
+        _ABLATIONS,
+        key,
+        "**Mean** over reference prompts (mean ablation, the paper’s), **Zero** (zero "
         "ablation), or what it gives on the **Counterfactual** prompt (resample ablation).",
     )
-    chosen: Ablation = st.session_state[key]
-    return chosen
-
-
-_TOKENS = {Tokens.every: "At every token", Tokens.named: "At the named tokens"}
 
 
 def choose_tokens(key: str) -> Tokens:
     """Where heads outside a circuit are knocked out."""
-    state.remember(**{key: Tokens.every})
-    st.segmented_control(
+    return choose_one(
         "Heads outside are off",
-        list(_TOKENS),
-        format_func=_TOKENS.__getitem__,
+        _TOKENS,
+        key,
+        "**At every token** of the prompt, as in the paper, or only **at the named tokens**, "
+        "those at which circuits work: at all others every head then computes freely.",
+    )
+
+
+def choose_one(label: str, words: Mapping[Some, str], key: str, about: str | None = None) -> Some:
+    """One of several, called so on screen, the first unless told otherwise; `about` is its help."""
+    state.remember(**{key: next(iter(words))})
+    st.segmented_control(
+        label,
+        list(words),
+        format_func=words.__getitem__,
         key=key,
         required=True,
         persist_state="session",
-        help="**At every token** of the prompt, as in the paper, or only **at the named tokens**, "
-        "those at which circuits work: at all others every head then computes freely.",
+        help=about,
     )
-    chosen: Tokens = st.session_state[key]
+    chosen: Some = st.session_state[key]
     return chosen
 
 

@@ -43,6 +43,7 @@ from circuitviz.tables import figures_table, signed
 from shell.discover.found import plain, show_saving
 from shell.frame import fitting, state, studies, waiting
 from shell.frame.chance import warn_of_chance
+from shell.frame.choices import choose_one
 from shell.frame.studies import Study
 from shell.frame.words import unmarked
 from shell.function import chosen
@@ -74,7 +75,6 @@ def set_defaults() -> None:
     """The paper's settings."""
     state.remember(
         dcm_n=N_PAIRS,
-        dcm_among=Among.group,
         dcm_penalty=PENALTY,
         dcm_sweep=False,
         dcm_rate=RATE,
@@ -103,14 +103,7 @@ def choose(
             persist_state="session", help=f"The paper used {N_PAIRS}: half to learn from, a "
             "quarter to choose the heads with, a quarter to test them.",
         )  # fmt: skip
-        st.segmented_control(
-            "The mask is over",
-            list(Among),
-            format_func=_AMONG.__getitem__,
-            key="dcm_among",
-            required=True,
-            persist_state="session",
-        )
+        choose_one("The mask is over", _AMONG, "dcm_among")
         place = st.container(width="content")
     _show_settings()
     try:

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
 from backend.commands.cli import main
 from tests import planted
+from tests.commands.discovering import discover
 
 FEW = "--prompts", "12", "--boxes", "3", "--keep", "A=2", "B=1", "C=1", "D=1", "--fdr", "1"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    place = tmp_path_factory.mktemp("planted")
-    planted.model().save_pretrained(place)
-    planted.tokenizer().save_pretrained(place)
-    return str(place)
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any, str]:
-    code = main(["discover", *arguments])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else None, err
+    return planted.saved(tmp_path_factory.mktemp("planted"))
 
 
 def test_a_preview_says_how_it_agrees_and_makes_no_circuit(
     capsys: pytest.CaptureFixture[str], folder: str
 ) -> None:
-    code, data, err = run(capsys, folder, *FEW, "--preview", "--check", "3")
+    code, data, err = discover(capsys, folder, *FEW, "--preview", "--check", "3")
     assert code == 0
     assert [stage["group"] for stage in data["stages"]] == [*"ABCD"]
     assert data["preview"] is True
@@ -41,11 +30,11 @@ def test_a_preview_says_how_it_agrees_and_makes_no_circuit(
     assert err.count("heads exactly: rank correlation") == 4
     assert "no circuit is made of it" in err
 
-    again = run(capsys, folder, *FEW, "--preview", "--check", "3")[1]
+    again = discover(capsys, folder, *FEW, "--preview", "--check", "3")[1]
     assert again == data
 
-    assert run(capsys, folder, *FEW)[0] == 0
-    _, data, err = run(capsys, folder, *FEW, "--preview", "--check", "3")
+    assert discover(capsys, folder, *FEW)[0] == 0
+    _, data, err = discover(capsys, folder, *FEW, "--preview", "--check", "3")
     assert all(stage["is_whole"] for stage in data["stages"])
     methods = [result["header"]["method"] for result in data["results"]]
     assert methods == ["attribution-patching", "stage"] * 4
@@ -55,7 +44,7 @@ def test_a_preview_says_how_it_agrees_and_makes_no_circuit(
 def test_without_a_check_nothing_is_said_to_agree(
     capsys: pytest.CaptureFixture[str], folder: str
 ) -> None:
-    _, data, err = run(capsys, folder, *FEW, "--preview", "--check", "0", "--steps", "2")
+    _, data, err = discover(capsys, folder, *FEW, "--preview", "--check", "0", "--steps", "2")
     assert data["stages"] == [{"group": key} for key in "ABCD"]
     assert "integrated over 2 steps" in err
     assert "checked" not in err
@@ -72,7 +61,7 @@ def test_without_a_check_nothing_is_said_to_agree(
 def test_options_that_do_not_go_together(
     capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
 ) -> None:
-    code, data, err = run(capsys, "base", *options)
+    code, data, err = discover(capsys, "base", *options)
     assert (code, data) == (1, None)
     assert message in err.splitlines()[-1]
 

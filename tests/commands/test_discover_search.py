@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from backend.commands.cli import main
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from tests import planted
+from tests.commands.discovering import discover
 
 SMALL = "--prompts", "20", "--boxes", "3"
 EXACT = "--metric", "logit-difference", "--ablation", "resample"
@@ -21,16 +19,7 @@ EXACT = "--metric", "logit-difference", "--ablation", "resample"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    place = tmp_path_factory.mktemp("planted")
-    planted.model().save_pretrained(place)
-    planted.tokenizer().save_pretrained(place)
-    return str(place)
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any, str]:
-    code = main(["discover", *arguments])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else None, err
+    return planted.saved(tmp_path_factory.mktemp("planted"))
 
 
 def test_the_smallest_faithful_circuit_is_written_and_kept(
@@ -41,7 +30,7 @@ def test_the_smallest_faithful_circuit_is_written_and_kept(
 ) -> None:
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", tmp_path / "circuits")
     asked = (folder, *SMALL, *EXACT, "--until", "0.95", "--save", "searched")
-    code, data, err = run(capsys, *asked)
+    code, data, err = discover(capsys, *asked)
     assert code == 0
     expected = Circuit.of(ENTITY_TRACKING, planted.CIRCUIT)
     assert Circuit.from_data(data) == replace(expected, name="searched")
@@ -54,20 +43,20 @@ def test_the_smallest_faithful_circuit_is_written_and_kept(
     assert "Growing and pruning" in err
     assert "5 of 16 heads" in err
 
-    _, again, err = run(capsys, *asked)
+    _, again, err = discover(capsys, *asked)
     assert again["groups"] == data["groups"]
     assert "stored: measured on" in err
-    fewer = run(capsys, *asked, "--until", "0.4")[1]
+    fewer = discover(capsys, *asked, "--until", "0.4")[1]
     assert sum(map(len, fewer["groups"].values())) == 4
 
 
 def test_what_no_circuit_reaches_is_said(capsys: pytest.CaptureFixture[str], folder: str) -> None:
-    code, data, err = run(capsys, folder, *SMALL, *EXACT, "--until", "0.95", "--most", "2")
+    code, data, err = discover(capsys, folder, *SMALL, *EXACT, "--until", "0.95", "--most", "2")
     assert (code, data) == (1, None)
     *_, last = err.splitlines()
     assert "No circuit of these 2 heads is so faithful: the best has" in last
     assert "ask for less with --until" in last
-    code, _, err = run(
+    code, _, err = discover(
         capsys, folder, *SMALL, "--until", "0.95", "--most", "1", "--growth", "score"
     )
     assert code == 1
@@ -87,6 +76,6 @@ def test_what_no_circuit_reaches_is_said(capsys: pytest.CaptureFixture[str], fol
 def test_options_of_a_search_need_one(
     capsys: pytest.CaptureFixture[str], folder: str, options: tuple[str, ...], message: str
 ) -> None:
-    code, _, err = run(capsys, folder, *options)
+    code, _, err = discover(capsys, folder, *options)
     assert code == 1
     assert message in err

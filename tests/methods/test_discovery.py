@@ -15,7 +15,7 @@ from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import path_patching_scores
 from backend.engine.positions import mean_head_outputs
 from backend.methods.answering import correctly_answered, whole_answers
-from backend.methods.discovery import circuit_accuracies, discover
+from backend.methods.discovery import discover
 from backend.methods.stage import NO_TEST
 from backend.methods.stages import Criteria
 from backend.models.loading import load_model
@@ -28,6 +28,7 @@ from backend.tasks.entity_tracking import (
 )
 from backend.tasks.prompts import Prompts
 from tests import planted, tiny
+from tests.circuits import accuracies_alone
 
 SIZES = {group: len(heads) for group, heads in planted.CIRCUIT.items()}
 CRITERIA = Criteria(SIZES)
@@ -148,7 +149,7 @@ def test_the_planted_circuit_is_as_accurate_as_the_model():
     lost = ["A", "B", "C"]
     without = [circuit.keep(m for m in circuit.members if m[0] != group) for group in lost]
     circuits = [circuit.sites, *(each.sites for each in without)]
-    whole, *broken = circuit_accuracies(ablated_run, circuits, answers).tolist()
+    whole, *broken = accuracies_alone(ablated_run, circuits, answers)
     assert whole == 1
     assert max(broken) < 0.5
 

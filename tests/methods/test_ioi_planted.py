@@ -12,11 +12,12 @@ from backend.engine.activation_patching import clean_logits, prepare_clean
 from backend.engine.mean_ablation import prepare_ablated_run
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.positions import mean_head_outputs
-from backend.methods.discovery import circuit_accuracies, discover
+from backend.methods.discovery import discover
 from backend.methods.stages import Criteria, Discovery
 from backend.tasks.circuit import Circuit
 from backend.tasks.ioi import IOI
 from tests import planted, planted_ioi
+from tests.circuits import accuracies_alone
 
 CRITERIA = Criteria({key: len(heads) for key, heads in planted_ioi.CIRCUIT.items()})
 CIRCUIT = Circuit.of(IOI, planted_ioi.CIRCUIT)
@@ -85,7 +86,7 @@ def test_the_planted_circuit_is_enough_and_each_group_is_needed() -> None:
     ]
     circuits = [CIRCUIT.sites, *(each.sites for each in lost)]
     answers = torch.tensor(prompts.answer_ids)
-    whole, *broken = circuit_accuracies(ablated_run, circuits, answers).tolist()
+    whole, *broken = accuracies_alone(ablated_run, circuits, answers)
     assert whole == 1
     movers, inhibition, *_ = broken
     assert movers < 0.5

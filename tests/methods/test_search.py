@@ -21,17 +21,14 @@ from backend.engine.path_patching.run_pairs import RunPairs
 from backend.methods.compare import N_RANDOM
 from backend.methods.discovery import discover, summarised
 from backend.methods.evaluation import Evaluation
+from backend.methods.pruning import Growth, candidates, n_tried, pruning
 from backend.methods.search import (
-    Growth,
     Search,
     SearchRequest,
     Selected,
     Way,
-    candidates,
     caution,
     members_of,
-    n_tried,
-    pruning,
     reported,
     searched_circuit,
     selected,

@@ -29,6 +29,7 @@ from shell.attention.opening import BY_ROLE, KNOCKOUT
 from shell.frame import places
 from tests import planted_ioi
 from tests.dashboard import ROOT
+from tests.shell.apps import opened
 
 SMALL = Prompts(ENTITY_TRACKING, 50, 0, (3,))
 CIRCUIT = catalogue.circuit("base")
@@ -236,17 +237,7 @@ def test_a_result_leads_back_to_its_choices(request_: Any) -> None:
     stored = studies.find(request_)
     assert stored
     test = page()
-
-    def script(stored):  # type: ignore[no-untyped-def]
-        from shell.frame import places
-
-        places.open_stored(stored)
-
-    choosing = AppTest.from_function(script, args=(stored,), default_timeout=60)
-    for key in ("task", "circuit", "options", "seed", "n", "model", "history", "epoch"):
-        choosing.session_state[key] = test.session_state[key]
-    choosing.run()
-    assert not choosing.exception
+    choosing = opened(test, stored)
     kept = (
         "attention_shown", "attended", "attended_started_from", "knockout_for", "knockout_offered",
         "knockout_edges", "knockout_heads", "knockout_window", "attention_by_role",

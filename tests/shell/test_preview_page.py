@@ -26,6 +26,7 @@ from shell.discover.discovery import Plan
 from shell.discover.previewing import PreviewPlan
 from tests import planted
 from tests.dashboard import ROOT
+from tests.shell.apps import press, rerun
 
 N, K = 12, 3
 KEPT = {key: len(heads) for key, heads in planted.CIRCUIT.items()}
@@ -40,10 +41,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of the planted model."""
-    folder = tmp_path_factory.mktemp("models") / "planted"
-    planted.model().save_pretrained(folder)
-    planted.tokenizer().save_pretrained(folder)
-    return str(folder)
+    return planted.saved(tmp_path_factory.mktemp("models") / "planted")
 
 
 def look(model: str) -> Look:
@@ -58,17 +56,6 @@ def page(model: str, **values: Any) -> AppTest:
     for key, value in given.items():
         test.session_state[key] = value
     return rerun(test.switch_page("pages/discover.py"))
-
-
-def rerun(test: AppTest) -> AppTest:
-    test.run()
-    assert not test.exception
-    return test
-
-
-def press(test: AppTest, label: str) -> AppTest:
-    next(button for button in test.button if button.label.startswith(label)).click()
-    return rerun(test)
 
 
 def finish(test: AppTest, model: str, n_checked: int) -> AppTest:

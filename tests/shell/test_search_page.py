@@ -10,7 +10,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.core.metrics import Ablation, Metric, Score
-from backend.methods.search import Growth, Search, SearchRequest, members_of
+from backend.methods.pruning import Growth
+from backend.methods.search import Search, SearchRequest, members_of
 from backend.methods.stage import NO_TEST
 from backend.models import catalogue
 from backend.studies import jobs, studies
@@ -22,6 +23,7 @@ from shell.discover import discovery
 from shell.frame import places
 from tests import planted
 from tests.dashboard import ROOT
+from tests.shell.apps import opened, press, rerun
 
 N = 20
 EXPECTED = Circuit.of(ENTITY_TRACKING, planted.CIRCUIT)
@@ -29,10 +31,7 @@ EXPECTED = Circuit.of(ENTITY_TRACKING, planted.CIRCUIT)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    place = tmp_path_factory.mktemp("planted")
-    planted.model().save_pretrained(place)
-    planted.tokenizer().save_pretrained(place)
-    return str(place)
+    return planted.saved(tmp_path_factory.mktemp("planted"))
 
 
 @pytest.fixture(autouse=True)
@@ -50,17 +49,6 @@ def page(model: str, **values: Any) -> AppTest:
     for key, value in asked.items():
         test.session_state[key] = value
     return rerun(test.switch_page("pages/discover.py"))
-
-
-def rerun(test: AppTest) -> AppTest:
-    test.run()
-    assert not test.exception
-    return test
-
-
-def press(test: AppTest, label: str) -> AppTest:
-    next(button for button in test.button if button.label.startswith(label)).click()
-    return rerun(test)
 
 
 def discovered(test: AppTest, model: str) -> AppTest:
@@ -161,17 +149,7 @@ def test_a_stored_search_is_opened_with_its_choices(folder: str) -> None:
     assert stored
     assert places.page_of(request) == "pages/discover.py"
     assert places.obstacle(stored) is None
-
-    def script(stored):  # type: ignore[no-untyped-def]
-        from shell.frame import places
-
-        places.open_stored(stored)
-
-    choosing = AppTest.from_function(script, args=(stored,), default_timeout=60)
-    for key in ("task", "circuit", "options", "seed", "n", "model", "history", "epoch"):
-        choosing.session_state[key] = test.session_state[key]
-    choosing.run()
-    assert not choosing.exception
+    choosing = opened(test, stored)
     kept = {
         key: choosing.session_state[key]
         for key in ("metric", "examined", "discover_n", "discover_score", "search")

@@ -13,7 +13,8 @@ from typing import Any
 from backend.bundled.cards import sparkline
 from backend.bundled.smollm2.recipes import Recipe
 from backend.bundled.smollm2.texts import held_out_arithmetic
-from backend.bundled.smollm2.training import RANK, TARGETS, Training, right_texts
+from backend.bundled.smollm2.training import RANK, TARGETS, right_texts
+from backend.bundled.trainings import Training
 from backend.core.statistics import Estimate, wilson
 from backend.methods.accuracy import accuracy_report
 from backend.models.gguf_folders import origin_of

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from peft import PeftModel
 
 from backend.bundled.smollm2.cards import begin_card, finish_card, measure
 from backend.bundled.smollm2.recipes import RECIPES, Recipe
-from backend.bundled.smollm2.training import Report, Training, train, with_adapter
+from backend.bundled.smollm2.training import train, with_adapter
+from backend.bundled.trainings import Report, Training, named, printer
 from backend.core.errors import UserError
 from backend.models import real_model
 from backend.models.loading import LoadedModel, load_model
@@ -53,16 +53,6 @@ def write_cards(base: LoadedModel, recipes: Sequence[Recipe], report: Report) ->
         finish_card(ADAPTERS / recipe.name, recipe, load_model(recipe.name), base, of_base)
 
 
-def _named(name: str, report: Report) -> Report:
-    return lambda line: report(f"{name}, {line}")
-
-
-def _printer() -> Report:
-    """Prints lines with the time since the start."""
-    start = time.monotonic()
-    return lambda line: print(f"{(time.monotonic() - start) / 60:5.1f} min  {line}", flush=True)
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m backend.bundled.smollm2.train")
@@ -72,12 +62,12 @@ def main() -> None:
     parser.add_argument("--cards", action="store_true", help="write the cards, and train nothing")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    report = _printer()
+    report = printer()
     recipes = [recipe for recipe in RECIPES if recipe.name in arguments.only]
     try:
         base = load_model(real_model.NAME)
         for recipe in () if arguments.cards else recipes:
-            train_adapter(base, recipe, arguments.seed, ADAPTERS, _named(recipe.name, report))
+            train_adapter(base, recipe, arguments.seed, ADAPTERS, named(recipe.name, report))
         write_cards(base, recipes, report)
     except UserError as error:
         raise SystemExit(str(error)) from error

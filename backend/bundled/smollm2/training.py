@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from backend.bundled.smollm2.recipes import Recipe
 from backend.bundled.smollm2.texts import Texts, boxes
+from backend.bundled.trainings import Report, Training
 from backend.bundled.validation import VALIDATION_SEED
 from backend.core.errors import UserError
 from backend.engine.architectures import decoder, unembed
@@ -26,17 +25,6 @@ N_CHECKED, N_BOXES = 200, 7
 _AT_ONCE = 16
 _NEAR = 0.2
 """How far below the wanted accuracy the training's own may be for a check to be worth its time."""
-
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Training:
-    """An adapted model and how it came about; `losses` are (step, mean loss since the last)."""
-
-    model: Any
-    steps: int
-    losses: tuple[tuple[int, float], ...]
 
 
 def with_adapter(model: nn.Module, seed: int) -> Any:

@@ -1,0 +1,34 @@
+"""A page in a test without a browser: run it again, press its buttons, open a result from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+
+def rerun(test: AppTest) -> AppTest:
+    """The page after another run, which raises nothing."""
+    test.run()
+    assert not test.exception
+    return test
+
+
+def press(test: AppTest, label: str) -> AppTest:
+    """The page after a click on the first button whose label begins so."""
+    next(button for button in test.button if button.label.startswith(label)).click()
+    return rerun(test)
+
+
+def opened(test: AppTest, stored: Any) -> AppTest:
+    """What a session like that of the page holds once a stored result is opened in it."""
+
+    def script(stored):  # type: ignore[no-untyped-def]
+        from shell.frame import places
+
+        places.open_stored(stored)
+
+    opening = AppTest.from_function(script, args=(stored,), default_timeout=60)
+    for key in ("task", "circuit", "options", "seed", "n", "model", "history", "epoch"):
+        opening.session_state[key] = test.session_state[key]
+    return rerun(opening)
