@@ -117,14 +117,28 @@ def part(
         _being_made.add(place)
     try:
         made = make()
-        with _changed:
-            if get(key) is whole and _is_room_for_part(key, n_bytes := size(made)):
-                _kept[place] = _Kept(made, n_bytes, models, part_of=key)
+        keep_part(key, whole, name, made, size(made), models)
     finally:
         with _changed:
             _being_made.discard(place)
             _changed.notify_all()
     return made
+
+
+def keep_part(
+    key: Hashable,
+    whole: Any,
+    name: Hashable,
+    value: Any,
+    n_bytes: int,
+    models: frozenset[str] = frozenset(),
+) -> None:
+    """Keep a part under its name, in place of what was there, if there is room; see `part`."""
+    with _changed:
+        if get(key) is whole:
+            _kept.pop((key, name), None)
+            if _is_room_for_part(key, n_bytes):
+                _kept[key, name] = _Kept(value, n_bytes, models, part_of=key)
 
 
 def make_room(n_bytes: int, fits: Callable[[], bool], wait: Callable[[str], None]) -> None:

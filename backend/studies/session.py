@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields, replace
 from torch import Tensor, nn
 
 from backend.core.errors import UserError
-from backend.core.heads import Site
 from backend.core.priority import unhurried
 from backend.core.progress import Report
 from backend.core.runtime import at_work
@@ -39,7 +38,7 @@ from backend.methods.reference_means import reference_means
 from backend.methods.requests import N_REFERENCE
 from backend.models.loaded_models import load
 from backend.models.loading import LoadedModel
-from backend.models.prepared import keep, make_room, part
+from backend.models.prepared import get, keep, keep_part, make_room, part
 from backend.tasks.desiderata import Pairs
 from backend.tasks.prompts import PromptSet
 from backend.tasks.setting import Intervention, Mode, Reading, Setting
@@ -298,19 +297,20 @@ def _logits(session: Session, intervention: Intervention, others: Tensor | None)
         return patched_logits(session.clean, intervention.off, values)
     # A head that is off says what another model or prompt does, and must be alone in that.
     mode = intervention.mode if others is None else Mode.mean
-    base = _with_circuit(session, mode, intervention.on | intervention.off)
+    run = _last_run(session, mode)
     if others is not None:
-        base = with_values(base, intervention.off, others)
-    return circuit_logits(base, intervention.on)
+        return circuit_logits(with_values(run, intervention.off, others), intervention.on)
+    run = with_circuit(run, intervention.on)
+    # With the mean it shares all but where it starts with the session.
+    shared = bytes_in(session.ablated_run) if mode is Mode.mean else 0
+    n_bytes = bytes_in([session.ablated_run, run] if shared else run) - shared
+    keep_part(session.setting, session, ("last run", mode), run, n_bytes)
+    return circuit_logits(run, intervention.on)
 
 
-def _with_circuit(session: Session, mode: Mode, sites: frozenset[Site]) -> AblatedRun:
-    """A run in which the circuit is on, where the last ones are kept: a click starts from it."""
-    base = ablated_run(session, mode)
-    return part(
-        session.setting,
-        session,
-        ("alone", mode, sites),
-        lambda: with_circuit(base, sites),
-        lambda made: bytes_in([base, made]) - bytes_in(base),
-    )
+def _last_run(session: Session, mode: Mode) -> AblatedRun:
+    """The run of the circuit that was asked last: a click starts where it differs from that."""
+    kept: AblatedRun | None = get((session.setting, ("last run", mode)))
+    if kept is not None and kept.model is session.loaded.model:
+        return kept
+    return ablated_run(session, mode)

@@ -14,9 +14,10 @@ from backend.core.metrics import Ablation
 from backend.engine.activation_patching import patched_logits_plainly
 from backend.engine.answers import read_answers
 from backend.engine.logit_attribution import direct_contributions
-from backend.engine.mean_ablation import circuit_logits_plainly
+from backend.engine.mean_ablation import circuit_logits_plainly, prepare_ablated_run
 from backend.engine.positions import mean_head_outputs, position_head_outputs
 from backend.models import prepared
+from backend.models.loading import load_model
 from backend.studies.session import (
     Session,
     ablated_run,
@@ -110,6 +111,30 @@ def test_a_knock_out_is_a_plain_run_with_means(session: Session) -> None:
     logits = circuit_logits_plainly(session.loaded.model, session.prompts, means, step.on)
     plainly = read_answers([logits.double()], session.prompts)
     np.testing.assert_allclose(answers(session, step).probability, plainly.probability, atol=1e-5)
+
+
+def test_clicks_after_one_another_are_each_a_plain_run(
+    session: Session, folders: dict[str, Path]
+) -> None:
+    reference = reference_prompts(session.loaded.tokenizer, session.n_reference, 0, 3)
+    members = CIRCUIT.members
+    sets = [(), members[:1], members[:2], members[1:2], members, members[3:], (), members[2:4]]
+    prepared.keep(session.setting, session, 10**9, session.setting.model)
+    of_another = replace(session, loaded=load_model(str(folders["source"])))
+    for off in sets:
+        step = intervention(CIRCUIT, Reading.circuit, Mode.mean, frozenset(off))
+        for asked_of in (session, of_another):
+            model = asked_of.loaded.model
+            means = mean_head_outputs(model, reference)
+            if asked_of is of_another:
+                run = prepare_ablated_run(model, session.prompts, means)
+                asked_of = replace(of_another, ablated_run=run)
+            logits = circuit_logits_plainly(model, session.prompts, means, step.on)
+            plainly = read_answers([logits.double()], session.prompts)
+            found = answers(asked_of, step).probability
+            np.testing.assert_allclose(found, plainly.probability, atol=1e-5)
+    kept = prepared.get((session.setting, ("last run", Mode.mean)))
+    assert kept.rest.on == step.on
 
 
 @pytest.mark.parametrize("reading", list(Reading))
