@@ -22,7 +22,7 @@ SCORE = (
     "with (Wang et al., 2023), which does not saturate where the model is sure."
 )
 _SCORES = {Score.probability: "Change of P(right)", Score.logit_difference: "Logit difference"}
-_MOST_KEPT = 40
+_MOST_KEPT = 1000
 _NAMED = 8
 _CHART_HEIGHT = 214
 
@@ -108,10 +108,10 @@ def _show_stage(now: Progress, group: Group) -> None:
     with title:
         st.markdown(f"##### {key} · {group.name}", help=group.text)
     with keep:
-        st.slider(
+        st.number_input(
             "Keep at most",
-            1,
-            _most_kept(now),
+            min_value=1,
+            max_value=_MOST_KEPT,
             key=f"discover_keep_{key}",
             persist_state="session",
             help="The strongest of the heads that are clear. They are this group, and the "
@@ -162,11 +162,6 @@ def stage_frame(plan: Plan, stage: Stage, group: Group) -> pd.DataFrame:
 def _in_words(n: int) -> str:
     numbers = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     return numbers[n - 1] if n <= len(numbers) else str(n)
-
-
-def _most_kept(now: Progress) -> int:
-    n_heads = now.stages[0].mean.size if now.stages else _MOST_KEPT
-    return max(_MOST_KEPT, min(n_heads, 100))
 
 
 def _why_empty(now: Progress, group: Group) -> str:

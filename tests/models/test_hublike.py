@@ -240,7 +240,7 @@ def test_the_cmap_page(family: dict[str, str]) -> None:
 def test_the_discover_page(family: dict[str, str]) -> None:
     test = page("discover", model=family["base"])
     for group, heads in planted.CIRCUIT.items():
-        test.slider(key=f"discover_keep_{group}").set_value(len(heads))
+        test.number_input(key=f"discover_keep_{group}").set_value(len(heads))
     press(rerun(test), "Run all four stages")
     for what in ("minimality", "completeness", "edges"):
         press(test, f"Measure {what}")

@@ -65,3 +65,24 @@ def test_its_heads_are_clicked(page: Any) -> None:
     expect(spoken).to_have_text(before, timeout=START_MS)
     page.get_by_text("Circuit only", exact=True).click()
     expect(spoken).not_to_have_text(before, timeout=START_MS)
+
+
+def test_the_circuit_of_its_search_is_taken(page: Any) -> None:
+    expect(page.locator(".spoken")).to_have_text(re.compile("accuracy"), timeout=START_MS)
+    page.get_by_role("link", name="Discover", exact=True).click()
+    kept = page.get_by_role("spinbutton", name="Keep at most")
+    expect(kept).to_have_count(len(IOI.groups), timeout=START_MS)
+    page.get_by_role("combobox", name="Score").click()
+    page.get_by_role("option", name="Logit difference", exact=True).click()
+    expect(page.get_by_text("All four stages are done")).to_be_visible(timeout=START_MS)
+    for box, group in zip(kept.all(), IOI.groups, strict=True):
+        expect(box).to_have_value(str(group.size))
+    most = page.get_by_role("spinbutton", name="Heads at most")
+    most.fill("40")
+    most.press("Enter")
+    take = page.get_by_role("button", name="Take this circuit")
+    expect(take).to_be_visible(timeout=START_MS)
+    marked = page.get_by_test_id("stMetric").filter(has_text="smallest such circuit")
+    n_heads = marked.get_by_test_id("stMetricValue").inner_text()
+    take.click()
+    expect(page.get_by_text(re.compile(rf"^{n_heads} heads: "))).to_be_visible(timeout=START_MS)

@@ -147,7 +147,7 @@ def test_stages_run_one_by_one() -> None:
 def test_keeping_other_heads_makes_the_later_stages_stale() -> None:
     test = run_all(page())
     first = stages(test)
-    test.slider(key="discover_keep_B").set_value(2)
+    test.number_input(key="discover_keep_B").set_value(2)
     rerun(test)
     stale = [caption.value for caption in test.caption if "Stale" in caption.value]
     assert len(stale) == 2

@@ -171,7 +171,7 @@ def test_open_goes_to_a_discovery_with_its_choices() -> None:
     test = press(page(), f"open_{job.number}")
     assert not test.exception
     assert test.number_input(key="discover_n").value == 30
-    assert test.slider(key="discover_keep_B").value == 9
+    assert test.number_input(key="discover_keep_B").value == 9
     assert test.number_input(key="discover_fdr").value == 0.2
     assert (test.session_state["model"], test.session_state["seed"]) == ("chat", 7)
     assert test.session_state["discover_ranking"] == "Median-centred"
