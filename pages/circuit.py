@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 import shell
@@ -14,9 +16,15 @@ from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode, Reading, intervention
 from shell.attention.opening import look_at
-from shell.circuit import carried, picture
+from shell.circuit import carried, picture, presented
 from shell.circuit.example import chosen_prompt, show_example
-from shell.circuit.numbers import announce, not_as_in_the_paper, show_chance, show_numbers
+from shell.circuit.numbers import (
+    announce,
+    headlines,
+    not_as_in_the_paper,
+    show_chance,
+    show_numbers,
+)
 from shell.circuit.switches import show_readings, show_switches
 from shell.frame import (
     choices,
@@ -24,7 +32,11 @@ from shell.frame import (
     waiting,
 )
 from shell.frame.notes import show_notes
+from shell.frame.view import View
 from shell.frame.words import unmarked
+
+if TYPE_CHECKING:
+    from backend.studies.session import Session
 
 
 @st.fragment
@@ -39,7 +51,10 @@ def explore(circuit: Circuit) -> None:
     asked = (circuit, view.reading, view.mode)
     everything_on = intervention(*asked, source=view.source, desideratum=view.desideratum)
     now = intervention(*asked, view.off, view.switched, view.source, view.desideratum)
-    show_readings(view.task)
+    if view.presenting:
+        presented.show_what(view)
+    else:
+        show_readings(view.task)
     if view.mode is Mode.other:
         waiting.wait_for_source(session, view.source)
     elif tested:
@@ -56,32 +71,49 @@ def explore(circuit: Circuit) -> None:
     left, right = st.columns([1.8, 1], gap="medium")
     with left:
         picture.show_picture(session, circuit, view, prompt)
-        show_switches(circuit)
+        # On a stage only its keys are wanted.
+        with st.container(key="unseen_switches" if view.presenting else "switches"):
+            show_switches(circuit)
     with right:
         # Only now: the browser draws the picture meanwhile.
         with waiting.memory_permitting():
             after = answers(session, now)
-        if tested:
+        pairs = alternate(session, tested.name).pairs if tested else None
+        if view.presenting:
+            if tested:
+                figures = carried.headlines(session, view.metric, everything_on, now)
+            else:
+                figures = headlines(view.reading, view.metric, session.whole, before, after)
+            presented.show_headlines(figures, view)
+            presented.show_answers(session, before, after, prompt, pairs)
+        elif tested:
             carried.show_carried(session, tested, everything_on, now)
-            show_example(session, before, after, prompt, alternate(session, tested.name).pairs)
+            show_example(session, before, after, prompt, pairs)
         else:
             show_numbers(view.reading, view.metric, view.task.words, session.whole, before, after)
             show_chance(session.whole)
             show_example(session, before, after, prompt)
-        others = "" if tested else not_as_in_the_paper(view.mode, view.metric)
-        note = f":orange-badge[Note] {others}  \n" if others else ""
-        uses_means = not others and not (tested and view.reading is Reading.model)
-        means = f" · means over {session.n_reference} reference prompts" if uses_means else ""
-        st.caption(
-            f"{note}{unmarked(catalogue.label(view.model))} · circuit “{unmarked(view.circuit)}” · "
-            f"{view.prompts}{means}"
-        )
-        show_notes([view.model], view.task)
+        if not view.presenting:
+            show_provenance(session, view)
         if tested:
             carried.announce(session, now)
         else:
             announce(view.reading, view.metric, session.whole, after)
     state.write_address()
+
+
+def show_provenance(session: Session, view: View) -> None:
+    """How the numbers were measured."""
+    tested = view.tested
+    others = "" if tested else not_as_in_the_paper(view.mode, view.metric)
+    note = f":orange-badge[Note] {others}  \n" if others else ""
+    uses_means = not others and not (tested and view.reading is Reading.model)
+    means = f" · means over {session.n_reference} reference prompts" if uses_means else ""
+    st.caption(
+        f"{note}{unmarked(catalogue.label(view.model))} · circuit “{unmarked(view.circuit)}” · "
+        f"{view.prompts}{means}"
+    )
+    show_notes([view.model], view.task)
 
 
 choices.require_circuit()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from shell.frame import sidebar, state
+from shell.frame import presenting, sidebar, state
 
 _PAGES = Path(__file__).parent.parent / "pages"
 _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
@@ -22,8 +22,9 @@ def main() -> None:
     st.set_page_config(
         page_title="Circuit explorer", page_icon="🔎", layout="wide", initial_sidebar_state=254
     )
-    st.html(f"<style>{_STYLE}</style>")
+    st.html(f"<style>{_STYLE}{presenting.STYLE}</style>")
     state.restore()
+    presenting.show_way_out()
     page = st.navigation(
         [
             st.Page(_PAGES / "circuit.py", title="Circuit", default=True),
@@ -40,6 +41,9 @@ def main() -> None:
         position="top",
     )
     sidebar.show()
+    if page.url_path:
+        with st.sidebar:
+            presenting.offer()
     st.session_state["entered"] = True
     try:
         page.run()

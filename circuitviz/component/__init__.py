@@ -61,9 +61,13 @@ def circuit_component(
     epoch: int = 0,
     key: str,
     height: str,
+    large: bool = False,
     on_change: Callable[[], None] = lambda: None,
 ) -> Message | None:
-    """Show the circuit, ``height`` (a CSS length) high, and return the last thing switched."""
+    """Show the circuit, ``height`` (a CSS length) high, and return the last thing switched.
+
+    ``large`` is for a lecture hall: everything in it grows with the screen, without a legend.
+    """
     result = _mount(
         key=key,
         data={
@@ -73,6 +77,7 @@ def circuit_component(
             "served": served_sequence,
             "epoch": epoch,
             "cssHeight": height,
+            "large": large,
         },
         on_message_change=on_change,
     )

@@ -3,6 +3,7 @@
 const instances = new WeakMap();
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const MOST_ZOOM = 8;
+const LARGE = { times: 1.45, width: 1280, height: 720 };
 
 class CircuitView {
   constructor(root) {
@@ -21,9 +22,14 @@ class CircuitView {
 
   /** Take what Python says: the picture if it changed, the switches if Python has caught up. */
   receive(data) {
-    const { off, switched, served, epoch, cssHeight, ...picture } = data;
+    const { off, switched, served, epoch, cssHeight, large, ...picture } = data;
     const fingerprint = JSON.stringify(picture);
-    this.root.style.height = cssHeight;
+    this.root.style.setProperty("--height", cssHeight);
+    if (large !== this.isLarge) {
+      this.isLarge = large;
+      this.root.classList.toggle("large", large);
+      this.place();
+    }
     if (fingerprint !== this.fingerprint) {
       this.fingerprint = fingerprint;
       this.rebuild(picture);
@@ -132,8 +138,14 @@ class CircuitView {
     text.textContent = { true: `${column.group} on`, false: `${column.group} ${off}`, mixed: `${column.group} ${count}/${members.length}` }[state];
   }
 
+  /** How many pixels of the screen a pixel of the picture has: more on a bigger screen, if large. */
+  scale() {
+    return this.isLarge ? LARGE.times * Math.max(1, Math.min(innerWidth / LARGE.width, innerHeight / LARGE.height)) : 1;
+  }
+
   /** Lay out in pixels for the room there is. */
   place() {
+    this.root.style.setProperty("--scale", this.scale());
     const width = this.root.clientWidth, height = this.root.clientHeight;
     if (!width || !this.data) return;
     this.part("zoom").hidden = this.data.nodes.length < 60 && this.view.zoom === 1;
@@ -220,8 +232,8 @@ class CircuitView {
     make("div", {}, tip, `edge score ${score}`);
     const how = { q: "read as query (q)", k: "read as key (k)", v: "read as value (v)", logits: "into the answer" }[column.composition];
     make("div", { class: "tip-hint" }, tip, helps ? how : `${how} · hinders`);
-    const { left, top } = this.root.getBoundingClientRect();
-    this.putTip({ x: event.clientX - left, y: event.clientY - top, r: 2 });
+    const { left, top } = this.root.getBoundingClientRect(), scale = this.scale();
+    this.putTip({ x: (event.clientX - left) / scale, y: (event.clientY - top) / scale, r: 2 });
   }
 
   putTip(at) {
@@ -303,7 +315,7 @@ class CircuitView {
       const dx = event.clientX - drag.x, dy = event.clientY - drag.y;
       if (!drag.moved && Math.hypot(dx, dy) < 5) return;
       drag = { x: event.clientX, y: event.clientY, moved: true };
-      this.pan(-dx, -dy);
+      this.pan(-dx / this.scale(), -dy / this.scale());
     });
     this.part("switches").addEventListener("click", (event) => {
       const button = event.target.closest("[data-group]");
@@ -325,7 +337,7 @@ class CircuitView {
       this.zoomBy(event.key === "+" ? 1.4 : 1 / 1.4, this.places[i]);
     } else if (event.key === "0") {
       this.zoomBy(0);
-    } else if (event.key === "Escape") {
+    } else if (event.key === "Escape" && !this.part("tip").hidden) {
       this.showTip(null);
     } else {
       return;

@@ -10,7 +10,7 @@ from backend.core.estimates import figure
 from backend.core.metrics import Metric
 from backend.core.statistics import wilson
 from backend.tasks.desiderata import Desideratum
-from shell.circuit.numbers import row_of, show_figure, speak
+from shell.circuit.numbers import Headline, row_of, show_figure, speak
 from shell.frame.words import unmarked
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ _WHAT = {
     Metric.probability: "Probability of {}, mean over prompts. 95 % interval: Wilson’s, with the "
     "variance seen.",
 }
+_LABELS = {
+    Metric.accuracy: ("Base’s answer", "Expected answer"),
+    Metric.probability: ("P(base’s answer)", "P(expected answer)"),
+}
 _BASE, _EXPECTED = "the base prompt’s own answer", "the answer that the test expects"
 
 
@@ -34,10 +38,7 @@ def show_carried(
     (own, expected), (own_before, expected_before) = (
         _both(session, step) for step in (now, everything_on)
     )
-    for metric, labels in (
-        (Metric.accuracy, ("Base’s answer", "Expected answer")),
-        (Metric.probability, ("P(base’s answer)", "P(expected answer)")),
-    ):
+    for metric, labels in _LABELS.items():
         left, right = st.columns(2, gap="small")
         _show(left, labels[0], _BASE, metric, own_before, own)
         _show(right, labels[1], _EXPECTED, metric, expected_before, expected)
@@ -52,6 +53,19 @@ def show_carried(
         f"{untouched.high:.3f}).",
         help=f"{unmarked(tested.text)}{control}",
     )
+
+
+def headlines(
+    session: Session, metric: Metric, everything_on: Intervention, now: Intervention
+) -> list[Headline]:
+    """How often the base's own answer is given, and how often the expected one."""
+    shown = Metric.probability if metric is Metric.probability else Metric.accuracy
+    runs = zip(_LABELS[shown], _both(session, everything_on), _both(session, now), strict=True)
+    found = []
+    for label, before, after in runs:
+        then, row = row_of(before, shown), row_of(after, shown)
+        found.append(Headline(label, figure(shown, row), float(row.mean() - then.mean())))
+    return found
 
 
 def announce(session: Session, now: Intervention) -> None:

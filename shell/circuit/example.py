@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -39,31 +39,50 @@ def show_example(
 
     Where heads are tested, each prompt is the base of one of the `pairs`.
     """
-    n = len(session.prompts)
-    decode = session.loaded.tokenizer.decode
-    looks = _TESTED if pairs else LOOKS
-    right, *_, other = looks
-    kinds = {int(session.prompts.answer_ids[prompt]): right}
-    if pairs:
-        kinds[int(pairs.expected_ids[prompt])] = "expected"
-    answers = _likeliest(before, after, prompt, [*kinds])
-    words = [decode([token]).strip() for token in answers]
-    answer = decode([int(after.top_ids[prompt, 0])]).strip()
+    show_prompt(session, after, prompt, pairs)
+    looks, frame = looks_of(pairs), likeliest(session, before, after, prompt, pairs)
+    least = {"before": before.top[prompt, -1], "after": after.top[prompt, -1]}
+    st.vega_lite_chart(answer_bars(frame, least, looks), width="stretch", key="answers")
+    show_steps(before, after, prompt)
+
+
+def show_prompt(session: Session, after: Answers, prompt: int, pairs: Pairs | None) -> None:
+    """The words of a prompt, or of a base and its alternate, with the answer given now."""
     prompts = session.prompts
+    answer = session.loaded.tokenizer.decode([int(after.top_ids[prompt, 0])]).strip()
     if pairs:
         _show_pair(session, pairs, prompt, answer)
     else:
         st.html(prompt_html(prompts.words(prompt), prompts.roles_of(prompt), prompts.task, answer))
-    frame = pd.DataFrame(
+
+
+def looks_of(pairs: Pairs | None) -> Mapping[str, str]:
+    """The colour of an answer after a click, by its kind."""
+    return _TESTED if pairs else LOOKS
+
+
+def likeliest(
+    session: Session, before: Answers, after: Answers, prompt: int, pairs: Pairs | None = None
+) -> pd.DataFrame:
+    """The likeliest answers to a prompt, as `answer_bars` takes them."""
+    right, *_, other = looks_of(pairs)
+    kinds = {int(session.prompts.answer_ids[prompt]): right}
+    if pairs:
+        kinds[int(pairs.expected_ids[prompt])] = "expected"
+    answers = _likeliest(before, after, prompt, [*kinds])
+    return pd.DataFrame(
         {
-            "word": words,
+            "word": [session.loaded.tokenizer.decode([token]).strip() for token in answers],
             "before": _probabilities(before, prompt, answers),
             "after": _probabilities(after, prompt, answers),
             "kind": [kinds.get(int(token), other) for token in answers],
         }
     )
-    least = {"before": before.top[prompt, -1], "after": after.top[prompt, -1]}
-    st.vega_lite_chart(answer_bars(frame, least, looks), width="stretch", key="answers")
+
+
+def show_steps(before: Answers, after: Answers, prompt: int) -> None:
+    """Buttons that step through the prompts."""
+    n = len(after.top_ids)
     flips = np.flatnonzero(before.top_ids[:, 0] != after.top_ids[:, 0])
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button("◀", on_click=_go, args=((prompt - 1) % n,), help="Previous prompt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import isnan
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,29 @@ _RATIO_INTERVALS = {
 }
 
 
+@dataclass(frozen=True)
+class Headline:
+    """A figure of those that count, and its change since every head was on if that can move it."""
+
+    label: str
+    estimate: Estimate
+    change: float | None = None
+
+
+def headlines(
+    reading: Reading, metric: Metric, whole: Answers, before: Answers, after: Answers
+) -> list[Headline]:
+    """The whole model, what runs now, and the quotient of both, undefined where that is NaN."""
+    choice = _choice(whole)
+    of_whole, then, now = (row_of(each, metric) for each in (whole, before, after))
+    kept, kept_before = (faithfulness(row, of_whole, choice, metric) for row in (now, then))
+    return [
+        Headline("Whole model", figure(metric, of_whole)),
+        Headline(_PARTS[reading], figure(metric, now), float(now.mean() - then.mean())),
+        Headline(_share(reading, metric), kept, kept.value - kept_before.value),
+    ]
+
+
 def show_numbers(
     reading: Reading,
     metric: Metric,
@@ -69,36 +93,35 @@ def show_numbers(
     Three are by the metric, the last is the probability of the right answer, or the accuracy
     beside it.
     """
-    share, choice = _share(reading, metric), _choice(whole)
-    of_whole, then, now = (row_of(each, metric) for each in (whole, before, after))
-    kept, kept_before = (faithfulness(row, of_whole, choice, metric) for row in (now, then))
+    choice = _choice(whole)
+    model, part, kept = headlines(reading, metric, whole, before, after)
     ratio_help = _RATIO_HELP[reading].format(MEASURES[metric], _RATIO_INTERVALS[metric])
     is_share = metric is not Metric.logit_difference
     beside = Metric.accuracy if metric is Metric.probability else Metric.probability
     top, bottom = (st.columns(2, gap="small") for _ in range(2))
     with top[0], st.container(gap="xxsmall"):
         show_figure(
-            "Whole model",
-            figure(metric, of_whole),
-            None,
+            model.label,
+            model.estimate,
+            model.change,
             f"Of the untouched model. {_what(metric, words)} "
             f"Beside guessing: {against_chance(choice)}.{_instead(whole, words)}",
             is_share,
         )
     with top[1], st.container(gap="xxsmall"):
         show_figure(
-            _PARTS[reading],
-            figure(metric, now),
-            float(now.mean() - then.mean()),
+            part.label,
+            part.estimate,
+            part.change,
             f"When {_WHAT_RUNS[reading]}. {_what(metric, words)}",
             is_share,
         )
     with bottom[0], st.container(gap="xxsmall"):
-        if isnan(kept.value):
-            st.metric(share, "–", help=ratio_help)
-            st.caption(_why_undefined(metric, of_whole, choice))
+        if isnan(kept.estimate.value):
+            st.metric(kept.label, "–", help=ratio_help)
+            st.caption(_why_undefined(metric, row_of(whole, metric), choice))
         else:
-            show_figure(share, kept, kept.value - kept_before.value, ratio_help)
+            show_figure(kept.label, kept.estimate, kept.change, ratio_help)
     with bottom[1], st.container(gap="xxsmall"):
         shown, shown_before = row_of(after, beside), row_of(before, beside)
         show_figure(

@@ -30,6 +30,7 @@ _OFF_WORDS = {Mode.mean: "knocked out", Mode.zero: "zero", Mode.counterfactual: 
 # The screen less what stands above and below, so that graph and numbers need no scrolling.
 _HEIGHT = "clamp(440px, calc(100vh - {others}px), 960px)"
 _OTHERS, _OTHERS_WITH_SLIDER = 192, 216
+_HEIGHT_PRESENTED = "calc(100vh - 88 * var(--unit, 1px))"
 
 
 def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) -> None:
@@ -67,9 +68,16 @@ def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) ->
         served_sequence=st.session_state["served"],
         epoch=st.session_state["epoch"],
         key=_KEY,
-        height=_HEIGHT.format(others=_OTHERS_WITH_SLIDER if weights else _OTHERS),
+        height=_height(view, bool(weights)),
+        large=view.presenting,
         on_change=_take_in,
     )
+
+
+def _height(view: View, has_slider: bool) -> str:
+    if view.presenting:
+        return _HEIGHT_PRESENTED
+    return _HEIGHT.format(others=_OTHERS_WITH_SLIDER if has_slider else _OTHERS)
 
 
 def _contributions(session: Session, drawn: Iterable[NodeKey]) -> Mapping[NodeKey, Contribution]:

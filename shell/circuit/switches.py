@@ -9,7 +9,7 @@ from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode, Reading
 from backend.tasks.task import Task
 from shell.circuit.edges import show_threshold
-from shell.frame import state
+from shell.frame import presenting, state
 from shell.frame.choices import model_names
 from shell.frame.help import show_help
 from shell.frame.history import History, NodeKey, Switches
@@ -85,7 +85,9 @@ def show_readings(task: Task) -> None:
                 "tokens add nothing there themselves, and keep their group’s outline only. The "
                 "Logits page has all parts.",
             )
-        show_help(task)
+        with st.container(key="aside", width="content", gap="xxsmall"):
+            presenting.offer()
+            show_help(task)
 
 
 def _choose_desideratum(task: Task) -> None:

@@ -60,7 +60,8 @@ test says so. Where many heads, edges or pairs are tested at once, what is calle
 for it.
 
 **Keys.** Tab enters the graph, arrows move between heads, space switches, A shows the attention of
-a head, as a double click does. Ctrl+Z undoes, Ctrl+Y redoes.
+a head, as a double click does. Ctrl+Z undoes, Ctrl+Y redoes. P presents: the page for a lecture
+hall, without what an audience need not see. P or Escape leads back.
 
 Sections are those of Prakash et al., *Fine-Tuning Enhances Existing Mechanisms: A Case Study on
 Entity Tracking*, ICLR 2024, arXiv:2402.14811. The bundled models are tiny and were trained to be

@@ -30,6 +30,7 @@ _SHARED = (
     "outside",
     "contributions",
     "example",
+    "presenting",
 )
 
 

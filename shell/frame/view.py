@@ -27,7 +27,7 @@ class View:
     """What is on the Circuit page; `example` counts prompts from 0, None is the first that is
     answered right; `circuit` is empty while there is none for the task, and so is `desideratum` for
     the path-patching counterfactual; `contributions` colours heads by what they add to the logits
-    directly."""
+    directly; `presenting` leaves out what an audience need not see."""
 
     task: Task = DEFAULT_TASK
     model: str = "base"
@@ -45,6 +45,7 @@ class View:
     outside: bool = False
     contributions: bool = False
     example: int | None = None
+    presenting: bool = False
 
     @property
     def setting(self) -> Setting:
@@ -149,6 +150,10 @@ def _whole(allowed: Iterable[int] | range) -> Callable[[str], int]:
     return read
 
 
+def _switch(text: str) -> bool:
+    return bool(_whole((0, 1))(text))
+
+
 def _name(text: str) -> str:
     if not text.isprintable() or not 0 < len(text) <= 500:
         raise ValueError(text)
@@ -164,7 +169,8 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "reading": Reading.__getitem__,
     "mode": Mode.__getitem__,
     "metric": Metric.__getitem__,
-    "outside": lambda text: bool(_whole((0, 1))(text)),
-    "contributions": lambda text: bool(_whole((0, 1))(text)),
+    "outside": _switch,
+    "contributions": _switch,
     "example": _whole(range(max(PROMPT_COUNTS))),
+    "presenting": _switch,
 }

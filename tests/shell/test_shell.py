@@ -40,6 +40,7 @@ views = st.builds(
     outside=st.booleans(),
     contributions=st.booleans(),
     example=st.integers(0, max(PROMPT_COUNTS) - 1),
+    presenting=st.booleans(),
 )
 
 
