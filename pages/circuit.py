@@ -18,6 +18,7 @@ from backend.tasks.setting import Mode, Reading, intervention
 from shell.attention.opening import look_at
 from shell.circuit import carried, picture, presented
 from shell.circuit.example import chosen_prompt, show_example
+from shell.circuit.files import show_files
 from shell.circuit.numbers import (
     announce,
     headlines,
@@ -70,10 +71,10 @@ def explore(circuit: Circuit) -> None:
         look_at(node, view.task, prompt)
     left, right = st.columns([1.8, 1], gap="medium")
     with left:
-        picture.show_picture(session, circuit, view, prompt)
+        drawn = picture.show_picture(session, circuit, view, prompt)
         # On a stage only its keys are wanted.
         with st.container(key="unseen_switches" if view.presenting else "switches"):
-            show_switches(circuit)
+            show_switches(circuit, lambda: show_files(drawn, view))
     with right:
         # Only now: the browser draws the picture meanwhile.
         with waiting.memory_permitting():

@@ -13,7 +13,6 @@ from backend.methods.compare import Comparison, ComparisonRequest, joined
 from shell.compare.comparison import (
     show_accuracies,
     show_differences,
-    show_downloads,
     show_knockouts,
     show_table,
 )
@@ -61,7 +60,6 @@ def show(request: ComparisonRequest, result: Comparison) -> None:
     with right:
         show_knockouts(request, result)
     show_differences(request, result)
-    show_downloads(request, result)
 
 
 choices.require_circuit()

@@ -28,7 +28,7 @@ def show(task: Task) -> None:
     with left:
         if found:
             patching.show_map(task, found)
-            patching.show_table(found)
+            patching.show_figures(found)
         else:
             patching.invite(requests)
     show_masks(task, models)

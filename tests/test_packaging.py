@@ -46,11 +46,11 @@ def test_what_is_needed_is_pinned_for_make_and_ci() -> None:
 def test_what_is_installed_is_the_engine_and_its_drawings_with_all_their_files(
     tmp_path: Path,
 ) -> None:
-    for folder in ("backend", "circuitviz", "shell", "pages", "tests"):
+    for folder in ("backend", "circuitviz", "takehome", "shell", "pages", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=_COMPILED)
     ours = {
         str(path.relative_to(tmp_path))
-        for folder in ("backend", "circuitviz")
+        for folder in ("backend", "circuitviz", "takehome")
         for path in (tmp_path / folder).rglob("*")
         if path.is_file()
     }

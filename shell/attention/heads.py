@@ -18,6 +18,7 @@ from backend.tasks.task import Task
 from circuitviz.attention_charts import pattern_matrix
 from circuitviz.prompt import attention_html
 from shell.frame import choices, state, waiting
+from shell.frame.take_home import Origin, show_chart
 from shell.frame.view import View
 from shell.frame.words import unmarked
 
@@ -90,10 +91,9 @@ def _show_models(
         if place % 2 == 0:
             columns = st.columns(2, gap="medium")
         with columns[place % 2]:
-            title = f"{unmarked(catalogue.label(model))}, {words}"
-            st.markdown(f"#### {title}")
+            st.markdown(f"#### {unmarked(catalogue.label(model))}, {words}")
             found = _patterns(model, view, number, state_of_heads)
-            _show_pattern(model, found, head, token, view.task, title)
+            _show_pattern(model, found, head, token, view, words)
 
 
 def _patterns(model: str, view: View, number: int, switched: Intervention | None) -> Patterns:
@@ -105,7 +105,7 @@ def _patterns(model: str, view: View, number: int, switched: Intervention | None
 
 
 def _show_pattern(
-    model: str, found: Patterns, head: Head, token: int, task: Task, title: str
+    model: str, found: Patterns, head: Head, token: int, view: View, words: str
 ) -> None:
     n_layers, n_heads, n, _ = found.weights.shape
     if head.layer >= n_layers or head.index >= n_heads:
@@ -117,17 +117,18 @@ def _show_pattern(
     token = min(token, n - 1)
     weights = found.weights[head.layer, head.index]
     row = weights[token]
-    st.html(attention_html(found.words, found.roles, row.tolist(), token, task))
+    st.html(attention_html(found.words, found.roles, row.tolist(), token, view.task))
     strongest = sorted(range(token + 1), key=lambda key: -row[key])[:_N_STRONGEST]
     told = ", ".join(f"“{unmarked(found.words[key])}” ({key}) {row[key]:.2f}" for key in strongest)
     st.caption(f"{head} from “{unmarked(found.words[token])}” ({token}), most to: {told}.")
-    key = f"pattern_{title}_{st.session_state.get('pattern_epoch', 0)}"
-    st.altair_chart(
+    key = f"pattern_{model}, {words}_{st.session_state.get('pattern_epoch', 0)}"
+    show_chart(
         pattern_matrix(weights, found.words, token),
-        width="stretch",
-        key=key,
-        on_select=partial(_take_row, key),
-        alt=f"Attention of {head} from every token to every earlier one",
+        Origin("attention", (model,), view.prompts),
+        key,
+        f"Attention of {head} from every token to every earlier one",
+        partial(_take_row, key),
+        what=f"pattern {head} {words}",
     )
 
 

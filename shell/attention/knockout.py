@@ -22,12 +22,13 @@ from backend.tasks.attention_edges import RANDOM, AttentionEdge
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.task import Task
 from circuitviz.attention_charts import edge_looks, knockout_curves, legend_html
-from circuitviz.tables import Cell, figures_table
+from circuitviz.tables import Cell
 from shell.attention.roles import choose_models
 from shell.frame import choices, state, studies, waiting
 from shell.frame.chance import show_chance, warn_of_chance
 from shell.frame.notes import show_notes
 from shell.frame.studies import Study
+from shell.frame.take_home import Origin, origin_of, show_chart, show_table
 from shell.frame.words import unmarked
 
 STUDY = "attention_knockout"
@@ -182,14 +183,15 @@ def _show(study: Study[AttentionKnockoutRequest]) -> None:
     for number, (name, part) in enumerate(found):
         with columns[number % len(columns)]:
             st.markdown(f"#### {unmarked(name)}")
-            st.altair_chart(
+            show_chart(
                 knockout_curves(_frame(request, part, papers), looks, measure, papers),
-                width="stretch",
-                key=f"knockout_{number}",
-                alt=f"{measure} by the first layer of the cut, a line for each pair of tokens",
+                Origin("attention", (request.models[number],), request.prompts),
+                f"knockout_{number}",
+                f"{measure} by the first layer of the cut, a line for each pair of tokens",
+                what="knockout",
             )
     _say_what_is_shown(request, papers)
-    st.html(_table(request, found))
+    _show_table(request, found)
 
 
 def _choose_papers(request: AttentionKnockoutRequest) -> bool:
@@ -260,7 +262,9 @@ def _say_what_is_shown(request: AttentionKnockoutRequest, papers: bool) -> None:
     st.caption(said)
 
 
-def _table(request: AttentionKnockoutRequest, found: list[tuple[str, AttentionKnockout]]) -> str:
+def _show_table(
+    request: AttentionKnockoutRequest, found: list[tuple[str, AttentionKnockout]]
+) -> None:
     """What is left with each pair cut from the lowest layer on."""
     task = request.prompts.task
     rows: list[tuple[Cell, ...]] = [("nothing", *(part.whole for _, part in found))]
@@ -269,4 +273,5 @@ def _table(request: AttentionKnockoutRequest, found: list[tuple[str, AttentionKn
         for number, edge in enumerate(request.edges)
     ]
     where = "from layer 0 on" if request.window is None else "in the lowest window"
-    return figures_table((f"Cut {where}", *(name for name, _ in found)), rows)
+    headings = (f"Cut {where}", *(name for name, _ in found))
+    show_table(headings, rows, origin_of("attention", request), "knockout table")

@@ -10,6 +10,7 @@ from circuitviz.attention_charts import role_bars
 from shell.frame import choices, fitting, studies, waiting
 from shell.frame.notes import show_notes
 from shell.frame.studies import Study
+from shell.frame.take_home import origin_of, show_chart
 from shell.frame.words import unmarked
 
 STUDY = "attention_by_role"
@@ -75,11 +76,11 @@ def _show(study: Study[AttentionRequest]) -> None:
             }
             for head in heads
         }
-        st.altair_chart(
+        show_chart(
             role_bars(found, task.targets),
-            width="stretch",
-            key=f"roles_{group.key}",
-            alt=f"Mean attention of the heads of group {group.key}, by role of the token",
+            origin_of("attention", request),
+            f"roles_{group.key}",
+            f"Mean attention of the heads of group {group.key}, by role of the token",
         )
     st.caption(
         "Share of a head’s attention that goes to tokens of each role; a column is as wide as all "

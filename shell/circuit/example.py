@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import streamlit as st
 from circuitviz.charts import EXPECTED, LOOKS, RIGHT, WRONG, answer_bars
 from circuitviz.pairs import alternate_html, base_html
 from circuitviz.prompt import prompt_html
+from shell.frame.take_home import File, Origin, chart_files, frame_files, show_button
 
 if TYPE_CHECKING:
     from backend.engine.answers import Answers
@@ -42,8 +44,12 @@ def show_example(
     show_prompt(session, after, prompt, pairs)
     looks, frame = looks_of(pairs), likeliest(session, before, after, prompt, pairs)
     least = {"before": before.top[prompt, -1], "after": after.top[prompt, -1]}
-    st.vega_lite_chart(answer_bars(frame, least, looks), width="stretch", key="answers")
-    show_steps(before, after, prompt)
+    chart = answer_bars(frame, least, looks)
+    st.vega_lite_chart(chart, width="stretch", key="answers")
+    setting = session.setting
+    origin = Origin("circuit", (setting.model,), setting.prompts)
+    files = partial(_files, chart, frame, origin, prompt)
+    show_steps(before, after, prompt, lambda: show_button("answers", files))
 
 
 def show_prompt(session: Session, after: Answers, prompt: int, pairs: Pairs | None) -> None:
@@ -80,8 +86,10 @@ def likeliest(
     )
 
 
-def show_steps(before: Answers, after: Answers, prompt: int) -> None:
-    """Buttons that step through the prompts."""
+def show_steps(
+    before: Answers, after: Answers, prompt: int, also: Callable[[], None] = lambda: None
+) -> None:
+    """Buttons that step through the prompts, and what `also` draws beside them."""
     n = len(after.top_ids)
     flips = np.flatnonzero(before.top_ids[:, 0] != after.top_ids[:, 0])
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -96,6 +104,12 @@ def show_steps(before: Answers, after: Answers, prompt: int) -> None:
             help="The next prompt to which the first answer is another one than with every head "
             "on. In brackets: how many of the prompts.",
         )
+        also()
+
+
+def _files(chart: dict[str, Any], frame: pd.DataFrame, origin: Origin, prompt: int) -> list[File]:
+    what = f"answers to prompt {prompt + 1}"
+    return [*chart_files(chart, origin, what), *frame_files(frame, origin, what)]
 
 
 def _show_pair(session: Session, pairs: Pairs, prompt: int, answer: str) -> None:

@@ -15,7 +15,7 @@ from backend.tasks.setting import Mode, Reading
 from circuitviz.component import circuit_component, parse_message
 from circuitviz.graph import circuit_graph, outside_heads
 from circuitviz.layout import circuit_layout
-from circuitviz.picture import Contribution, circuit_picture
+from circuitviz.picture import Contribution, Picture, circuit_picture
 from circuitviz.provenance import evidence_of, scores_of
 from shell.circuit.edges import edge_weights, least_weight
 from shell.frame import state
@@ -33,7 +33,7 @@ _OTHERS, _OTHERS_WITH_SLIDER = 192, 216
 _HEIGHT_PRESENTED = "calc(100vh - 88 * var(--unit, 1px))"
 
 
-def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) -> None:
+def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) -> Picture:
     """Draw the circuit with its switches, headed by the words of a prompt; a click calls the
     fragment again."""
     shape = session.loaded.shape
@@ -53,16 +53,17 @@ def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) ->
     layout = circuit_layout(graph, shape, grid=view.outside)
     contributions = _contributions(session, drawn) if view.contributions else None
     words = _column_words(session, prompt)
+    picture = circuit_picture(
+        graph,
+        layout,
+        words,
+        off_word=_off_word(view),
+        outside_on=view.reading is Reading.model,
+        least_weight=least_weight(circuit),
+        contributions=contributions,
+    )
     circuit_component(
-        circuit_picture(
-            graph,
-            layout,
-            words,
-            off_word=_off_word(view),
-            outside_on=view.reading is Reading.model,
-            least_weight=least_weight(circuit),
-            contributions=contributions,
-        ),
+        picture,
         off=view.off,
         switched=view.switched,
         served_sequence=st.session_state["served"],
@@ -72,6 +73,7 @@ def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) ->
         large=view.presenting,
         on_change=_take_in,
     )
+    return picture
 
 
 def _height(view: View, has_slider: bool) -> str:

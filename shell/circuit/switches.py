@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from backend.models import catalogue
@@ -115,8 +117,8 @@ def _as_the_reading_has_them() -> None:
     state.overrule(history.set(Switches(history.now.off)))
 
 
-def show_switches(circuit: Circuit) -> None:
-    """Undo, redo and switches for many heads at once."""
+def show_switches(circuit: Circuit, also: Callable[[], None]) -> None:
+    """Undo, redo and switches for many heads at once, and what `also` draws beside them."""
     history: History = st.session_state["history"]
     now, members = history.now, frozenset(circuit.members)
     last = st.session_state.get("last_clicked")
@@ -141,6 +143,7 @@ def show_switches(circuit: Circuit) -> None:
             "Reset", History(), history, help="Every switch as it was at first, and no history."
         )
         show_threshold(circuit)
+        also()
 
 
 def _look_at(node: NodeKey) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import asdict
 from functools import partial
@@ -24,6 +25,7 @@ from circuitviz.tables import figures_table, signed
 from shell.frame import fitting, state, studies, waiting
 from shell.frame.choices import sizes
 from shell.frame.studies import Study
+from shell.frame.take_home import File, figures_files, origin_of, show_chart, show_control
 from shell.frame.words import MEASURES, unmarked
 
 HELD_FIXED = {
@@ -120,42 +122,49 @@ def show(study: Study[CmapRequest]) -> None:
         with st.container():  # a place of its own, as in `waiting.follow`
             if ticked:
                 sets |= _ticked(request, ticked)
-        _show_sets(request, groups, sets)
-        _show_download(request, groups, sets, maps)
+        _show_sets(request, groups, sets, lambda: _everything(request, groups, sets, maps))
 
 
 def _plain(name: str) -> str:
     return unmarked(catalogue.label(name))
 
 
-def _show_sets(request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted]) -> None:
+def _show_sets(
+    request: CmapRequest,
+    groups: Cmap,
+    sets: dict[str, Transplanted],
+    everything: Callable[[], File],
+) -> None:
     source, target = map(_plain, (request.source, request.target))
     measure = METRICS[request.metric]
     st.markdown(f"#### {source} → {target}: {request.part.value}")
     with st.container(key="transplanted_sets"):
-        st.altair_chart(
+        show_chart(
             transplant_chart(
                 sets,
                 {"source": groups.source_accuracy, "target": groups.target_accuracy},
                 request.prompts.task,
                 measure,
             ),
-            width="stretch",
-            alt=f"The {measure} of the target with each set of heads out of the source",
+            origin_of("cmap", request),
+            "sets",
+            f"The {measure} of the target with each set of heads out of the source",
         )
-    st.html(
-        figures_table(
-            ("Transplanted", MEASURES[request.metric], "Change", "Recovery"),
-            [
-                (
-                    f"{name}\n{outcome.n_sites} heads",
-                    outcome.accuracy,
-                    outcome.change,
-                    outcome.recovery,
-                )
-                for name, outcome in sets.items()
-            ],
+    headings = ("Transplanted", MEASURES[request.metric], "Change", "Recovery")
+    rows = [
+        (
+            f"{name}\n{outcome.n_sites} heads",
+            outcome.accuracy,
+            outcome.change,
+            outcome.recovery,
         )
+        for name, outcome in sets.items()
+    ]
+    st.html(figures_table(headings, rows))
+    origin = origin_of("cmap", request)
+    show_control(
+        "transplanted",
+        lambda: [*figures_files(headings, rows, origin, "transplanted"), everything()],
     )
     gap = groups.gap
     clear = (
@@ -246,12 +255,13 @@ def _show_maps(study: Study[CmapRequest], maps: list[HeadMap]) -> None:
         pinned = {s.head for s in st.session_state["pinned"] if s.position == token}
         words = request.prompts.task.position(token).words
         st.markdown(f"**{words[0].upper()}{words[1:]}**")
-        st.altair_chart(
+        show_chart(
             head_chart(rows, are_clear, pinned, largest, measure),
-            width="stretch",
-            key=key,
-            on_select=lambda key=key, token=token: _pin(key, token),
-            alt=f"Effect of every single head {words}",
+            origin_of("cmap", request),
+            key,
+            f"Effect of every single head {words}",
+            partial(_pin, key, token),
+            what=f"map {token}",
         )
 
 
@@ -271,19 +281,18 @@ def _pin(key: str, position: str) -> None:
     st.session_state["map_epoch"] = st.session_state.get("map_epoch", 0) + 1
 
 
-def _show_download(
+def _everything(
     request: CmapRequest, groups: Cmap, sets: dict[str, Transplanted], maps: list[HeadMap]
-) -> None:
+) -> File:
     found = {
         "measured_on": to_json(request.prompts)
         | {"circuit": request.circuit.name, "metric": request.metric.name},
         "groups": asdict(groups) | {"sets": {name: asdict(each) for name, each in sets.items()}},
         "heads": [asdict(one) for one in maps],
     }
-    st.download_button(
+    return File(
         "Everything as JSON",
-        json.dumps(to_json(found), indent=2),
-        "cmap.json",
+        origin_of("cmap", request).name("everything", "json"),
         "application/json",
-        on_click="ignore",
+        lambda: json.dumps(to_json(found), indent=2),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import comb, isnan
 
 import pandas as pd
@@ -24,6 +24,7 @@ from backend.models import catalogue
 from circuitviz.model_charts import accuracy_chart, knockout_chart
 from circuitviz.tables import Cell, figures_table, signed
 from shell.frame.choices import sizes
+from shell.frame.take_home import File, figures_files, origin_of, show_chart, show_control
 from shell.frame.words import unmarked
 
 _HEADINGS = (
@@ -62,9 +63,9 @@ def show_table(request: ComparisonRequest, result: Comparison) -> None:
         "This is the likely reason for a difference to the paper’s figures; the other rows are "
         "right. CMAP into a model without an adapter, as in the paper, is not affected.",
     )
-    st.html(
-        figures_table(_HEADINGS, [cells for row in result.models for cells in _rows(row, both)])
-    )
+    rows = [cells for row in result.models for cells in _rows(row, both)]
+    st.html(figures_table(_HEADINGS, rows))
+    show_control("comparison", lambda: _files(request, result, rows))
     random, measure = result.models[0].random, METRICS[request.metric]
     st.caption(
         f"{measure[0].upper()}{measure[1:]} on {request.prompts}; circuit "
@@ -91,11 +92,11 @@ def show_accuracies(request: ComparisonRequest, result: Comparison) -> None:
         "#### Is the circuit there?",
         help=f"The {measure} of the whole model, of the circuit alone, and of random circuits.",
     )
-    st.altair_chart(
+    show_chart(
         accuracy_chart(result.models, catalogue.label, measure),
-        width="stretch",
-        key="accuracies",
-        alt=f"The {measure} of full model, circuit and random circuits, for each model",
+        origin_of("compare", request),
+        "accuracies",
+        f"The {measure} of full model, circuit and random circuits, for each model",
     )
 
 
@@ -116,7 +117,7 @@ def show_knockouts(request: ComparisonRequest, result: Comparison) -> None:
             label_visibility="collapsed",
         )
     in_model = where == "in the whole model"
-    st.altair_chart(
+    show_chart(
         knockout_chart(
             result.models,
             request.prompts.task,
@@ -124,9 +125,10 @@ def show_knockouts(request: ComparisonRequest, result: Comparison) -> None:
             in_model,
             METRICS[request.metric],
         ),
-        width="stretch",
-        key="knockouts",
-        alt=f"The {METRICS[request.metric]} left {where} without each group, for each model",
+        origin_of("compare", request),
+        "knockouts",
+        f"The {METRICS[request.metric]} left {where} without each group, for each model",
+        what=f"knocked out {where}",
     )
 
 
@@ -170,25 +172,29 @@ def _plain(name: str) -> str:
     return unmarked(catalogue.label(name))
 
 
-def show_downloads(request: ComparisonRequest, result: Comparison) -> None:
-    """The figures as files."""
+def _files(
+    request: ComparisonRequest, result: Comparison, rows: Sequence[Sequence[Cell]]
+) -> list[File]:
+    """The table, with all that it was measured on in its CSV, and everything."""
+    origin = origin_of("compare", request)
+    _, *written = figures_files(_HEADINGS, rows, origin, "table")
     measured_on = to_json(request.prompts) | {
         "metric": request.metric.name,
         "ablation": request.ablation.name,
         "circuit": request.circuit.name,
         "heads": [f"{key} {head}" for key, head in request.circuit.members],
     }
-    with st.container(horizontal=True):
-        st.download_button(
-            "Table as CSV", as_csv(request, result), "comparison.csv", "text/csv", on_click="ignore"
-        )
-        st.download_button(
+    everything = {"measured_on": measured_on, "result": result}
+    return [
+        File("CSV", origin.name("table", "csv"), "text/csv", lambda: as_csv(request, result)),
+        *written,
+        File(
             "Everything as JSON",
-            json.dumps(to_json({"measured_on": measured_on, "result": result}), indent=2),
-            "comparison.json",
+            origin.name("everything", "json"),
             "application/json",
-            on_click="ignore",
-        )
+            lambda: json.dumps(to_json(everything), indent=2),
+        ),
+    ]
 
 
 def as_csv(request: ComparisonRequest, result: Comparison) -> str:

@@ -11,7 +11,7 @@ from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.task import Group
 from circuitviz.overlap import overlap_picture
-from circuitviz.tables import figures_table
+from shell.frame.take_home import Origin, show_chart, show_table
 from shell.frame.words import unmarked
 
 
@@ -43,24 +43,25 @@ def show_overlap(circuit: Circuit) -> None:
     theirs = catalogue.circuit(name)
     theirs.check_task(circuit.task)
     found = overlap(circuit, theirs)
+    origin = Origin("compare", (circuit.name, name))
     left, right = st.columns([1, 1.35], gap="medium")
     with left:
-        st.html(
-            figures_table(
-                ("Group", "Shared", f"Only {circuit.name}", f"Only {name}", "Precision", "Recall"),
-                [_row(group, found[group.key]) for group in circuit.task.reading_order],
-            )
+        show_table(
+            ("Group", "Shared", f"Only {circuit.name}", f"Only {name}", "Precision", "Recall"),
+            [_row(group, found[group.key]) for group in circuit.task.reading_order],
+            origin,
+            "overlap table",
         )
         st.caption(
             f"Precision: share of the heads of “{first}” that are in “{second}” too. Recall: share "
             f"of the heads of “{second}” that are in “{first}” too."
         )
     with right:
-        st.altair_chart(
+        show_chart(
             overlap_picture(circuit, theirs, (circuit.name, name)),
-            width="stretch",
-            key="overlap",
-            alt=f"Heads of {circuit.name} and {name}: shared, only in one, only in the other",
+            origin,
+            "overlap",
+            f"Heads of {circuit.name} and {name}: shared, only in one, only in the other",
         )
 
 

@@ -26,6 +26,7 @@ from shell.discover.discovery import Progress
 from shell.discover.search import show_search
 from shell.frame import studies, waiting
 from shell.frame.choices import choose_ablation, say_what_is_not_the_papers
+from shell.frame.take_home import Origin, frame_files, origin_of, show_chart, show_control
 from shell.frame.words import unmarked
 
 Asked = MinimalityRequest | CompletenessRequest | EdgesRequest
@@ -89,7 +90,7 @@ def show_examination(whole: Circuit, circuit: Circuit, now: Progress) -> None:
         )
         found = _ask("completeness", request, _COMPLETENESS)
         if found:
-            _show_completeness(found, circuit.task)
+            _show_completeness(found, circuit.task, origin_of("discover", request))
     with edges:
         asked = _edges_of(circuit, setting)
         measured = _ask("edges", asked, _EDGES.format(_WEIGHT[asked.score]))
@@ -129,13 +130,15 @@ def _show_minimality(whole: Circuit, circuit: Circuit, setting: Setting) -> None
             args=(whole, circuit, found, least),
         )
     frame = contribution_frame(found, least, circuit.task)
-    st.altair_chart(contribution_bars(frame, least), width="stretch", key="contributions")
+    origin = origin_of("discover", request)
+    show_chart(contribution_bars(frame, least), origin, "contributions")
     st.caption(_what_is_clear(found))
     with st.expander("As a table"):
+        table = frame[
+            ["name", "removed", "before", "after", "gain", "low", "high", "minimal", "clear"]
+        ]
         st.dataframe(
-            frame[
-                ["name", "removed", "before", "after", "gain", "low", "high", "minimal", "clear"]
-            ],
+            table,
             hide_index=True,
             column_config={
                 "name": "head v",
@@ -147,6 +150,7 @@ def _show_minimality(whole: Circuit, circuit: Circuit, setting: Setting) -> None
                 "high": st.column_config.NumberColumn("to", format="percent"),
             },
         )
+        show_control("minimality", lambda: frame_files(table, origin, "minimality"))
 
 
 def _what_is_clear(found: Minimality) -> str:
@@ -166,12 +170,10 @@ def _what_is_clear(found: Minimality) -> str:
     return said
 
 
-def _show_completeness(found: Completeness, task: Task) -> None:
+def _show_completeness(found: Completeness, task: Task, origin: Origin) -> None:
     left, right = st.columns([1.5, 1], gap="medium", vertical_alignment="center")
     with left:
-        st.altair_chart(
-            completeness_scatter(removal_frame(found, task)), width="stretch", key="completeness"
-        )
+        show_chart(completeness_scatter(removal_frame(found, task)), origin, "completeness")
     with right:
         mean = found.mean_incompleteness
         if not isnan(mean.value):

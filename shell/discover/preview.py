@@ -19,6 +19,7 @@ from shell.discover.previewing import PreviewPlan
 from shell.discover.stages import feeding
 from shell.frame import waiting
 from shell.frame.chance import warn_of_chance
+from shell.frame.take_home import origin_of, show_chart
 
 _HELP = (
     "**Attribution patching** (Nanda, 2023; Syed et al., 2023; not the paper’s): what path "
@@ -118,21 +119,21 @@ def _show_stage(each: Previewed, task: Task) -> None:
     )
     left, right = st.columns(2, gap="medium")
     with left:
-        st.altair_chart(
+        show_chart(
             score_map(preview_frame(each.preview)),
-            width="stretch",
-            key=f"preview_map_{group.key}",
-            alt=f"Preview of every head’s score, not exact, for stage {group.key}",
+            origin_of("discover", each.request),
+            f"preview_map_{group.key}",
+            f"Preview of every head’s score, not exact, for stage {group.key}",
         )
     with right:
         if each.checked is None:
             st.caption("Not checked yet: how far it can be trusted is not known.")
             return
-        st.altair_chart(
+        show_chart(
             agreement_scatter(agreement_frame(each.preview, each.checked)),
-            width="stretch",
-            key=f"preview_check_{group.key}",
-            alt=f"Preview beside exact scores, for stage {group.key}",
+            origin_of("discover", each.request),
+            f"preview_check_{group.key}",
+            f"Preview beside exact scores, for stage {group.key}",
         )
     st.caption(in_words(each.checked))
 

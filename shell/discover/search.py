@@ -34,6 +34,7 @@ from shell.frame.choices import (
     say_what_is_not_the_papers,
     sizes,
 )
+from shell.frame.take_home import frame_files, origin_of, show_chart, show_control
 
 STUDY = "search"
 _TAKEN = "circuits_of_searches"
@@ -155,11 +156,11 @@ def _show_found(now: Progress, request: SearchRequest, found: Search) -> None:
             _say(now, request, found, point)
     frame = search_frame(found)
     with right:
-        st.altair_chart(
+        show_chart(
             search_curve(frame, found.points.index(point) if point else None),
-            width="stretch",
-            key="search_curve",
-            alt="Faithfulness against the number of heads: grown, pruned, and random circuits",
+            origin_of("discover", request),
+            "search_curve",
+            "Faithfulness against the number of heads: grown, pruned, and random circuits",
         )
     st.caption(
         f"{METRICS[request.metric].capitalize()} over the model’s, {in_words(found.model)}. Three "
@@ -170,8 +171,9 @@ def _show_found(now: Progress, request: SearchRequest, found: Search) -> None:
         f"{len(found.random[0].draws)}."
     )
     with st.expander("As a table"):
+        table = frame[["way", "heads", "faithfulness", "low", "high", "searched"]]
         st.dataframe(
-            frame[["way", "heads", "faithfulness", "low", "high", "searched"]],
+            table,
             hide_index=True,
             column_config={
                 "way": "circuit",
@@ -181,6 +183,7 @@ def _show_found(now: Progress, request: SearchRequest, found: Search) -> None:
                 "searched": "where it was searched",
             },
         )
+        show_control("search", lambda: frame_files(table, origin_of("discover", request), "search"))
 
 
 def _say(now: Progress, request: SearchRequest, found: Search, point: Point) -> None:

@@ -13,6 +13,7 @@ from backend.tasks.task import Group, Task
 from circuitviz.score_charts import score_frame, score_map
 from shell.discover import discovery
 from shell.discover.discovery import Plan, Progress
+from shell.frame.take_home import Origin, show_chart
 
 SCORE = (
     "**Score**: (p_patched − p_clean) / p_clean of the right answer, mean over prompts, when only "
@@ -140,13 +141,15 @@ def _show_stage(now: Progress, group: Group) -> None:
     )
     if remarked := remark(group, stage, now.plan.criteria):
         st.caption(f":orange-badge[Note] {remarked}")
-    st.altair_chart(
+    setting = now.plan.setting
+    show_chart(
         score_map(
             stage_frame(now.plan, stage, group), faded=is_stale or not _kept(now, stage, group)
         ),
-        width="stretch",
-        key=f"discover_map_{key}",
-        alt=f"{_SCORES[stage.score]} of every head, for stage {key}",
+        Origin("discover", (setting.model,), setting.prompts),
+        f"discover_map_{key}",
+        f"{_SCORES[stage.score]} of every head, for stage {key}",
+        what=f"scores {key}",
     )
 
 

@@ -59,6 +59,10 @@ with fewer than 6 right answers below the line. Two models differ *clearly* when
 test says so. Where many heads, edges or pairs are tested at once, what is called clear is corrected
 for it.
 
+**Take home.** Below each picture, chart and table: pictures as SVG, PNG or PDF in the colours of
+the page, with the heads switched as they are and words as text; tables as CSV with every digit, as
+Markdown or LaTeX. A file’s name says the page, what it is, model, task, prompts and seed.
+
 **Keys.** Tab enters the graph, arrows move between heads, space switches, A shows the attention of
 a head, as a double click does. Ctrl+Z undoes, Ctrl+Y redoes. P presents: the page for a lecture
 hall, without what an audience need not see. P or Escape leads back.

@@ -39,12 +39,13 @@ from circuitviz.graph import circuit_graph
 from circuitviz.layout import circuit_layout
 from circuitviz.picture import circuit_picture
 from circuitviz.provenance import scores_of
-from circuitviz.tables import figures_table, signed
+from circuitviz.tables import signed
 from shell.discover.found import plain, show_saving
 from shell.frame import fitting, state, studies, waiting
 from shell.frame.chance import warn_of_chance
 from shell.frame.choices import choose_one
 from shell.frame.studies import Study
+from shell.frame.take_home import origin_of, picture_files, show_chart, show_control, show_table
 from shell.frame.words import unmarked
 from shell.function import chosen
 from shell.function.patching import MODELS
@@ -208,7 +209,7 @@ def show(task: Task, study: Study[DcmRequest]) -> None:
     with right:
         _show_picture(task, request, part)
     if len(parts) > 1:
-        _show_penalties(parts, part)
+        _show_penalties(request, parts, part)
     _show_curve(request, part.curve, part.validated.step)
     if part.heads:
         circuit = found_circuit(request, part, "mask")
@@ -272,7 +273,8 @@ def _show_curve(request: DcmRequest, curve: Curve, kept_at: int | None) -> None:
         ),
         strict=True,
     ):
-        place.altair_chart(chart, width="stretch", key=f"dcm_{name}_{live}", alt=alt)
+        with place:
+            show_chart(chart, origin_of("function", request), f"dcm_{name}_{live}", alt)
     st.caption(
         "Loss: −logit of the expected answer + λ × heads, of each batch. Heads kept, and the share "
         f"of expected answers with them in the validation ({curve.checks[0].accuracy.n} pairs, "
@@ -299,19 +301,16 @@ def _show_outcome(task: Task, request: DcmRequest, part: Dcm) -> None:
         else "No head helps: with nothing patched, as many answers are as expected."
     )
     random = part.random
-    st.html(
-        figures_table(
-            ("Patched, on test pairs", "Expected answer"),
-            [
-                (f"The heads kept\n{n_kept} heads", part.accuracy),
-                (
-                    f"The whole group\n{len(request.circuit.heads(request.group))} heads",
-                    part.group,
-                ),
-                (f"Random heads\n{n_kept} heads, mean of draws", random or "no choice"),
-                ("Nothing", part.nothing),
-            ],
-        )
+    show_table(
+        ("Patched, on test pairs", "Expected answer"),
+        [
+            (f"The heads kept\n{n_kept} heads", part.accuracy),
+            (f"The whole group\n{len(request.circuit.heads(request.group))} heads", part.group),
+            (f"Random heads\n{n_kept} heads, mean of draws", random or "no choice"),
+            ("Nothing", part.nothing),
+        ],
+        origin_of("function", request),
+        "dcm table",
     )
     differences = [("the whole group", part.above_group)]
     if part.above_random:
@@ -328,7 +327,7 @@ def _show_outcome(task: Task, request: DcmRequest, part: Dcm) -> None:
     )
 
 
-def _show_penalties(parts: list[Dcm], shown: Dcm) -> None:
+def _show_penalties(request: DcmRequest, parts: list[Dcm], shown: Dcm) -> None:
     frame = pd.DataFrame(
         [
             {
@@ -343,11 +342,11 @@ def _show_penalties(parts: list[Dcm], shown: Dcm) -> None:
         ]
     )
     st.markdown("##### How many heads for how much?")
-    st.altair_chart(
+    show_chart(
         penalty_chart(frame, shown.penalty),
-        width="stretch",
-        key="dcm_penalties",
-        alt="Expected answers against heads kept, for each λ",
+        origin_of("function", request),
+        "dcm_penalties",
+        "Expected answers against heads kept, for each λ",
     )
 
 
@@ -360,16 +359,16 @@ def _show_picture(task: Task, request: DcmRequest, part: Dcm) -> None:
     rest = [key for key in whole.members if key not in kept.nodes]
     scores = scores_of(whole, whole.members)
     graph = circuit_graph(kept, shape, scores, extra=rest, added=rest)
-    circuit_component(
-        circuit_picture(
-            graph,
-            circuit_layout(graph, shape, aspect=_ASPECT),
-            outside_word="not kept by the mask",
-            switchable=False,
-        ),
-        key="dcm_picture",
-        height=_HEIGHT,
+    picture = circuit_picture(
+        graph,
+        circuit_layout(graph, shape, aspect=_ASPECT),
+        outside_word="not kept by the mask",
+        switchable=False,
     )
+    circuit_component(picture, key="dcm_picture", height=_HEIGHT)
+    origin = origin_of("function", request)
+    what = f"heads kept {request.group} {request.desideratum}"
+    show_control("dcm_picture", lambda: picture_files(picture, origin, what))
 
 
 def _test_it(request: DcmRequest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -12,10 +13,10 @@ from backend.methods.functions import Functions, FunctionsRequest, carried
 from backend.models import catalogue
 from backend.tasks.task import Task
 from circuitviz.function_charts import carried_map
-from circuitviz.tables import figures_table
 from shell.frame import choices, fitting, studies, waiting
 from shell.frame.chance import warn_of_chance
 from shell.frame.studies import Study
+from shell.frame.take_home import Origin, show_chart, show_table
 from shell.frame.words import unmarked
 from shell.function import chosen
 
@@ -119,12 +120,13 @@ def show_map(task: Task, found: Sequence[Study[FunctionsRequest]]) -> None:
         return
     there = [label for label in labels.values() if label in set(frame["test"])]
     key = f"carried_map_{st.session_state.get('carried_epoch', 0)}"
-    st.altair_chart(
+    show_chart(
         carried_map(frame, there, models, task.reading_order),
-        width="stretch",
-        key=key,
-        on_select=lambda: _take_in(key, task),
-        alt="Share of expected answers with each group patched, for each test and model",
+        _origin(found),
+        key,
+        "Share of expected answers with each group patched, for each test and model",
+        partial(_take_in, key, task),
+        what="carried",
     )
     names = ", ".join(f"{group.key} {group.name}" for group in task.reading_order)
     st.caption(
@@ -164,32 +166,37 @@ def cells_frame(found: Sequence[Study[FunctionsRequest]], test: str, group: str)
     return pd.DataFrame(rows)
 
 
-def show_table(found: Sequence[Study[FunctionsRequest]]) -> None:
+def _origin(found: Sequence[Study[FunctionsRequest]]) -> Origin:
+    models = tuple(study.request.model for study in found)
+    return Origin("function", models, found[0].request.prompts)
+
+
+def show_figures(found: Sequence[Study[FunctionsRequest]]) -> None:
     """All figures, with what they are compared with."""
     with st.expander("As a table"):
-        st.html(
-            figures_table(
+        show_table(
+            (
+                "Test, group", "Expected answer", "Nothing patched", "Random groups",
+                "Less nothing", "Less random", "Base’s own answer", "Chance",
+            ),
+            [
                 (
-                    "Test, group", "Expected answer", "Nothing patched", "Random groups",
-                    "Less nothing", "Less random", "Base’s own answer", "Chance",
-                ),
-                [
-                    (
-                        f"{labels[part.desideratum]}, {key}\n{catalogue.label(study.request.model)}"
-                        + ("" if (key, part.desideratum) in clear else ", not clear"),
-                        each.expected,
-                        part.unpatched or "–",
-                        each.random,
-                        each.change,
-                        each.above_random,
-                        each.own,
-                        f"{part.chance:.3f}",
-                    )
-                    for study, clear, labels in map(_with_words, found)
-                    for part in study.job.parts
-                    for key, each in part.groups.items()
-                ],
-            )
+                    f"{labels[part.desideratum]}, {key}\n{catalogue.label(study.request.model)}"
+                    + ("" if (key, part.desideratum) in clear else ", not clear"),
+                    each.expected,
+                    part.unpatched or "–",
+                    each.random,
+                    each.change,
+                    each.above_random,
+                    each.own,
+                    f"{part.chance:.3f}",
+                )
+                for study, clear, labels in map(_with_words, found)
+                for part in study.job.parts
+                for key, each in part.groups.items()
+            ],
+            _origin(found),
+            "carried table",
         )  # fmt: skip
         st.caption(
             "95 % intervals: Wilson’s for shares, with the variance seen for random groups; "

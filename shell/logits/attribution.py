@@ -19,9 +19,10 @@ from backend.methods.logit_attribution import (
 )
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
 from backend.tasks.task import Group
 from circuitviz.logit_charts import contribution_map, in_logits
-from circuitviz.tables import figures_table
+from shell.frame.take_home import Origin, origin_of, show_chart, show_table
 from shell.frame.words import unmarked
 from shell.logits.marks import at_the_last_token, group_of
 
@@ -66,7 +67,13 @@ def show_attribution(
         for column, number in zip(columns, range(place, min(place + 2, len(found))), strict=False):
             with column:
                 _show_map(
-                    request.models[number], found[number], cells[number], row, largest, circuit
+                    request.models[number],
+                    found[number],
+                    cells[number],
+                    row,
+                    largest,
+                    circuit,
+                    request.prompts,
                 )
     st.caption(_explained(found, row, largest, circuit))
     _show_sums(request, found, parts, circuit)
@@ -114,6 +121,7 @@ def _show_map(
     row: int | None,
     largest: float,
     circuit: Circuit | None,
+    prompts: Prompts,
 ) -> None:
     st.markdown(f"#### {unmarked(catalogue.label(model))}")
     if row is None:
@@ -128,11 +136,12 @@ def _show_map(
             f"{unmarked(found.texts[row])} **{unmarked(found.answers[row])}**: logit difference "
             f"**{in_logits(total_here)}**"
         )
-    st.altair_chart(
+    show_chart(
         contribution_map(_frame(found, cells, row, circuit), largest),
-        width="stretch",
-        key=f"attribution_{model}",
-        alt=f"What each part of {model} adds to the logit difference",
+        Origin("logits", (model,), prompts),
+        f"attribution_{model}",
+        f"What each part of {model} adds to the logit difference",
+        what="contributions" if row is None else f"contributions prompt {row + 1}",
     )
 
 
@@ -214,7 +223,9 @@ def _show_sums(
             figures.append(mean_estimate(rows[1][name] - rows[0][name]))
         return [name, *map(_in_words, figures)]
 
-    st.html(figures_table(headings, [cells(name) for name in rows[0]]))
+    show_table(
+        headings, [cells(name) for name in rows[0]], origin_of("logits", request), "together"
+    )
     st.caption(
         f"In logits, mean over {request.prompts}, 95 % intervals: Student’s. A head of two groups "
         "counts in that which is found first"

@@ -11,7 +11,9 @@ from backend.core.heads import Head
 from backend.methods.copying import TOP, Copying, CopyingRequest
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
+from backend.tasks.prompts import Prompts
 from circuitviz.logit_charts import OTHERS, copying_chart
+from shell.frame.take_home import Origin, frame_files, origin_of, show_chart, show_control
 from shell.frame.words import unmarked
 from shell.logits.marks import group_of
 
@@ -34,7 +36,7 @@ def show_copying(
         "as a head does that writes against the word it sees.",
     )
     for model, each in zip(request.models, found, strict=False):
-        _show_scores(model, each, which == OPPOSES, circuit)
+        _show_scores(model, each, which == OPPOSES, circuit, request.prompts)
     some = found[0]
     mean = sum(score.value for score in some.scores()) / len(some.heads)
     st.caption(
@@ -53,7 +55,9 @@ def show_copying(
     _show_words(request, found)
 
 
-def _show_scores(model: str, found: Copying, opposed: bool, circuit: Circuit | None) -> None:
+def _show_scores(
+    model: str, found: Copying, opposed: bool, circuit: Circuit | None, prompts: Prompts
+) -> None:
     scores, clear = found.scores(opposed), found.clear(opposed)
     ranked = sorted(zip(found.heads, scores, strict=True), key=lambda pair: -pair[1].value)
     shown = sorted(ranked[:_MOST_SHOWN], key=lambda pair: pair[0])
@@ -77,11 +81,12 @@ def _show_scores(model: str, found: Copying, opposed: bool, circuit: Circuit | N
     if left_out:
         st.markdown(f"The {len(shown)} highest of {len(ranked)} heads.")
     average = sum(score.value for score in scores) / len(scores)
-    st.altair_chart(
+    show_chart(
         copying_chart(pd.DataFrame(rows), {"chance": found.chance, "average head": average}),
-        width="stretch",
-        key=f"copying_{model}",
-        alt=f"Copying scores of the heads of {model}",
+        Origin("logits", (model,), prompts),
+        f"copying_{model}",
+        f"Copying scores of the heads of {model}",
+        what="copying",
     )
 
 
@@ -102,7 +107,12 @@ def _show_words(request: CopyingRequest, found: Sequence[Copying]) -> None:
         for title, ranks in (("rank", each.copied), ("rank of the negative", each.opposed)):
             of = dict(zip(each.words, ranks[row].astype(int).tolist(), strict=True))
             columns[f"{label}: {title}"] = [of.get(word) for word in found[0].words]
-    st.dataframe(pd.DataFrame(columns), hide_index=True, height=320)
+    frame = pd.DataFrame(columns)
+    st.dataframe(frame, hide_index=True, height=320)
+    show_control(
+        "copied_words",
+        lambda: frame_files(frame, origin_of("logits", request), f"copied words {head}"),
+    )
     st.caption(
         f"Where the word stands among all {found[0].n_tokens} tokens, 1 is first, in what the head "
         "writes about it, and in the negative of that."

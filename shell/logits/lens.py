@@ -17,7 +17,9 @@ from backend.methods.logit_lens import (
     token_words,
 )
 from backend.models import catalogue
+from backend.tasks.prompts import Prompts
 from circuitviz.logit_charts import lens_chart
+from shell.frame.take_home import Origin, show_chart
 from shell.frame.words import unmarked
 
 PROBABILITY, RANK, FIRST, AHEAD = "Probability", "Rank", "First of all", "First of its competitors"
@@ -50,7 +52,9 @@ def show_lens(request: LogitLensRequest, found: Sequence[LogitLens]) -> None:
             for number, column in enumerate(st.columns(2, gap="medium"), place):
                 if number < len(found):
                     with column:
-                        _show_lines(request.models[number], token, found[number], measure)
+                        _show_lines(
+                            request.models[number], token, found[number], measure, request.prompts
+                        )
     st.caption(
         "What would be answered if the layers after this one did not run: the residual stream "
         "through the model’s own final norm and unembedding (nostalgebraist, 2020). The model was "
@@ -61,7 +65,7 @@ def show_lens(request: LogitLensRequest, found: Sequence[LogitLens]) -> None:
     )
 
 
-def _show_lines(model: str, token: str, found: LogitLens, measure: str) -> None:
+def _show_lines(model: str, token: str, found: LogitLens, measure: str, prompts: Prompts) -> None:
     layers = found.tokens[token]
     depth = first_clear(layers)
     said = (
@@ -70,11 +74,12 @@ def _show_lines(model: str, token: str, found: LogitLens, measure: str) -> None:
         else f"answer first on most prompts: **{after(depth)}**"
     )
     st.markdown(f"**{unmarked(catalogue.label(model))}**: {said}")
-    st.altair_chart(
+    show_chart(
         lens_chart(_frame(layers, found, measure), _MEASURES[measure], measure == RANK),
-        width="stretch",
-        key=f"lens_{token}_{model}",
-        alt=f"{measure} of the right answer by layer, {token}, in {model}",
+        Origin("logits", (model,), prompts),
+        f"lens_{token}_{model}",
+        f"{measure} of the right answer by layer, {token}, in {model}",
+        what=f"lens {token} {measure}",
     )
 
 

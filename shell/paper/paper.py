@@ -16,6 +16,7 @@ from circuitviz.picture import circuit_picture
 from circuitviz.provenance import scores_of
 from circuitviz.score_charts import score_frame, score_map
 from shell.frame.choices import sizes
+from shell.frame.take_home import Origin, picture_files, show_chart, show_control
 
 _HEIGHT = "clamp(560px, calc(100vh - 272px), 1100px)"
 _ASPECT = 1.7
@@ -55,11 +56,10 @@ def show_circuit(model: str) -> None:
     circuit = published.circuit(model)
     graph = circuit_graph(circuit, published.SHAPE, scores_of(circuit, circuit.members))
     layout = circuit_layout(graph, published.SHAPE, aspect=_ASPECT)
-    circuit_component(
-        circuit_picture(graph, layout, _WORDS, switchable=False),
-        key="published_circuit",
-        height=_HEIGHT,
-    )
+    picture = circuit_picture(graph, layout, _WORDS, switchable=False)
+    circuit_component(picture, key="published_circuit", height=_HEIGHT)
+    origin = Origin("paper", (model,))
+    show_control("published_circuit", lambda: picture_files(picture, origin, "circuit"))
     show_flaws(Flaw.cuts, *_of_goat(model, Flaw.shifted))
     st.caption(
         f"{circuit.name}’s circuit: {len(circuit.members)} heads, {sizes(circuit)}, sized by "
@@ -82,10 +82,11 @@ def show_scores(model: str) -> None:
         for column, group in zip(st.columns(2, gap="medium"), pair, strict=True):
             with column:
                 st.markdown(f"**{group.key} · {group.name}**, at the {_WORDS[group.key]}")
-                st.altair_chart(
+                show_chart(
                     score_map(published_scores(circuit, group.key), named=False),
-                    width="stretch",
-                    key=f"published_map_{group.key}",
+                    Origin("paper", (model,)),
+                    f"published_map_{group.key}",
+                    what=f"scores {group.key}",
                 )
 
 

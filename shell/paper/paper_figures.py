@@ -20,13 +20,14 @@ from backend.published import LABELS, Flaw
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.paper_charts import accuracy_bars, transplant_bars
 from circuitviz.score_charts import OUTSIDE, completeness_scatter, contribution_bars
-from circuitviz.tables import figures_table
 from shell.discover.examination import contribution_frame, removal_frame
+from shell.frame.take_home import Origin, show_chart, show_table
 from shell.frame.words import unmarked
 from shell.paper.paper import show_flaws
 from shell.results import measured
 
 _HERE = "Measured here"
+_PAPER = Origin("paper")
 
 
 def show_faithfulness(_: str) -> None:
@@ -81,10 +82,11 @@ def show_minimality(model: str) -> None:
             label_visibility="collapsed",
         )
     least = published.LEAST_GAINS[model]
-    st.altair_chart(
+    show_chart(
         contribution_bars(published_contributions(model, group), least),
-        width="stretch",
-        key="published_contributions",
+        Origin("paper", (model,)),
+        "published_contributions",
+        what=f"contributions {group}",
     )
     st.caption(
         f"What each head v of the pool adds, F(circuit − K) / F(circuit − K − v) − 1, on "
@@ -99,12 +101,12 @@ def show_minimality(model: str) -> None:
         "Measure it on the Discover page, or use `python -m backend minimality …`.",
     )
     if found:
-        st.altair_chart(
+        show_chart(
             contribution_bars(
                 contribution_frame(found.result, LEAST_GAIN, ENTITY_TRACKING), LEAST_GAIN
             ),
-            width="stretch",
-            key="here_contributions",
+            _here(found, found.result.model),
+            "here_contributions",
         )
         st.caption(
             f"{unmarked(found.title)}. {found.setting}; the dashed line is at {LEAST_GAIN:.0%}."
@@ -178,7 +180,7 @@ def _show_paper_faithfulness() -> None:
     rows = published.faithfulness()
     n = published.N_FAITHFULNESS
     st.markdown("#### The paper: Llama-7B’s circuit")
-    st.altair_chart(
+    show_chart(
         accuracy_bars(
             {
                 LABELS[name]: {
@@ -188,24 +190,24 @@ def _show_paper_faithfulness() -> None:
                 for name, row in rows.items()
             }
         ),
-        width="stretch",
-        key="published_accuracies",
-        alt="The paper’s accuracy of the full model and of the circuit, for each model",
+        _PAPER,
+        "published_accuracies",
+        "The paper’s accuracy of the full model and of the circuit, for each model",
     )
-    st.html(
-        figures_table(
-            ("Model", "Full model", "Circuit", "Random", "Faithfulness"),
-            [
-                (
-                    f"{LABELS[name]}\n{row.finetuned or 'not fine-tuned'}",
-                    _rounded(published.estimate(row.model, n)),
-                    _rounded(published.estimate(row.circuit, n)),
-                    f"{row.random:.2f}",
-                    f"{row.faithfulness:.2f}",
-                )
-                for name, row in rows.items()
-            ],
-        )
+    show_table(
+        ("Model", "Full model", "Circuit", "Random", "Faithfulness"),
+        [
+            (
+                f"{LABELS[name]}\n{row.finetuned or 'not fine-tuned'}",
+                _rounded(published.estimate(row.model, n)),
+                _rounded(published.estimate(row.circuit, n)),
+                f"{row.random:.2f}",
+                f"{row.faithfulness:.2f}",
+            )
+            for name, row in rows.items()
+        ],
+        _PAPER,
+        "published table",
     )
     st.caption(
         f"Accuracies on {n} prompts, as published; the intervals are Wilson’s at 95 %, ours, from "
@@ -215,7 +217,7 @@ def _show_paper_faithfulness() -> None:
 
 def _show_comparison(found: measured.Measured[Comparison]) -> None:
     rows = found.result.models
-    st.altair_chart(
+    show_chart(
         accuracy_bars(
             {
                 catalogue.label(row.name): {
@@ -225,24 +227,24 @@ def _show_comparison(found: measured.Measured[Comparison]) -> None:
                 for row in rows
             }
         ),
-        width="stretch",
-        key="here_accuracies",
-        alt="Accuracy of the full model and of the circuit, for each model measured here",
+        _here(found, *(row.name for row in rows)),
+        "here_accuracies",
+        "Accuracy of the full model and of the circuit, for each model measured here",
     )
-    st.html(
-        figures_table(
-            ("Model", "Full model", "Circuit", "Random", "Faithfulness"),
-            [
-                (
-                    catalogue.label(row.name),
-                    _rounded(row.model),
-                    _rounded(row.circuit),
-                    _rounded(row.random.mean),
-                    _rounded(row.faithfulness),
-                )
-                for row in rows
-            ],
-        )
+    show_table(
+        ("Model", "Full model", "Circuit", "Random", "Faithfulness"),
+        [
+            (
+                catalogue.label(row.name),
+                _rounded(row.model),
+                _rounded(row.circuit),
+                _rounded(row.random.mean),
+                _rounded(row.faithfulness),
+            )
+            for row in rows
+        ],
+        _here(found, *(row.name for row in rows)),
+        "here table",
     )
     st.caption(f"{unmarked(found.title)}: {found.setting}.")
 
@@ -253,7 +255,7 @@ def _show_paper_cmap() -> None:
     names["all"] = "full circuit"
     sources = published.cmap()
     st.markdown("#### The paper: into Llama-7B")
-    st.altair_chart(
+    show_chart(
         transplant_bars(
             {
                 LABELS[source]: {
@@ -262,21 +264,21 @@ def _show_paper_cmap() -> None:
                 for source, figures in sources.items()
             }
         ),
-        width="stretch",
-        key="published_transplants",
-        alt="The paper’s accuracy of Llama-7B with heads of Goat-7B and of FLoat-7B",
+        _PAPER,
+        "published_transplants",
+        "The paper’s accuracy of Llama-7B with heads of Goat-7B and of FLoat-7B",
     )
-    st.html(
-        figures_table(
-            ("Source", *(name.capitalize() for name in names)),
-            [
-                (
-                    f"{LABELS[source]}\nrecovery",
-                    *(_with_recovery(figures, key) for key in names.values()),
-                )
-                for source, figures in sources.items()
-            ],
-        )
+    show_table(
+        ("Source", *(name.capitalize() for name in names)),
+        [
+            (
+                f"{LABELS[source]}\nrecovery",
+                *(_with_recovery(figures, key) for key in names.values()),
+            )
+            for source, figures in sources.items()
+        ],
+        _PAPER,
+        "published cmap table",
     )
     st.caption(
         f"Accuracy of Llama-7B on {n} prompts with head outputs of a source (itself at "
@@ -290,20 +292,20 @@ def _show_transplants(found: measured.Measured[Cmap]) -> None:
     result = found.result
     source, target = map(catalogue.label, (result.source, result.target))
     sets = {name: result.sets[name] for name in ("none", *"DCBA", "all") if name in result.sets}
-    st.altair_chart(
+    show_chart(
         transplant_bars({source: {name: outcome.accuracy for name, outcome in sets.items()}}),
-        width="stretch",
-        key="here_transplants",
-        alt=f"Accuracy of {target} with heads of {source}",
+        _here(found, result.source, result.target),
+        "here_transplants",
+        f"Accuracy of {target} with heads of {source}",
     )
-    st.html(
-        figures_table(
-            ("Heads", "Accuracy", "Recovery"),
-            [
-                (f"{name}\n{outcome.n_sites} heads", outcome.accuracy, outcome.recovery)
-                for name, outcome in sets.items()
-            ],
-        )
+    show_table(
+        ("Heads", "Accuracy", "Recovery"),
+        [
+            (f"{name}\n{outcome.n_sites} heads", outcome.accuracy, outcome.recovery)
+            for name, outcome in sets.items()
+        ],
+        _here(found, result.source, result.target),
+        "here cmap table",
     )
     st.caption(
         f"{unmarked(found.title)}: source {result.source_accuracy.value:.3f}, target "
@@ -313,8 +315,10 @@ def _show_transplants(found: measured.Measured[Cmap]) -> None:
 
 def _show_paper_completeness() -> None:
     st.markdown("#### The paper: FLoat-7B")
-    st.altair_chart(
-        completeness_scatter(published_removals()), width="stretch", key="published_completeness"
+    show_chart(
+        completeness_scatter(published_removals()),
+        Origin("paper", ("float-7b",)),
+        "published_completeness",
     )
     random = published.completeness().random_sets
     st.caption(
@@ -326,10 +330,10 @@ def _show_paper_completeness() -> None:
 
 
 def _show_completeness(found: measured.Measured[Completeness]) -> None:
-    st.altair_chart(
+    show_chart(
         completeness_scatter(removal_frame(found.result, ENTITY_TRACKING)),
-        width="stretch",
-        key="here_completeness",
+        _here(found, found.result.model),
+        "here_completeness",
     )
     mean = found.result.mean_incompleteness
     st.caption(
@@ -337,6 +341,10 @@ def _show_completeness(found: measured.Measured[Completeness]) -> None:
         f"{mean.value:.3f} (95 %, over the sets: {mean.low:.3f} to {mean.high:.3f}). "
         f"{found.setting}."
     )
+
+
+def _here(found: measured.Measured, *models: str) -> Origin:
+    return Origin("paper", models, found.prompts)
 
 
 def _rounded(estimate: Estimate) -> str:

@@ -12,7 +12,8 @@ from backend.methods.functions import carried
 from backend.published import LABELS, Desideratum, Flaw
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.paper_charts import desiderata_bars, knockout_lines
-from circuitviz.tables import Cell, figures_table
+from circuitviz.tables import Cell
+from shell.frame.take_home import Origin, show_chart, show_table
 from shell.frame.words import unmarked
 from shell.paper.paper import show_flaws
 from shell.results import measured
@@ -49,11 +50,11 @@ def show_knockout(_: str) -> None:
     """Accuracy of Llama-7B when an attention edge is cut, from each layer on."""
     edges = published.attention_knockout()
     st.markdown("#### The paper: Llama-7B without an attention edge")
-    st.altair_chart(
+    show_chart(
         knockout_lines({_EDGES[edge]: at for edge, at in edges.items()}),
-        width="stretch",
-        key="published_knockout",
-        alt="Accuracy of Llama-7B by the first layer in which an attention edge is cut",
+        Origin("paper", ("llama-7b",)),
+        "published_knockout",
+        "Accuracy of Llama-7B by the first layer in which an attention edge is cut",
     )
     st.caption(
         "Each line: one token may not attend to another, and the cut begins at the layer given; "
@@ -86,14 +87,14 @@ def _show_ours() -> None:
             "not clearly above nothing patched, random heads and chance"
         )
 
-    st.html(
-        figures_table(
-            ("Group", *(words.capitalize() for words in _DESIDERATA.values())),
-            [
-                (f"{group.key}\n{group.name}", *(cell(group.key, n) for n in _DESIDERATA.values()))
-                for group in ENTITY_TRACKING.reading_order
-            ],
-        )
+    show_table(
+        ("Group", *(words.capitalize() for words in _DESIDERATA.values())),
+        [
+            (f"{group.key}\n{group.name}", *(cell(group.key, n) for n in _DESIDERATA.values()))
+            for group in ENTITY_TRACKING.reading_order
+        ],
+        Origin("paper", (), found.prompts),
+        "here desiderata table",
     )
     st.caption(
         f"Ours, not the paper’s, and of another model than the paper’s 7B: "
@@ -116,17 +117,17 @@ def _show_masks(model: str) -> None:
         n_heads = len(circuit.heads(key))
         return f"{each.test_accuracy:.3f}\n{len(each.heads)} of {n_heads} heads"
 
-    st.html(
-        figures_table(
-            ("Group", *(words.capitalize() for words in _DESIDERATA.values())),
-            [
-                (
-                    f"{group.key}\n{group.name}",
-                    *(cell(group.key, name) for name in _DESIDERATA),
-                )
-                for group in ENTITY_TRACKING.reading_order
-            ],
-        )
+    show_table(
+        ("Group", *(words.capitalize() for words in _DESIDERATA.values())),
+        [
+            (
+                f"{group.key}\n{group.name}",
+                *(cell(group.key, name) for name in _DESIDERATA),
+            )
+            for group in ENTITY_TRACKING.reading_order
+        ],
+        Origin("paper", (model,)),
+        "published masks table",
     )
     st.caption(
         "Share of test prompts that give the desideratum’s expected answer when the heads that the "
@@ -149,7 +150,7 @@ def _show_patching(model: str) -> str:
             width=180,
             label_visibility="collapsed",
         )
-    st.altair_chart(
+    show_chart(
         desiderata_bars(
             {
                 group.key: {
@@ -160,9 +161,9 @@ def _show_patching(model: str) -> str:
                 for group in ENTITY_TRACKING.reading_order
             }
         ),
-        width="stretch",
-        key="published_patching",
-        alt="Share of prompts with each desideratum’s expected answer, by group",
+        Origin("paper", (patched,)),
+        "published_patching",
+        "Share of prompts with each desideratum’s expected answer, by group",
     )
     st.caption(
         f"Groups of {LABELS[model]}’s circuit; mean of ten repeats of {published.N_REPEAT} "
@@ -176,20 +177,20 @@ def _show_patching(model: str) -> str:
 
 def _show_further_desiderata() -> None:
     masks = published.desiderata("llama-7b")["B"]
-    st.html(
-        figures_table(
-            ("Desideratum", "By DCM", "All of B patched in"),
-            [
-                (
-                    name.replace("_", " "),
-                    f"{masks[name].test_accuracy:.3f}\n{len(masks[name].heads)} heads"
-                    if name in masks
-                    else "not measured",
-                    f"{mean(repeats):.3f}\n{min(repeats):.3f} to {max(repeats):.3f}",
-                )
-                for name, repeats in published.further_patching().items()
-            ],
-        )
+    show_table(
+        ("Desideratum", "By DCM", "All of B patched in"),
+        [
+            (
+                name.replace("_", " "),
+                f"{masks[name].test_accuracy:.3f}\n{len(masks[name].heads)} heads"
+                if name in masks
+                else "not measured",
+                f"{mean(repeats):.3f}\n{min(repeats):.3f} to {max(repeats):.3f}",
+            )
+            for name, repeats in published.further_patching().items()
+        ],
+        Origin("paper", ("llama-7b",)),
+        "published further table",
     )
 
 

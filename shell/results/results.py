@@ -19,6 +19,7 @@ from backend.methods.rows import figures
 from backend.studies import store, studies
 from shell.frame import places
 from shell.frame.studies import local_time
+from shell.frame.take_home import Origin, frame_files, origin_of, show_control
 from shell.frame.words import unmarked
 
 _FIGURE_COLUMNS: dict[str, Any] = {
@@ -149,7 +150,9 @@ def show_one(result: Result) -> None:
             f"{len(result.entry.parts)} of {header.n_parts} parts are finished. Open it and press "
             "Run, or use the same command again, to go on from there."
         )
-    st.dataframe(_frame(result), hide_index=True, column_config=_FIGURE_COLUMNS)
+    frame = _frame(result)
+    st.dataframe(frame, hide_index=True, column_config=_FIGURE_COLUMNS)
+    show_control("result", lambda: frame_files(frame, origin_of("results", request), header.method))
 
 
 def show_two(first: Result, second: Result) -> None:
@@ -178,6 +181,8 @@ def show_two(first: Result, second: Result) -> None:
         | dict.fromkeys(("first", "second"), number)
         | {"difference": st.column_config.NumberColumn("second − first", format="%+.3f")},
     )
+    method = first.entry.header.method
+    show_control("two_results", lambda: frame_files(frame, Origin("results"), f"two {method}"))
     st.caption(
         "The difference of two results has no interval, because their prompts may not be the same. "
         "On the same prompts, the Compare page has it."
