@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from backend.core import priority
 from backend.models import adapters_seen, catalogue, fingerprints, registry
 from backend.studies import store
+from backend.tasks.own import files
 from tests.dashboard import ROOT, browsing, chromium, serving
 
 # Two threads on tensors this small, on shared cores, take ten times longer than one.
@@ -35,6 +36,7 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     monkeypatch.setattr(priority, "TURNS", place / "turns")
     monkeypatch.setattr(registry, "ADDED", place / "models.toml")
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", place / "circuits")
+    monkeypatch.setattr(files, "ADDED", place / "tasks")
     return place
 
 

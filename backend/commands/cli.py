@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from backend.commands import discover_command, method_commands, model_commands
+from backend.commands import discover_command, method_commands, model_commands, task_commands
 from backend.commands.parts import placement_of, say
 from backend.core.errors import UserError, is_out_of_memory
 from backend.core.files import write_atomically
@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     model_commands.add_to(commands)
+    task_commands.add_to(commands)
     discover_command.add_to(commands)
     method_commands.add_to(commands)
     return parser

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from backend.core.arguments import whole
+from backend.core.arguments import checked_by, whole
 from backend.core.errors import UserError
 from backend.core.files import obstacle, shown
 from backend.core.heads import check_sites
@@ -28,7 +28,7 @@ from backend.studies import studies
 from backend.tasks.chance import warning
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import MAX_PROMPTS, MAX_SEED, Prompts
-from backend.tasks.registry import DEFAULT_TASK, TASKS, task_named
+from backend.tasks.registry import DEFAULT_TASK, TASKS, known_tasks, task_named
 from backend.tasks.task import Task
 
 _SUMMARY = 16
@@ -64,9 +64,11 @@ def add_prompts(parser: argparse.ArgumentParser, n: int) -> None:
     many, seeds = whole(1, MAX_PROMPTS), whole(0, MAX_SEED)
     parser.add_argument(
         "--task",
-        choices=TASKS,
+        type=checked_by(lambda name: task_named(name).name),
         default=DEFAULT_TASK.name,
-        help=f"what the models are asked (default: {DEFAULT_TASK.name})",
+        metavar="TASK",
+        help=f"what the models are asked: {', '.join(known_tasks())} (default: "
+        f"{DEFAULT_TASK.name})",
     )
     parser.add_argument("--prompts", type=many, default=n, help=f"how many (default: {n})")
     for task in TASKS.values():

@@ -38,7 +38,7 @@ from backend.models.model_config import shape_misfit
 from backend.tasks.chance import ForcedChoice
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import N_PROMPTS, Prompts, PromptSet
-from backend.tasks.registry import TASKS, known_groups
+from backend.tasks.registry import known_groups, known_tasks
 from backend.tasks.task import Task
 from backend.tasks.vocabulary import tokenized
 
@@ -452,7 +452,7 @@ def _sites(text: str) -> tuple[str, frozenset[Site]]:
         head, _, token = place.partition("@")
         try:
             site = Site(Head.parse(head), token)
-            known = {name for task in TASKS.values() for name in task.position_names}
+            known = {name for task in known_tasks().values() for name in task.position_names}
             if token not in known:
                 raise UserError(token)
             sites.add(site)
@@ -463,7 +463,9 @@ def _sites(text: str) -> tuple[str, frozenset[Site]]:
 
 def _tokens() -> str:
     """The tokens of every task, in words."""
-    return "; ".join(f"{', '.join(task.position_names)} ({name})" for name, task in TASKS.items())
+    return "; ".join(
+        f"{', '.join(task.position_names)} ({name})" for name, task in known_tasks().items()
+    )
 
 
 def _check_sets(options: Namespace, task: Task) -> None:

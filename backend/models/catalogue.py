@@ -13,6 +13,7 @@ from backend.models import registry
 from backend.models.registry import BUNDLED as BUNDLED
 from backend.models.registry import Entry
 from backend.tasks.circuit import Circuit
+from backend.tasks.registry import known_tasks
 from backend.tasks.task import Task
 
 SHIPPED_CIRCUIT = BUNDLED / "circuit.json"
@@ -53,19 +54,22 @@ def circuits() -> dict[str, Path]:
 
 def circuits_for(task: Task) -> tuple[str, ...]:
     """Names of the circuits for a task; those that cannot be read are among them."""
-    return tuple(name for name, path in circuits().items() if _task_of(path) in (task, None))
+    known = frozenset(known_tasks().values())
+    return tuple(
+        name for name, path in circuits().items() if _task_of(path, known) in (task.name, None)
+    )
 
 
-def _task_of(path: Path) -> Task | None:
+def _task_of(path: Path, known: frozenset[Task]) -> str | None:
     with suppress(OSError):
-        return _read_task(path, path.stat().st_mtime_ns)
+        return _read_task(path, path.stat().st_mtime_ns, known)
     return None
 
 
 @lru_cache(maxsize=256)
-def _read_task(path: Path, changed: int) -> Task | None:
+def _read_task(path: Path, changed: int, known: frozenset[Task]) -> str | None:
     try:
-        return read_circuit(path).task
+        return read_circuit(path).task.name
     except UserError:
         return None
 

@@ -100,7 +100,7 @@ class Circuit:
 
     def check_task(self, task: Task) -> None:
         """Raise UserError if it is a circuit for another task."""
-        if self.task != task:
+        if self.task.name != task.name:
             raise UserError(
                 f"The circuit “{self.name}” is for {self.task.title.lower()}, and the prompts are "
                 f"of {task.title.lower()}. Choose a circuit for that task."

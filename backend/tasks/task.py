@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from backend.core.errors import UserError
 from backend.tasks.attention_edges import RANDOM, AttentionEdge
 from backend.tasks.desiderata import Desideratum
 
@@ -104,7 +105,9 @@ class Task:
     prompt, about; note(tokenizer): what its prompts leave out for this tokenizer, or nothing;
     source: where it is from; text: what the help says of it; desiderata: tests of what its groups
     encode, if it has any; edges: attention of one token to another that is cut unless told
-    otherwise, between roles of which every prompt has one.
+    otherwise, between roles of which every prompt has one; content: a fingerprint of what a file
+    says of it that decides about results, empty for a task that is code. Tasks of one name and
+    other contents are different tasks.
 
     Raises ValueError for a group that writes into one that does not come before it.
     """
@@ -125,6 +128,7 @@ class Task:
     note: Callable[[Any], str]
     desiderata: tuple[Desideratum, ...] = ()
     edges: tuple[AttentionEdge, ...] = ()
+    content: str = ""
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -137,19 +141,25 @@ class Task:
             known.add(group.key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Task) and other.name == self.name
+        return isinstance(other, Task) and other.__to_json__() == self.__to_json__()
 
     def __hash__(self) -> int:
-        return hash(self.name)
+        return hash(self.__to_json__())
 
     def __to_json__(self) -> str:
-        return self.name
+        return f"{self.name}@{self.content}" if self.content else self.name
 
     @classmethod
     def __from_json__(cls, name: Any) -> Task:
         from backend.tasks.registry import task_named  # which imports the tasks themselves
 
-        return task_named(str(name))
+        plain, _, content = str(name).partition("@")
+        task = task_named(plain)
+        if task.content != content:
+            raise UserError(
+                f"It was measured on “{plain}” as its file was before. Measure it again."
+            )
+        return task
 
     @cached_property
     def reading_order(self) -> tuple[Group, ...]:

@@ -9,9 +9,9 @@ import streamlit as st
 from backend.core.errors import UserError
 from backend.models import catalogue
 from backend.tasks.prompts import MAX_SEED
-from backend.tasks.registry import DEFAULT_TASK, TASKS
+from backend.tasks.registry import DEFAULT_TASK, TASKS, own_tasks
 from backend.tasks.task import Task
-from shell.frame import fitting, joblist, state
+from shell.frame import fitting, joblist, state, task_files
 from shell.frame.history import History
 from shell.frame.view import PROMPT_COUNTS
 from shell.frame.words import MEASURES, unmarked
@@ -21,9 +21,12 @@ def show() -> None:
     """Draw the sidebar; what is chosen lands in the session's state."""
     with st.sidebar:
         st.markdown("### Circuit explorer")
+        own = own_tasks()
+        tasks = {**TASKS, **own.tasks}
+        state.renew_task(tasks)
         st.selectbox(
             "Task",
-            list(TASKS.values()),
+            list(tasks.values()),
             format_func=lambda task: task.title,
             key="task",
             persist_state="session",
@@ -32,6 +35,8 @@ def show() -> None:
             "for it has.",
         )
         task: Task = st.session_state["task"]
+        task_files.show_misfits(own)
+        task_files.offer_to_add(own)
         st.selectbox(
             "Model",
             _with_current(catalogue.models(), "model"),

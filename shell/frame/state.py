@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
 from backend.core.heads import ModelShape
 from backend.tasks.circuit import Circuit
+from backend.tasks.registry import DEFAULT_TASK
 from backend.tasks.task import Task
 from circuitviz.graph import outside_heads
 from shell.frame.history import History, Switches
@@ -67,6 +68,15 @@ def choose_task(task: Task) -> None:
     now["task"], now["options"], now["desideratum"] = task, (), ""
     now["circuit"] = now["circuit_for"].get(task, "")
     overrule(History())
+
+
+def renew_task(known: Mapping[str, Task]) -> None:
+    """The task as its file is now; the default one where the file is gone."""
+    chosen: Task = st.session_state["task"]
+    if chosen.name not in known:
+        choose_task(DEFAULT_TASK)
+    elif known[chosen.name] != chosen:
+        choose_task(known[chosen.name])
 
 
 def choose_circuit(known: Sequence[str]) -> None:

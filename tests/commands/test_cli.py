@@ -209,7 +209,8 @@ def test_a_wrong_keep_is_explained(capsys: pytest.CaptureFixture[str], kept: str
 
 
 @pytest.mark.parametrize(
-    "command", ["models", "add", "remove", "accuracy", "faithfulness", "discover"]
+    "command",
+    ["models", "add", "remove", "tasks", "add-task", "remove-task", "accuracy", "discover"],
 )
 def test_every_command_has_help_with_an_example(
     capsys: pytest.CaptureFixture[str], command: str
