@@ -71,7 +71,8 @@ def explore(circuit: Circuit) -> None:
         look_at(node, view.task, prompt)
     left, right = st.columns([1.8, 1], gap="medium")
     with left:
-        drawn = picture.show_picture(session, circuit, view, prompt)
+        contributions = picture.contributions_of(session, circuit, view)
+        drawn = picture.show_picture(session, circuit, view, prompt, contributions)
         # On a stage only its keys are wanted.
         with st.container(key="unseen_switches" if view.presenting else "switches"):
             show_switches(circuit, lambda: show_files(drawn, view))

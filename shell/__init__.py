@@ -28,6 +28,7 @@ def main() -> None:
     page = st.navigation(
         [
             st.Page(_PAGES / "circuit.py", title="Circuit", default=True),
+            st.Page(_PAGES / "prompt.py", title="Prompt"),
             st.Page(_PAGES / "compare.py", title="Compare"),
             st.Page(_PAGES / "cmap.py", title="CMAP"),
             st.Page(_PAGES / "discover.py", title="Discover"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from backend.tasks.attention_edges import RANDOM, AttentionEdge
 from backend.tasks.entity_tracking_desiderata import DESIDERATA
+from backend.tasks.entity_tracking_reading import read
 from backend.tasks.entity_tracking_text import Boxes, draw_words, encode, pick
 from backend.tasks.prompts import Prompts, PromptSet, generators
 from backend.tasks.task import Group, Option, Position, Role, Task, Words
@@ -136,6 +137,7 @@ ENTITY_TRACKING = Task(
     reference=reference_prompts,
     length=_length,
     note=_note,
+    read=read,
     desiderata=DESIDERATA,
     edges=(
         AttentionEdge("last", "correct_object"),

@@ -17,6 +17,7 @@ import numpy as np
 
 from backend.tasks.attention_edges import RANDOM, AttentionEdge
 from backend.tasks.ioi_desiderata import DESIDERATA
+from backend.tasks.ioi_reading import read
 from backend.tasks.ioi_text import encode, enough_words, usable_vocabulary
 from backend.tasks.prompts import PromptSet, check_size, distinct_words, generators
 from backend.tasks.task import Group, Position, Role, Task, Words
@@ -140,6 +141,7 @@ IOI = Task(
     reference=reference_prompts,
     length=_length,
     note=_note,
+    read=read,
     edges=(
         AttentionEdge("end", "io"),
         AttentionEdge("end", "s2"),

@@ -16,6 +16,7 @@ from backend.tasks.desiderata import Desideratum
 
 if TYPE_CHECKING:
     from backend.tasks.prompts import PromptSet
+    from backend.tasks.written import Written
 
 Composition = Literal["logits", "q", "k", "v"]
 
@@ -103,6 +104,7 @@ class Task:
     specific ones later; sample(tokenizer, n, seed, *options), counterfactual(tokenizer, prompts,
     seed), reference(tokenizer, n, seed, *options) draw prompts; length(*options): tokens in a
     prompt, about; note(tokenizer): what its prompts leave out for this tokenizer, or nothing;
+    read(text): a user's own prompt with its words named, None where it has not the task's form;
     source: where it is from; text: what the help says of it; desiderata: tests of what its groups
     encode, if it has any; edges: attention of one token to another that is cut unless told
     otherwise, between roles of which every prompt has one; content: a fingerprint of what a file
@@ -126,6 +128,7 @@ class Task:
     reference: Callable[..., PromptSet]
     length: Callable[..., int]
     note: Callable[[Any], str]
+    read: Callable[[str], Written | None] = lambda text: None
     desiderata: tuple[Desideratum, ...] = ()
     edges: tuple[AttentionEdge, ...] = ()
     content: str = ""

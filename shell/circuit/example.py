@@ -75,10 +75,22 @@ def likeliest(
     kinds = {int(session.prompts.answer_ids[prompt]): right}
     if pairs:
         kinds[int(pairs.expected_ids[prompt])] = "expected"
+    return answers_frame(before, after, prompt, session.loaded.tokenizer.decode, kinds, other)
+
+
+def answers_frame(
+    before: Answers,
+    after: Answers,
+    prompt: int,
+    decode: Callable[[list[int]], str],
+    kinds: Mapping[int, str],
+    other: str,
+) -> pd.DataFrame:
+    """The likeliest answers to a prompt in two runs; those of `kinds` are there in any case."""
     answers = _likeliest(before, after, prompt, [*kinds])
     return pd.DataFrame(
         {
-            "word": [session.loaded.tokenizer.decode([token]).strip() for token in answers],
+            "word": [decode([int(token)]).strip() for token in answers],
             "before": _probabilities(before, prompt, answers),
             "after": _probabilities(after, prompt, answers),
             "kind": [kinds.get(int(token), other) for token in answers],

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from backend.core.heads import Head
+from backend.core.heads import Head, ModelShape
 from backend.core.statistics import clear_among
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
@@ -24,6 +24,7 @@ from shell.frame.view import View
 
 if TYPE_CHECKING:
     from backend.studies.session import Session
+    from backend.studies.written import WrittenRun
 
 _KEY = "circuit_picture"
 _OFF_WORDS = {Mode.mean: "knocked out", Mode.zero: "zero", Mode.counterfactual: "patched"}
@@ -33,11 +34,17 @@ _OTHERS, _OTHERS_WITH_SLIDER = 192, 216
 _HEIGHT_PRESENTED = "calc(100vh - 88 * var(--unit, 1px))"
 
 
-def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) -> Picture:
+def show_picture(
+    session: Session | WrittenRun,
+    circuit: Circuit,
+    view: View,
+    prompt: int,
+    contributions: Mapping[NodeKey, Contribution] | None = None,
+) -> Picture:
     """Draw the circuit with its switches, headed by the words of a prompt; a click calls the
     fragment again."""
     shape = session.loaded.shape
-    extra = outside_heads(circuit, shape) if view.outside else tuple(view.switched)
+    extra = _outside(circuit, shape, view)
     drawn = (*circuit.members, *extra)
     weights = edge_weights(circuit)
     graph = circuit_graph(
@@ -51,7 +58,6 @@ def show_picture(session: Session, circuit: Circuit, view: View, prompt: int) ->
         weights=weights,
     )
     layout = circuit_layout(graph, shape, grid=view.outside)
-    contributions = _contributions(session, drawn) if view.contributions else None
     words = _column_words(session, prompt)
     picture = circuit_picture(
         graph,
@@ -82,8 +88,15 @@ def _height(view: View, has_slider: bool) -> str:
     return _HEIGHT.format(others=_OTHERS_WITH_SLIDER if has_slider else _OTHERS)
 
 
-def _contributions(session: Session, drawn: Iterable[NodeKey]) -> Mapping[NodeKey, Contribution]:
-    """What the heads that work at the last token add directly, and whether it is clear."""
+def contributions_of(
+    session: Session, circuit: Circuit, view: View
+) -> Mapping[NodeKey, Contribution] | None:
+    """What the heads drawn that work at the last token add directly, and whether it is clear.
+
+    Nothing unless the view asks for it.
+    """
+    if not view.contributions:
+        return None
     from backend.studies.session import head_contributions
 
     found, task = head_contributions(session), session.prompts.task
@@ -95,9 +108,13 @@ def _contributions(session: Session, drawn: Iterable[NodeKey]) -> Mapping[NodeKe
     }
     return {
         (key, head): of[head]
-        for key, head in drawn
+        for key, head in (*circuit.members, *_outside(circuit, session.loaded.shape, view))
         if task.position(task.group(key).position).tail == 1
     }
+
+
+def _outside(circuit: Circuit, shape: ModelShape, view: View) -> tuple[NodeKey, ...]:
+    return outside_heads(circuit, shape) if view.outside else tuple(view.switched)
 
 
 def _take_in() -> None:
@@ -119,14 +136,14 @@ def _off_word(view: View) -> str:
     return _OFF_WORDS[view.mode]
 
 
-def _looks_at(session: Session, key: NodeKey) -> str:
+def _looks_at(session: Session | WrittenRun, key: NodeKey) -> str:
     group, head = key
     position = session.prompts.task.group(group).position
     target, mass = session.attention.strongest(position, head)
     return f"{target} ({mass:.2f})"
 
 
-def _column_words(session: Session, prompt: int) -> dict[str, str]:
+def _column_words(session: Session | WrittenRun, prompt: int) -> dict[str, str]:
     """What stands above each group: its token in this prompt."""
     prompts = session.prompts
     words, task = prompts.words(prompt), prompts.task

@@ -120,17 +120,9 @@ def _as_the_reading_has_them() -> None:
 def show_switches(circuit: Circuit, also: Callable[[], None]) -> None:
     """Undo, redo and switches for many heads at once, and what `also` draws beside them."""
     history: History = st.session_state["history"]
-    now, members = history.now, frozenset(circuit.members)
     last = st.session_state.get("last_clicked")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
-        _button("Undo", history.undo(), history, shortcut="Ctrl+Z")
-        _button("Redo", history.redo(), history, shortcut="Ctrl+Y")
-        _button("All on", history.set(Switches(switched=now.switched)), history)
-        _button("All off", history.set(Switches(members)), history)
-        _button("Invert", history.set(Switches(members - now.off, now.switched)), history)
-        if last in members:
-            only = history.set(Switches(members - {last}))
-            _button(f"Only {last[1]}", only, history, help="The head clicked last, on its own.")
+        show_undo(circuit)
         if last:
             st.button(
                 "Attention",
@@ -144,6 +136,21 @@ def show_switches(circuit: Circuit, also: Callable[[], None]) -> None:
         )
         show_threshold(circuit)
         also()
+
+
+def show_undo(circuit: Circuit) -> None:
+    """Undo, redo and switches for many heads at once."""
+    history: History = st.session_state["history"]
+    now, members = history.now, frozenset(circuit.members)
+    last = st.session_state.get("last_clicked")
+    _button("Undo", history.undo(), history, shortcut="Ctrl+Z")
+    _button("Redo", history.redo(), history, shortcut="Ctrl+Y")
+    _button("All on", history.set(Switches(switched=now.switched)), history)
+    _button("All off", history.set(Switches(members)), history)
+    _button("Invert", history.set(Switches(members - now.off, now.switched)), history)
+    if last in members:
+        only = history.set(Switches(members - {last}))
+        _button(f"Only {last[1]}", only, history, help="The head clicked last, on its own.")
 
 
 def _look_at(node: NodeKey) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -79,6 +80,25 @@ def wait_for_patterns(
         ("patterns", files, *asked),
         lambda report: _run_patterns(*asked, report),
         jobs.QUICK if model in loaded_models.loaded() else jobs.PREPARATION,
+    )
+
+
+def wait_for_model(model: str, prompts: Prompts) -> None:
+    """Come back when a model is loaded, and what its heads give on reference prompts is known, in
+    the same way.
+
+    Raises UserError for a name that cannot be a model's.
+    """
+    files = loaded_models.fingerprint_of(model, patiently=False)
+    asked = model, replace(prompts, n=1)
+    key = "written", files, *asked
+    is_loaded = model in loaded_models.loaded()
+    if (known := jobs.known(key)) and known.state is jobs.State.finished and not is_loaded:
+        jobs.forget(key)  # the model has made room for others
+    _result_of(
+        key,
+        lambda report: _run_written(*asked, report),
+        jobs.QUICK if is_loaded else jobs.PREPARATION,
     )
 
 
@@ -200,6 +220,14 @@ def _run_contributions(of: ref[Session], report: Report) -> Iterator[bool]:
 
     if session := of():
         head_contributions(session)
+    yield True
+
+
+def _run_written(model: str, prompts: Prompts, report: Report) -> Iterator[bool]:
+    report(f"Loading {catalogue.label(model)}", 0.1)
+    from backend.studies.written import prepare
+
+    prepare(model, prompts, report)
     yield True
 
 

@@ -29,7 +29,7 @@ from shell.attention.opening import BY_ROLE, KNOCKOUT
 from shell.frame import places
 from tests import planted_ioi
 from tests.dashboard import ROOT
-from tests.shell.apps import opened
+from tests.shell.apps import opened, ready
 
 SMALL = Prompts(ENTITY_TRACKING, 50, 0, (3,))
 CIRCUIT = catalogue.circuit("base")
@@ -64,19 +64,6 @@ def cutting(*edges: AttentionEdge, models: tuple[str, ...] = ("base",), **more: 
         "attended": [*models],
     }
     return page(KNOCKOUT, chosen | more)
-
-
-def ready(test: AppTest) -> AppTest:
-    """After everything that it waits for; what one job is waited for may ask for another."""
-    for _ in range(9):
-        running = [job for job in [*jobs._jobs.values()] if not job.future.done()]
-        for job in running:
-            job.future.exception(120)
-        test.run()
-        if not running:
-            break
-    assert not test.exception
-    return test
 
 
 def press(test: AppTest, label: str) -> AppTest:
