@@ -22,6 +22,14 @@ from shell.prompt import beside, editor, switched
 @st.fragment
 @urgent()
 def write() -> None:
+    try:
+        show()
+    except UserError as error:
+        st.error(unmarked(error))
+    state.write_address()
+
+
+def show() -> None:
     from backend.studies import written
 
     view = state.current()
@@ -64,7 +72,6 @@ def write() -> None:
             switched.say_what_is_missing(circuit, found, needed)
     if "text" not in found[editor.FIRST]:
         beside.show_beside(prompt)
-    state.write_address()
 
 
 try:

@@ -51,6 +51,7 @@ def test_unmarked_words_are_shown_as_they_are(browser: Any, tmp_path: Path) -> N
 
 PAGES = {
     "Circuit": "[data-testid=stAlert]",
+    "Prompt": "[data-testid=stAlert]",
     "Compare": "text=Are two circuits the same heads?",
     "CMAP": "text=What is transplanted",
     "Discover": "text=find a circuit by path patching",
