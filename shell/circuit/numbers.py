@@ -61,7 +61,7 @@ _RATIO_INTERVALS = {
 class Headline:
     """A figure of those that count, and its change since every head was on if that can move it."""
 
-    label: str
+    words: str
     estimate: Estimate
     change: float | None = None
 
@@ -101,7 +101,7 @@ def show_numbers(
     top, bottom = (st.columns(2, gap="small") for _ in range(2))
     with top[0], st.container(gap="xxsmall"):
         show_figure(
-            model.label,
+            model.words,
             model.estimate,
             model.change,
             f"Of the untouched model. {_what(metric, words)} "
@@ -110,7 +110,7 @@ def show_numbers(
         )
     with top[1], st.container(gap="xxsmall"):
         show_figure(
-            part.label,
+            part.words,
             part.estimate,
             part.change,
             f"When {_WHAT_RUNS[reading]}. {_what(metric, words)}",
@@ -118,10 +118,10 @@ def show_numbers(
         )
     with bottom[0], st.container(gap="xxsmall"):
         if isnan(kept.estimate.value):
-            st.metric(kept.label, "–", help=ratio_help)
+            st.metric(kept.words, "–", help=ratio_help)
             st.caption(_why_undefined(metric, row_of(whole, metric), choice))
         else:
-            show_figure(kept.label, kept.estimate, kept.change, ratio_help)
+            show_figure(kept.words, kept.estimate, kept.change, ratio_help)
     with bottom[1], st.container(gap="xxsmall"):
         shown, shown_before = row_of(after, beside), row_of(before, beside)
         show_figure(

@@ -78,7 +78,7 @@ def _row(headline: Headline) -> str:
     way = "" if not moved or change is None else "up" if change > 0 else "down"
     told = _signed(f"{change:+.3f}") if moved else ""
     return (
-        f'<div><span>{escape(headline.label)}</span><em class="{way}">{told}</em>'
+        f'<div><span>{escape(headline.words)}</span><em class="{way}">{told}</em>'
         f"<small>{interval}</small><b>{value}</b></div>"
     )
 
