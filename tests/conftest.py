@@ -14,6 +14,7 @@ from backend.core import priority
 from backend.models import adapters_seen, catalogue, fingerprints, registry
 from backend.studies import store
 from backend.tasks.own import files
+from backend.tasks.sets import files as sets
 from tests.dashboard import ROOT, browsing, chromium, serving
 
 # Two threads on tensors this small, on shared cores, take ten times longer than one.
@@ -37,6 +38,7 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     monkeypatch.setattr(registry, "ADDED", place / "models.toml")
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", place / "circuits")
     monkeypatch.setattr(files, "ADDED", place / "tasks")
+    monkeypatch.setattr(sets, "ADDED", place / "prompts")
     return place
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.commands import discover_command, method_commands, model_commands, task_commands
-from backend.commands.parts import placement_of, say
+from backend.commands.parts import placement_of, say, take_prompts
 from backend.core.errors import UserError, is_out_of_memory
 from backend.core.files import write_atomically
 from backend.core.progress import Cancelled
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         loaded_models.place_by_default(placement_of(options))
+        take_prompts(options)
         result = to_json(options.run(options))
     except Cancelled:
         say(f"stopped from the dashboard. {_KEPT}")

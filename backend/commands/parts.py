@@ -14,7 +14,7 @@ from typing import Any
 
 from backend.core.arguments import checked_by, whole
 from backend.core.errors import UserError
-from backend.core.files import obstacle, shown
+from backend.core.files import Absent, obstacle, read, shown
 from backend.core.heads import check_sites
 from backend.core.pace import Pace
 from backend.core.placement import AUTO, Dtype, Placement
@@ -28,7 +28,8 @@ from backend.studies import studies
 from backend.tasks.chance import warning
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import MAX_PROMPTS, MAX_SEED, Prompts
-from backend.tasks.registry import DEFAULT_TASK, TASKS, known_tasks, task_named
+from backend.tasks.registry import DEFAULT_TASK, TASKS, keep_prompts, known_tasks, task_named
+from backend.tasks.sets.rows import MAX_KB
 from backend.tasks.task import Task
 
 _SUMMARY = 16
@@ -69,6 +70,12 @@ def add_prompts(parser: argparse.ArgumentParser, n: int) -> None:
         metavar="TASK",
         help=f"what the models are asked: {', '.join(known_tasks())} (default: "
         f"{DEFAULT_TASK.name})",
+    )
+    parser.add_argument(
+        "--prompts-from",
+        metavar="FILE",
+        help="ask these instead: CSV or JSONL, kept under the file’s name, or a name that is kept "
+        "(docs/own-prompts.md)",
     )
     parser.add_argument("--prompts", type=many, default=n, help=f"how many (default: {n})")
     for task in TASKS.values():
@@ -130,6 +137,35 @@ def read_circuit(options: argparse.Namespace) -> Circuit:
     circuit = catalogue.named_circuit(options.circuit)
     circuit.check_task(task_named(options.task))
     return circuit
+
+
+def take_prompts(options: argparse.Namespace) -> None:
+    """Let the task be the one on the prompts that are asked for, if some are.
+
+    A file is kept first, and what is wrong with its rows is told. Raises UserError for prompts that
+    there are not, or that cannot be read.
+    """
+    given = getattr(options, "prompts_from", None)
+    if not given:
+        return
+    task = task_named(options.task)
+    if f"{task.family}/{given}" not in known_tasks():
+        file = Path(given).expanduser()
+        try:
+            content = read(file, MAX_KB * 1024)
+        except Absent as error:
+            known = [name for name in known_tasks() if name.startswith(f"{task.family}/")]
+            names = ", ".join(name.partition("/")[2] for name in known) or "none yet"
+            raise UserError(
+                f"There are no prompts “{shown(given)[:60]}” for {task.title.lower()}. Give a "
+                f"file, or one of those that are kept: {names}."
+            ) from error
+        given = file.stem
+        _, misfits = keep_prompts(task, given, content)
+        for misfit in misfits:
+            say(f"row {misfit.number} is left out: {misfit.reason}")
+        say(f"kept as “{given}”")
+    options.task = f"{task.family}/{given}"
 
 
 def prompts_of(options: argparse.Namespace) -> Prompts:

@@ -56,7 +56,7 @@ def circuits_for(task: Task) -> tuple[str, ...]:
     """Names of the circuits for a task; those that cannot be read are among them."""
     known = frozenset(known_tasks().values())
     return tuple(
-        name for name, path in circuits().items() if _task_of(path, known) in (task.name, None)
+        name for name, path in circuits().items() if _task_of(path, known) in (task.family, None)
     )
 
 
@@ -69,7 +69,7 @@ def _task_of(path: Path, known: frozenset[Task]) -> str | None:
 @lru_cache(maxsize=256)
 def _read_task(path: Path, changed: int, known: frozenset[Task]) -> str | None:
     try:
-        return read_circuit(path).task.name
+        return read_circuit(path).task.family
     except UserError:
         return None
 

@@ -100,7 +100,7 @@ class Circuit:
 
     def check_task(self, task: Task) -> None:
         """Raise UserError if it is a circuit for another task."""
-        if self.task.name != task.name:
+        if self.task.family != task.family:
             raise UserError(
                 f"The circuit “{self.name}” is for {self.task.title.lower()}, and the prompts are "
                 f"of {task.title.lower()}. Choose a circuit for that task."
@@ -110,7 +110,7 @@ class Circuit:
         """The circuit as JSON has it, provenance included."""
         return {
             "format": FORMAT,
-            "task": self.task.name,
+            "task": self.task.family,
             "name": self.name,
             "groups": {key: [[*head] for head in self.heads(key)] for key in self.task.keys},
             "provenance": to_json(self.provenance),

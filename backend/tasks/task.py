@@ -164,6 +164,11 @@ class Task:
             )
         return task
 
+    @property
+    def family(self) -> str:
+        """Its name without that of a set of prompts: circuits are for all tasks of a family."""
+        return self.name.partition("/")[0]
+
     @cached_property
     def reading_order(self) -> tuple[Group, ...]:
         """The groups in an order in which information flows through them."""

@@ -44,7 +44,7 @@ def shape_of(model: str) -> ModelShape | None:
 
 def knows_other_words(model: str, task: Task) -> bool:
     """Whether the model is a bundled one, and the task another than those were trained for."""
-    return task != DEFAULT_TASK and model in catalogue.bundled_models()
+    return task.family != DEFAULT_TASK.family and model in catalogue.bundled_models()
 
 
 def family_of(model: str) -> list[str]:

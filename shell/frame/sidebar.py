@@ -9,7 +9,7 @@ import streamlit as st
 from backend.core.errors import UserError
 from backend.models import catalogue
 from backend.tasks.prompts import MAX_SEED
-from backend.tasks.registry import DEFAULT_TASK, TASKS, own_tasks
+from backend.tasks.registry import DEFAULT_TASK, TASKS, own_sets, own_tasks
 from backend.tasks.task import Task
 from shell.frame import fitting, joblist, state, task_files
 from shell.frame.history import History
@@ -23,6 +23,8 @@ def show() -> None:
         st.markdown("### Circuit explorer")
         own = own_tasks()
         tasks = {**TASKS, **own.tasks}
+        sets, complaints = own_sets(tasks)
+        tasks |= sets
         state.renew_task(tasks)
         st.selectbox(
             "Task",
@@ -35,8 +37,8 @@ def show() -> None:
             "for it has.",
         )
         task: Task = st.session_state["task"]
-        task_files.show_misfits(own)
-        task_files.offer_to_add(own)
+        task_files.show_misfits(own, complaints)
+        task_files.offer_to_add(task, own)
         st.selectbox(
             "Model",
             _with_current(catalogue.models(), "model"),

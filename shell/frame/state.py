@@ -66,7 +66,7 @@ def choose_task(task: Task) -> None:
     """Another task has other options and other circuits; its own choice of them comes back."""
     now = st.session_state
     now["task"], now["options"], now["desideratum"] = task, (), ""
-    now["circuit"] = now["circuit_for"].get(task, "")
+    now["circuit"] = now["circuit_for"].get(task.family, "")
     overrule(History())
 
 
@@ -84,7 +84,7 @@ def choose_circuit(known: Sequence[str]) -> None:
     now = st.session_state
     if not now["circuit"] and known:
         now["circuit"] = known[0]
-    now["circuit_for"][now["task"]] = now["circuit"]
+    now["circuit_for"][now["task"].family] = now["circuit"]
 
 
 def write_address() -> None:

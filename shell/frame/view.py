@@ -72,7 +72,9 @@ class View:
 
 def default_view(task: Task) -> View:
     """What is shown of a task unless told otherwise; only the first one comes with a circuit."""
-    return View() if task == DEFAULT_TASK else View(task=task, circuit="")
+    if task.family == DEFAULT_TASK.family:
+        return View(task=task)
+    return View(task=task, circuit="")
 
 
 def to_query(view: View) -> dict[str, str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backend.commands.cli import main
+from backend.tasks.circuit import Circuit
+from backend.tasks.ioi import IOI
 from backend.tasks.own import files
 from tests import planted_ioi
 from tests.own import FRUIT, IOI_FILE
+from tests.tasks.test_own_prompt_sets import as_rows, jsonl
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any, str]:
@@ -76,3 +80,37 @@ def test_a_changed_file_is_measured_again(
     _, other, err = run(capsys, *asked)
     assert "stored: measured on" not in err
     assert other["header"]["key"] != first["header"]["key"]
+
+
+def test_a_command_runs_on_rows_of_a_file_and_of_a_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tokenizer, model = planted_ioi.tokenizer(), tmp_path / "model"
+    planted_ioi.model().save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    prompts = IOI.sample(tokenizer, 12)
+    rows = as_rows(prompts, IOI.counterfactual(tokenizer, prompts), tokenizer)
+    file = tmp_path / "mine.jsonl"
+    file.write_bytes(jsonl(*rows, {"clean": 1}, rows[0] | {"answer": "banana"}))
+    asked = "accuracy", str(model), "--task", "ioi", "--prompts-from"
+    code, first, err = run(capsys, *asked, str(file))
+    assert code == 0
+    assert "row 13 is left out: its “clean” is no line of text" in err
+    assert "row 14: its answer “banana” is not one token" in err
+    assert "kept as “mine”" in err
+    assert re.search(r"accuracy: 1\.000 \[.*\], n = 12\n", err)
+    code, again, err = run(capsys, *asked, "mine")
+    assert (code, again) == (0, first)
+    assert "stored: measured on" in err
+    keep = "--keep", "NM=2", "SI=1", "IN=2", "PT=1", "--fdr", "1"
+    code, found, err = run(
+        capsys, "discover", str(model), "--task", "ioi", "--prompts-from", "mine", "--prompts",
+        "10", *keep,
+    )  # fmt: skip
+    assert code == 0, err
+    assert Circuit.from_data(found).nodes == Circuit.of(IOI, planted_ioi.CIRCUIT).nodes
+    assert found["task"] == "ioi"
+    assert run(capsys, *asked, "nothing")[2].endswith(
+        "There are no prompts “nothing” for indirect object identification. Give a file, or one of "
+        "those that are kept: mine.\n"
+    )
