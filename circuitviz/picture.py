@@ -49,6 +49,7 @@ def circuit_picture(
     least_weight: float = 0.0,
     switchable: bool = True,
     contributions: Mapping[NodeKey, Contribution] | None = None,
+    attention: bool = True,
 ) -> Picture:
     """Put graph and layout into words and numbers.
 
@@ -57,7 +58,7 @@ def circuit_picture(
     ``outside_word`` what these are called. Measured edges that are weaker than ``least_weight`` are
     left out. If heads are not ``switchable``, they can only be looked at. ``contributions`` colour
     the heads that they are of; others, and those of which they are not clear, have only their
-    outline.
+    outline. `attention`: whether a double click can show a head's.
     """
     words, task = words or {}, graph.graph["task"]
     keys = [node for node in graph if node != LOGITS]
@@ -82,6 +83,7 @@ def circuit_picture(
         if contributions is None
         else f"{MINUS}{_largest(contributions):.1f} – +{_largest(contributions):.1f}",
         "switchable": switchable,
+        "attention": attention,
         "isMeasured": any(edge["weight"] is not None for edge in graph.edges.values()),
         "measured": _measured(graph, places, least_weight),
         "columns": [

@@ -75,7 +75,7 @@ def explore(circuit: Circuit) -> None:
         drawn = picture.show_picture(session, circuit, view, prompt, contributions)
         # On a stage only its keys are wanted.
         with st.container(key="unseen_switches" if view.presenting else "switches"):
-            show_switches(circuit, lambda: show_files(drawn, view))
+            show_switches(circuit, lambda: show_files(drawn, circuit, view))
     with right:
         # Only now: the browser draws the picture meanwhile.
         with waiting.memory_permitting():

@@ -48,7 +48,7 @@ def add_command(
     parser.set_defaults(run=run)
     parser.add_argument(
         "--out",
-        type=_writable,
+        type=writable,
         metavar="FILE",
         help="write the result there, and nothing to standard output",
     )
@@ -280,7 +280,7 @@ def progress() -> Report:
     return report
 
 
-def _writable(text: str) -> Path:
+def writable(text: str) -> Path:
     """A file that can be written, or one more in a folder that is there; only ordinary ones."""
     try:
         path = Path(text).expanduser()

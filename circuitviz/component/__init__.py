@@ -11,27 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import streamlit as st
 
 from backend.core.errors import UserError
 from backend.core.heads import Head
+from circuitviz.component_files import CSS, HTML, SCRIPT
 from circuitviz.graph import NodeKey
 from circuitviz.picture import Picture, node_id
 
-_FOLDER = Path(__file__).parent
 _GROUP_KEY = re.compile(r"[A-Z]{1,3}")
-_SCRIPTS = ("geometry.js", "drawing.js", "circuit.js")
 
-
-def _read(*names: str) -> str:
-    return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in names)
-
-
-_mount = st.components.v2.component(
-    "circuit", html=_read("circuit.html"), css=_read("circuit.css"), js=_read(*_SCRIPTS)
-)
+_mount = st.components.v2.component("circuit", html=HTML, css=CSS, js=SCRIPT)
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,7 @@ class CircuitView {
     const node = this.data.nodes[i];
     const off = node.inCircuit || this.data.outsideOn ? `${this.data.offWord} · click to restore` : "click to add to the circuit";
     make("div", { class: "tip-hint" }, tip, this.isOn(i) ? "on · click to switch off" : off);
-    make("div", { class: "tip-hint" }, tip, "double click, or A: its attention");
+    if (this.data.attention) make("div", { class: "tip-hint" }, tip, "double click, or A: its attention");
   }
 
   nameOf(i) {

@@ -1,48 +1,18 @@
-"""Measured edges: read off the circuit's provenance, and how weak ones may be left out."""
+"""Measured edges: how weak ones may be left out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import streamlit as st
 
-from backend.core.errors import UserError
 from backend.core.metrics import Score
-from backend.core.serialize import from_json
-from backend.methods.edges import Edges
 from backend.tasks.circuit import Circuit
-from circuitviz.graph import LOGITS
-from shell.frame.history import NodeKey
+from takehome.edges import edge_weights, measured_edges
 
 _MOST_PERCENT = 60
 _SCORES = {
     Score.probability: "(p_patched − p_clean) / p_clean of the right answer",
     Score.logit_difference: "the change of the logit difference, not as in the paper",
 }
-
-
-def edge_weights(circuit: Circuit) -> Mapping[tuple[NodeKey, NodeKey | str], float]:
-    """The clear weights that came with the circuit; none if not measured, or malformed."""
-    try:
-        found = _measured(circuit)
-        weights: dict[tuple[NodeKey, NodeKey | str], float] = {}
-        for edge in found.clear:
-            source = (edge.group, edge.sender)
-            if edge.receiver is None:
-                weights[source, LOGITS] = edge.weight.value
-                continue
-            for key in circuit.task.group(edge.group).into:
-                if edge.receiver in circuit.heads(key):
-                    weights[source, (key, edge.receiver)] = edge.weight.value
-        return weights
-    except (UserError, KeyError):
-        return {}
-
-
-def _measured(circuit: Circuit) -> Edges:
-    """Raises UserError if they were not measured, or are malformed."""
-    found: Edges = from_json(Edges, circuit.provenance.get("edges"))
-    return found
 
 
 def show_threshold(circuit: Circuit) -> None:
@@ -62,8 +32,8 @@ def show_threshold(circuit: Circuit) -> None:
         help="Weaker edges are left out, and so are those that are not clear among all that were "
         "measured (Student’s t, false discovery rate 5 %). In percent of the strongest edge, whose "
         "score is "
-        f"{strongest:.3f} up or down. The score of an edge: {_SCORES[_measured(circuit).score]}, "
-        "by path patching from one head to one other.",
+        f"{strongest:.3f} up or down. The score of an edge: "
+        f"{_SCORES[measured_edges(circuit).score]}, by path patching from one head to one other.",
     )
 
 

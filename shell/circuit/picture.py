@@ -17,10 +17,11 @@ from circuitviz.graph import circuit_graph, outside_heads
 from circuitviz.layout import circuit_layout
 from circuitviz.picture import Contribution, Picture, circuit_picture
 from circuitviz.provenance import evidence_of, scores_of
-from shell.circuit.edges import edge_weights, least_weight
+from shell.circuit.edges import least_weight
 from shell.frame import state
 from shell.frame.history import NodeKey, Switches
 from shell.frame.view import View
+from takehome.edges import edge_weights
 
 if TYPE_CHECKING:
     from backend.studies.session import Session

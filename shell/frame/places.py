@@ -18,6 +18,7 @@ from backend.methods.copying import CopyingRequest
 from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.functions import FunctionsRequest
+from backend.methods.knockouts import KnockoutsRequest
 from backend.methods.logit_attribution import LogitAttributionRequest
 from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
@@ -31,6 +32,7 @@ from backend.studies.keys import identity
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 from shell.attention.opening import BY_ROLE, KNOCKOUT
+from shell.circuit import files
 from shell.discover import discovery, search
 from shell.discover.discovery import Plan
 from shell.discover.previewing import PreviewPlan
@@ -56,6 +58,7 @@ _STUDIES: dict[type, tuple[str, str]] = {
     PreviewPlan: ("", "discover"),
     FunctionsRequest: ("", "function"),
     DcmRequest: (masks.STUDY, "function"),
+    KnockoutsRequest: (files.STUDY, "circuit"),
     AttentionRequest: ("attention_by_role", "attention"),
     AttentionKnockoutRequest: ("attention_knockout", "attention"),
 }
@@ -71,6 +74,7 @@ _OF_SEVERAL = (
 )
 """Requests whose pages show results of models that are not on this computer."""
 _TITLES = {
+    "circuit": "Circuit",
     "compare": "Compare",
     "cmap": "CMAP",
     "discover": "Discover",
@@ -181,6 +185,11 @@ def choose_again(request: Request, study: Study) -> None:
             now[patching.MODELS] = [request.model]
             now[f"{patching.MODELS}_started_from"] = now["model"]
             now[chosen.tests_key(request.prompts.task)] = [each.name for each in request.tested]
+        case KnockoutsRequest():
+            _choose(request.prompts, request.circuit)
+            now["model"], now["reading"] = request.model, request.reading
+            modes = {ablation: mode for mode, ablation in files.ABLATIONS.items()}
+            now["mode"], now["desideratum"] = modes[request.ablation], ""
         case DcmRequest():
             _choose(request.prompts, request.circuit)
             masks.choose_again(request)

@@ -21,6 +21,8 @@ from shell.frame.words import unmarked
 from takehome import tables
 from takehome.names import file_name
 
+_WIDTH = 380
+"""Of words behind the button, in pixels."""
 _PICTURE = 1200, 760
 """Width and height, in pixels."""
 _NO_SWITCHES = Switches()
@@ -112,7 +114,7 @@ def show_button(
                 key=f"take_home_{key}_{file.label}",
                 on_click="ignore",
             )
-    with behind:
+    with behind, st.container(width=_WIDTH):
         more()
 
 

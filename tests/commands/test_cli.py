@@ -230,6 +230,7 @@ def test_every_command_has_help_with_an_example(
         ("discover base", N_PATCHED),
         ("minimality base", N_PATCHED),
         ("completeness base", N_PATCHED),
+        ("knockouts base", View().n),
         ("edges base", N_PATCHED),
         ("logit-attribution base", View().n),
         ("logit-lens base", View().n),

@@ -24,6 +24,7 @@ from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.faithfulness import FaithfulnessRequest
 from backend.methods.functions import FunctionsRequest
+from backend.methods.knockouts import KnockoutsRequest
 from backend.methods.logit_attribution import LogitAttributionRequest
 from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
@@ -34,9 +35,11 @@ from backend.methods.stage import StageRequest
 from backend.models import catalogue, loaded_models
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
+from backend.tasks.setting import Reading
 
 FEW = Prompts(ENTITY_TRACKING, 24, 0, (3,))
 CIRCUIT = catalogue.circuit("base")
+SMALL = CIRCUIT.keep(CIRCUIT.members[::4])
 REQUESTS: list[Request] = [
     AccuracyRequest(("base", "chat"), FEW),
     FaithfulnessRequest(("base", "chat"), CIRCUIT, FEW),
@@ -50,6 +53,8 @@ REQUESTS: list[Request] = [
     SendersRequest("base", FEW, "B", CIRCUIT.heads("A"), CIRCUIT.heads("B")),
     MinimalityRequest("base", CIRCUIT, FEW),
     CompletenessRequest("base", CIRCUIT, FEW, 5),
+    KnockoutsRequest("base", SMALL, FEW),
+    KnockoutsRequest("base", SMALL, FEW, Reading.model),
     EdgesRequest("base", CIRCUIT, FEW),
     SearchRequest("base", CIRCUIT.members, FEW),
     SearchRequest("base", CIRCUIT.members[::3], FEW, tokens=Tokens.named),

@@ -14,7 +14,7 @@ pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
 from backend.tasks.circuit import Circuit
-from shell.circuit.edges import edge_weights
+from takehome.edges import edge_weights
 from tests.dashboard import watched_pages
 
 pytestmark = pytest.mark.browser

@@ -67,3 +67,21 @@ def test_a_table_is_taken_home_and_read_back(open_page: Open) -> None:
     frame = pd.read_csv(io.BytesIO(content))
     rows = published.faithfulness()
     assert frame["Random"].tolist() == [row.random for row in rows.values()]
+
+
+def test_the_file_that_stays_clickable_is_measured_and_taken_home(
+    open_page: Open, browser: Any, tmp_path: Path
+) -> None:
+    page = open_page("n=50&boxes=2")
+    page.get_by_role("button", name="Take home").first.click(timeout=START_MS)
+    page.get_by_role("button", name="Measure for it").click()
+    expect(page.get_by_role("button", name="HTML", exact=True)).to_be_visible(timeout=4 * START_MS)
+    name, content = downloaded(page, "HTML")
+    assert name == "circuit_base-clickable_base_entity-tracking_boxes2_n50_seed0.html"
+    path = tmp_path / name
+    path.write_bytes(content)
+    shown = page.get_by_test_id("stMetricValue").all_inner_texts()
+    file = browser.new_context(offline=True).new_page()
+    file.goto(path.as_uri())
+    assert file.locator(".card b").all_inner_texts() == shown
+    file.context.close()

@@ -31,12 +31,12 @@ from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
-from shell.circuit.edges import edge_weights
 from shell.discover import discovery
 from shell.discover.discovery import Plan
 from shell.discover.found import plain
 from shell.discover.stages import stage_frame
 from shell.frame.history import History, Switches
+from takehome.edges import edge_weights
 from tests import planted
 from tests.dashboard import ROOT
 

@@ -16,7 +16,7 @@ from backend.tasks.entity_tracking import ENTITY_TRACKING
 from circuitviz.graph import LOGITS, circuit_graph
 from circuitviz.layout import circuit_layout
 from circuitviz.picture import circuit_picture
-from shell.circuit.edges import edge_weights
+from takehome.edges import edge_weights
 from tests.circuitviz.samples import TINY
 
 B, A = ("B", Head(0, 1)), ("A", Head(1, 0))

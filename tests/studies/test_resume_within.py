@@ -28,6 +28,7 @@ from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.evaluation import Evaluation
 from backend.methods.functions import FunctionsRequest
+from backend.methods.knockouts import KnockoutsRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.requests import Request
 from backend.methods.search import SearchRequest
@@ -48,6 +49,7 @@ PROMPTS = Prompts(ENTITY_TRACKING, 20, 0, (2,))
 REQUESTS: dict[str, Callable[[str, str], Request]] = {
     "minimality": lambda good, _: MinimalityRequest(good, HEADS, PROMPTS),
     "completeness": lambda good, _: CompletenessRequest(good, HEADS, PROMPTS, 3),
+    "knockouts": lambda good, _: KnockoutsRequest(good, HEADS, PROMPTS),
     "search": lambda good, _: SearchRequest(good, HEADS.members, PROMPTS),
     "compare": lambda good, worse: ComparisonRequest((good, worse), HEADS, PROMPTS),
     "cmap": lambda good, worse: CmapRequest(good, worse, HEADS, Component.output, PROMPTS),
@@ -199,6 +201,7 @@ from backend.methods.completeness import CompletenessRequest
 from backend.methods.dcm import DcmRequest
 from backend.methods.edges import EdgesRequest
 from backend.methods.functions import FunctionsRequest
+from backend.methods.knockouts import KnockoutsRequest
 from backend.methods.minimality import MinimalityRequest
 from backend.methods.registry import method_of
 from backend.methods.search import SearchRequest
@@ -210,6 +213,7 @@ heads, prompts = circuit("base"), Prompts(ENTITY_TRACKING, 5, 0, (3,))
 for request in (
     MinimalityRequest("base", heads, prompts),
     CompletenessRequest("base", heads, prompts),
+    KnockoutsRequest("base", heads.keep(heads.members[::4]), prompts),
     SearchRequest("base", heads.members, Prompts(ENTITY_TRACKING, 20, 0, (3,))),
     ComparisonRequest(("base", "chat"), heads, prompts),
     CmapRequest("chat", "base", heads, Component.output, prompts),
@@ -241,5 +245,5 @@ def test_what_is_kept_has_the_same_name_in_every_process(tmp_path: Path) -> None
     methods = {name.split("-")[0] for name in found[0]}
     assert methods == {
         *("minimality", "completeness", "compare", "cmap", "edges", "attention", "functions"),
-        *("dcm", "search"),
+        *("dcm", "search", "knockouts"),
     }
