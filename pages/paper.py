@@ -11,22 +11,8 @@ shell.enter()
 from backend.core.errors import UserError
 from shell.frame import state
 from shell.frame.words import unmarked
-from shell.paper import (
-    paper,
-    paper_figures,
-    paper_functions,
-)
-
-SECTIONS = {
-    "Circuit": paper.show_circuit,
-    "Scores": paper.show_scores,
-    "Faithfulness": paper_figures.show_faithfulness,
-    "CMAP": paper_figures.show_cmap,
-    "Completeness": paper_figures.show_completeness,
-    "Minimality": paper_figures.show_minimality,
-    "DCM": paper_functions.show_desiderata,
-    "Attention knockout": paper_functions.show_knockout,
-}
+from shell.paper import paper
+from shell.paper.sections import SECTIONS
 
 model = paper.choose_model()
 tabs = st.tabs(list(SECTIONS), key="paper_section", on_change="rerun")

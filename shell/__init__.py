@@ -12,6 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from shell.frame import presenting, sidebar, state
+from shell.talk import adding, stepping
 
 _PAGES = Path(__file__).parent.parent / "pages"
 _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
@@ -24,6 +25,7 @@ def main() -> None:
     )
     st.html(f"<style>{_STYLE}{presenting.STYLE}</style>")
     state.restore()
+    stepping.arrive()
     presenting.show_way_out()
     page = st.navigation(
         [
@@ -38,18 +40,26 @@ def main() -> None:
             st.Page(_PAGES / "results.py", title="Results"),
             st.Page(_PAGES / "paper.py", title="Paper"),
             st.Page(_PAGES / "models.py", title="Models"),
+            st.Page(_PAGES / "talks.py", title="Talks"),
+            st.Page(_PAGES / "speaker.py", title="Speaker view", visibility="hidden"),
         ],
         position="top",
     )
+    name = page.url_path or "circuit"
+    if to_open := stepping.page_to_open(name):
+        st.switch_page(to_open, query_params=state.address())
     sidebar.show()
-    if page.url_path:
-        with st.sidebar:
+    with st.sidebar:
+        if page.url_path:
             presenting.offer()
+        stepping.show_in_sidebar()
+        adding.offer(name, page.title)
     st.session_state["entered"] = True
     try:
         page.run()
     finally:
         st.session_state["entered"] = False
+        stepping.prepare_next()
 
 
 def enter() -> None:

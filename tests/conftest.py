@@ -15,6 +15,7 @@ from backend.models import adapters_seen, catalogue, fingerprints, registry
 from backend.studies import store
 from backend.tasks.own import files
 from backend.tasks.sets import files as sets
+from shell.talk import talks
 from tests.dashboard import ROOT, browsing, chromium, serving
 
 # Two threads on tensors this small, on shared cores, take ten times longer than one.
@@ -39,6 +40,7 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", place / "circuits")
     monkeypatch.setattr(files, "ADDED", place / "tasks")
     monkeypatch.setattr(sets, "ADDED", place / "prompts")
+    monkeypatch.setattr(talks, "ADDED", place / "talks")
     return place
 
 

@@ -7,7 +7,6 @@ import streamlit as st
 from backend.tasks.task import Task
 from shell.frame import state
 from shell.frame.history import NodeKey
-from shell.frame.view import to_query
 
 ONE_HEAD, BY_ROLE, KNOCKOUT = "One head", "By role", "Knockout"
 SECTIONS = (ONE_HEAD, BY_ROLE, KNOCKOUT)
@@ -22,7 +21,7 @@ def look_at(node: NodeKey, task: Task, prompt: int) -> None:
     now["attention_token"], now["example"] = None, prompt
     now["attention_shown"] = ONE_HEAD
     # With the whole address at once: written later, it would be a step for the browser's back.
-    st.switch_page(_PAGE, query_params=to_query(state.current()))
+    st.switch_page(_PAGE, query_params=state.address())
 
 
 def show_way_back() -> None:

@@ -8,7 +8,7 @@ from backend.core.metrics import Score
 from backend.tasks.circuit import Circuit
 from takehome.edges import edge_weights, measured_edges
 
-_MOST_PERCENT = 60
+MOST_PERCENT = 60
 _SCORES = {
     Score.probability: "(p_patched − p_clean) / p_clean of the right answer",
     Score.logit_difference: "the change of the logit difference, not as in the paper",
@@ -24,7 +24,7 @@ def show_threshold(circuit: Circuit) -> None:
     st.slider(
         "Edges from",
         0,
-        _MOST_PERCENT,
+        MOST_PERCENT,
         key="weakest_edge",
         format="%d %%",
         persist_state="session",

@@ -32,7 +32,7 @@ _OFF_WORDS = {Mode.mean: "knocked out", Mode.zero: "zero", Mode.counterfactual: 
 # The screen less what stands above and below, so that graph and numbers need no scrolling.
 _HEIGHT = "clamp(440px, calc(100vh - {others}px), 960px)"
 _OTHERS, _OTHERS_WITH_SLIDER = 192, 216
-_HEIGHT_PRESENTED = "calc(100vh - 88 * var(--unit, 1px))"
+_HEIGHT_PRESENTED = "calc(100vh - var(--above, 88) * var(--unit, 1px))"
 
 
 def show_picture(

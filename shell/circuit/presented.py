@@ -44,12 +44,14 @@ def show_headlines(found: Iterable[Headline], view: View) -> None:
 def show_answers(
     session: Session, before: Answers, after: Answers, prompt: int, pairs: Pairs | None
 ) -> None:
-    """A prompt, the likeliest answers to it, and buttons to step through the prompts."""
+    """A prompt, the likeliest answers to it, and buttons to step through the prompts; two prompts
+    leave no room for those."""
     with st.container(key="presented_prompt"):
         show_prompt(session, after, prompt, pairs)
     st.html(answers_html(likeliest(session, before, after, prompt, pairs), looks_of(pairs)))
-    with st.container(key="presented_steps"):
-        show_steps(before, after, prompt)
+    if not pairs:
+        with st.container(key="presented_steps"):
+            show_steps(before, after, prompt)
 
 
 def answers_html(answers: pd.DataFrame, looks: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ SCORE = (
     "with (Wang et al., 2023), which does not saturate where the model is sure."
 )
 _SCORES = {Score.probability: "Change of P(right)", Score.logit_difference: "Logit difference"}
-_MOST_KEPT = 1000
+MOST_KEPT = 1000
 _NAMED = 8
 _CHART_HEIGHT = 214
 
@@ -112,7 +112,7 @@ def _show_stage(now: Progress, group: Group) -> None:
         st.number_input(
             "Keep at most",
             min_value=1,
-            max_value=_MOST_KEPT,
+            max_value=MOST_KEPT,
             key=f"discover_keep_{key}",
             persist_state="session",
             help="The strongest of the heads that are clear. They are this group, and the "

@@ -69,6 +69,10 @@ it is, model, task, prompts and seed.
 a head, as a double click does. Ctrl+Z undoes, Ctrl+Y redoes. P presents: the page for a lecture
 hall, without what an audience need not see. P or Escape leads back.
 
+**A talk**. *Add to talk*, in the sidebar of every page, keeps what is shown; the Talks page puts
+views in order and gives them. Page Down and Page Up, as clickers send them, step through, and so do
+arrows; Home begins anew; B brings a step back after clicks in it.
+
 Sections are those of Prakash et al., *Fine-Tuning Enhances Existing Mechanisms: A Case Study on
 Entity Tracking*, ICLR 2024, arXiv:2402.14811. The bundled models are tiny and were trained to be
 studied; their cards (`backend/bundled/weights/*/README.md`) say how, and what they do and do not

@@ -90,6 +90,11 @@ def page_of(request: Request | Plan | PreviewPlan) -> str | None:
     return f"pages/{known[1]}.py" if known else None
 
 
+def studies_of(page: str) -> set[str]:
+    """What a page calls its studies, by the page's name in an address."""
+    return {study for study, of in _STUDIES.values() if of == page and study}
+
+
 def title_of(page: str) -> str:
     """What the navigation calls a page."""
     return _TITLES[page.removeprefix("pages/").removesuffix(".py")]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from shell.talk import stepping
+
 _FOLDER = Path(__file__).parent
 STYLE = (_FOLDER / "presenting.css").read_text(encoding="utf-8")
 KEY = "P"
@@ -34,9 +36,13 @@ def show_way_out() -> None:
     """While presenting, a button that is seen when the mouse moves, and the keys that end it."""
     with st.container(key="presenting", horizontal=True, gap="xsmall"):
         if st.session_state["presenting"]:
+            stepping.show_keys()
             st.button("Leave", key="leave_presenting", on_click=_switch, shortcut=KEY)
             st.button("Leave too", key="unseen_leave", on_click=_switch, shortcut="Escape")
             _watch_mouse(key="mouse")
+    with st.container(key="step_title"):
+        if st.session_state["presenting"]:
+            stepping.show_title()
 
 
 def _switch() -> None:

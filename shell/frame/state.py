@@ -13,6 +13,8 @@ from backend.tasks.registry import DEFAULT_TASK
 from backend.tasks.task import Task
 from circuitviz.graph import outside_heads
 from shell.frame.history import History, Switches
+from shell.frame.position import from_query as read_position
+from shell.frame.position import to_query as position_query
 from shell.frame.view import View, from_query, to_query
 from shell.frame.words import unmarked
 
@@ -39,11 +41,14 @@ def restore() -> None:
     """On the first run of a session, take over what the address says."""
     if "history" in st.session_state:
         return
-    view, complaints = from_query(st.query_params.to_dict())
+    query = st.query_params.to_dict()
+    view, complaints = from_query(query)
     for name in _SHARED:
         st.session_state[name] = getattr(view, name)
     st.session_state["history"] = History(view.switches)
-    st.session_state["complaints"] = complaints
+    position, more = read_position(query)
+    st.session_state["position"] = position
+    st.session_state["complaints"] = complaints + more
     st.session_state["circuit_for"] = {}
     st.session_state["served"] = 0
     st.session_state["epoch"] = 0
@@ -87,9 +92,24 @@ def choose_circuit(known: Sequence[str]) -> None:
     now["circuit_for"][now["task"].family] = now["circuit"]
 
 
+def address() -> dict[str, str]:
+    """What is shown, and where in a talk that is, as query parameters."""
+    return to_query(current()) | position_query(st.session_state["position"])
+
+
+def take(view: View) -> None:
+    """Show another view; how it is presented stays."""
+    now = st.session_state
+    for name in _SHARED:
+        if name != "presenting":
+            now[name] = getattr(view, name)
+    now["circuit_for"][view.task] = view.circuit
+    overrule(History(view.switches))
+
+
 def write_address() -> None:
     """Make the address say what is shown, so that it can be shared."""
-    st.query_params.from_dict(to_query(current()))
+    st.query_params.from_dict(address())
 
 
 def click(switches: Switches) -> None:

@@ -31,10 +31,15 @@ def bench_for(setting: Setting) -> Session:
     while not ((session := prepared.get(setting)) and loaded_models.is_current(session.loaded)):
         if (known := jobs.known(setting)) and known.state is jobs.State.finished:
             jobs.forget(setting)  # what it prepared has made room for others, or is another model
-        _result_of(setting, lambda report: _prepare(setting, report), jobs.PREPARATION)
+        _result(setting, preparation(setting))
     st.session_state["painted"] = True
     found: Session = session
     return found
+
+
+def preparation(setting: Setting) -> jobs.Job:
+    """The job that prepares a setting: the one that runs or has ended, or a new one."""
+    return jobs.job(setting, lambda report: _prepare(setting, report), kind=jobs.PREPARATION)
 
 
 def wait_for_source(session: Session, source: str) -> None:
@@ -113,7 +118,10 @@ def memory_permitting() -> Iterator[None]:
 
 
 def _result_of(key: Hashable, work: jobs.Work, kind: jobs.Kind) -> Any:
-    running = jobs.job(key, work, kind=kind)
+    return _result(key, jobs.job(key, work, kind=kind))
+
+
+def _result(key: Hashable, running: jobs.Job) -> Any:
     # Once something is on screen it may stay a moment longer: a quick change does not flicker.
     wait([running.future], timeout=_PATIENCE_S if st.session_state.get("painted") else 0)
     st.session_state["painted"] = True

@@ -15,9 +15,9 @@ def tests_key(task: Task) -> str:
 
 def choose(task: Task, test: str, group: str) -> None:
     """Make a test and a group the page's, by name and key."""
-    st.session_state[_test_key(task)] = test
+    st.session_state[test_key(task)] = test
     if group in _groups(task):
-        st.session_state[_group_key(task)] = group
+        st.session_state[group_key(task)] = group
 
 
 def show_choice(task: Task) -> None:
@@ -28,17 +28,17 @@ def show_choice(task: Task) -> None:
             "Test",
             [*labels],
             format_func=labels.__getitem__,
-            key=_test_key(task),
+            key=test_key(task),
             persist_state="session",
             width=240,
         )
-        st.session_state.setdefault(_group_key(task), group(task).key)
-        if group(task).key != st.session_state[_group_key(task)]:
-            st.session_state[_group_key(task)] = group(task).key
+        st.session_state.setdefault(group_key(task), group(task).key)
+        if group(task).key != st.session_state[group_key(task)]:
+            st.session_state[group_key(task)] = group(task).key
         st.segmented_control(
             "Group",
             _groups(task),
-            key=_group_key(task),
+            key=group_key(task),
             required=True,
             persist_state="session",
         )
@@ -46,14 +46,14 @@ def show_choice(task: Task) -> None:
 
 def test(task: Task) -> Desideratum:
     """The test that is chosen, at first the task's first."""
-    name = st.session_state.setdefault(_test_key(task), task.desiderata[0].name)
+    name = st.session_state.setdefault(test_key(task), task.desiderata[0].name)
     return task.desideratum(name)
 
 
 def group(task: Task) -> Group:
     """The group that is chosen, if the test is about it, or else one that it is about."""
     about = _groups(task)
-    key = st.session_state.get(_group_key(task), about[-1])
+    key = st.session_state.get(group_key(task), about[-1])
     return task.group(key if key in about else about[-1])
 
 
@@ -63,9 +63,11 @@ def _groups(task: Task) -> tuple[str, ...]:
     return tuple(each.key for each in task.reading_order if each.key in about)
 
 
-def _test_key(task: Task) -> str:
+def test_key(task: Task) -> str:
+    """Of the test that the page is about."""
     return f"function_test_{task.name}"
 
 
-def _group_key(task: Task) -> str:
+def group_key(task: Task) -> str:
+    """Of the group that the page is about."""
     return f"function_group_{task.name}"

@@ -23,7 +23,7 @@ from shell.frame.take_home import Origin, show_chart
 from shell.frame.words import unmarked
 
 PROBABILITY, RANK, FIRST, AHEAD = "Probability", "Rank", "First of all", "First of its competitors"
-_MEASURES = {
+MEASURES = {
     PROBABILITY: "probability",
     RANK: "median rank",
     FIRST: "share of prompts",
@@ -35,7 +35,7 @@ def show_lens(request: LogitLensRequest, found: Sequence[LogitLens]) -> None:
     """Lines of the right answer and its competitors at each token, the last one first."""
     st.segmented_control(
         "Measure",
-        list(_MEASURES),
+        list(MEASURES),
         key="lens_measure",
         required=True,
         persist_state="session",
@@ -75,7 +75,7 @@ def _show_lines(model: str, token: str, found: LogitLens, measure: str, prompts:
     )
     st.markdown(f"**{unmarked(catalogue.label(model))}**: {said}")
     show_chart(
-        lens_chart(_frame(layers, found, measure), _MEASURES[measure], measure == RANK),
+        lens_chart(_frame(layers, found, measure), MEASURES[measure], measure == RANK),
         Origin("logits", (model,), prompts),
         f"lens_{token}_{model}",
         f"{measure} of the right answer by layer, {token}, in {model}",

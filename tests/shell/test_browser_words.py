@@ -61,6 +61,7 @@ PAGES = {
     "Results": "text=Damaged results were moved",
     "Paper": "text=The paper’s results",
     "Models": "text=Add a model",
+    "Talks": "text=Import a talk",
 }
 """Each page, and what shows that it is there."""
 

@@ -17,6 +17,7 @@ from backend.studies import jobs, store
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from shell.frame.words import unmarked
 from shell.results import results
+from shell.talk import talks
 from tests.dashboard import ROOT
 
 HOSTILE = (
@@ -40,6 +41,7 @@ def plant(local: Path) -> None:
     circuits.mkdir(exist_ok=True)
     damaged.mkdir(exist_ok=True)
     groups = {key: [list(head)] for key, head in FEW}
+    plant_talk(local / "talks")
     for name, data in {
         "hostile": {"name": HOSTILE, "groups": groups},
         AS_FILE: {"name": HOSTILE, "groups": groups},
@@ -47,6 +49,14 @@ def plant(local: Path) -> None:
     }.items():
         (circuits / f"{name}.json").write_text(json.dumps(data))
     (damaged / f"{AS_FILE}.json").write_text("{}")
+
+
+def plant_talk(folder: Path) -> None:
+    step = {"title": HOSTILE[:100], "note": HOSTILE, "view": {"model": HOSTILE}}
+    talk = {"format": 1, "title": HOSTILE[:100], "steps": [step], "needs": HOSTILE}
+    folder.mkdir(exist_ok=True)
+    (folder / "hostile.json").write_text(json.dumps(talk))
+    (folder / f"{AS_FILE}.json").write_text("{}")
 
 
 TASK = "entity-tracking"
@@ -85,13 +95,14 @@ def here(planted: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
     shutil.copytree(planted / "results", store.RESULTS)
     monkeypatch.setattr(store, "DAMAGED", planted / "damaged")
     monkeypatch.setattr(catalogue, "ADDED_CIRCUITS", planted / "circuits")
+    monkeypatch.setattr(talks, "ADDED", planted / "talks")
     monkeypatch.setattr(jobs, "_jobs", type(jobs._jobs)())
 
 
 _PLAIN = {
     "Text", "Html", "ArrowVegaLiteChart", "Dataframe", "Arrow", "BidiComponent", "DownloadButton",
 }  # fmt: skip
-_PLAIN_VALUES = {"Selectbox", "MultiSelect", "TextInput", "NumberInput"}
+_PLAIN_VALUES = {"Selectbox", "MultiSelect", "TextInput", "TextArea", "NumberInput"}
 """Of these, only label and help are read as Markdown."""
 
 
@@ -130,6 +141,7 @@ def page(name: str, section: str = "Circuit", **query: str) -> AppTest:
     test.switch_page(f"pages/{name}.py")
     test.query_params.update({"n": "50", "boxes": "3"} | query)
     test.session_state["paper_section"] = section
+    test.session_state["talk_chosen"] = "hostile"
     if query.get("model") == HOSTILE:
         test.session_state["compared"] = test.session_state["logits_models"] = [HOSTILE]
     return test.run()
@@ -147,7 +159,7 @@ OURS = {"model": "hostile", "circuit": "hostile"}
     "name",
     [
         "circuit", "compare", "cmap", "discover", "function", "attention", "logits", "models",
-        "results",
+        "results", "talks",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(

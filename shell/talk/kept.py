@@ -1,0 +1,138 @@
+"""What a step of a talk keeps of a page beside the view: the choices made there, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend import published
+from backend.core.components import Component
+from backend.core.errors import UserError
+from backend.core.heads import Head
+from backend.core.metrics import Ablation, Score
+from backend.core.serialize import from_json, to_json
+from backend.tasks.task import Task
+from shell.attention.opening import SECTIONS
+from shell.circuit.edges import MOST_PERCENT
+from shell.discover.discovery import CENTRED, MOST_PROMPTS, RAW
+from shell.discover.stages import MOST_KEPT
+from shell.function import chosen, patching
+from shell.logits import attribution, copying, lens, logits
+from shell.paper.sections import SECTIONS as PAPER_SECTIONS
+
+_NOT_IN_A_TALK = ("talks", "speaker")
+_FOLDER = Path(__file__).parents[2] / "pages"
+PAGES = tuple(sorted({path.stem for path in _FOLDER.glob("*.py")} - {*_NOT_IN_A_TALK}))
+"""Pages that a step can show."""
+
+_Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What a choice is: its type, and what its value, or each of several, can be.
+
+    starts: it begins anew when the sidebar's model changes (`shell.frame.choices.is_start`).
+    """
+
+    kind: Any
+    among: Collection[Any] | None = None
+    starts: bool = False
+
+
+def check(page: str, task: Task, data: Mapping[str, Any], where: str) -> None:
+    """Raises UserError, naming it, for a choice that the page cannot have."""
+    for name, value in data.items():
+        _value(page, task, name, value, where)
+
+
+def read(page: str, task: Task, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices as the session has them; raises UserError for one that the page cannot have."""
+    return {name: _value(page, task, name, value, "choices") for name, value in data.items()}
+
+
+def written(page: str, task: Task, session: MutableMapping[Any, Any]) -> dict[str, Any]:
+    """The choices made on a page as JSON has them."""
+    known = _choices(page, task)
+    return {name: to_json(session[name]) for name in known if name in session}
+
+
+def starting(page: str, task: Task) -> list[str]:
+    """Choices that begin anew with another model."""
+    return [name for name, each in _choices(page, task).items() if each.starts]
+
+
+def _value(page: str, task: Task, name: str, data: Any, where: str) -> Any:
+    known = _choices(page, task).get(name)
+    if known is None:
+        raise UserError(f"“{where}: {name[:40]}” is not a choice of the page {page}. Leave it out.")
+    try:
+        value = from_json(known.kind, data)
+    except UserError as error:
+        raise _refusal(where, name) from error
+    each = value if isinstance(value, tuple) and known.kind is not Head else (value,)
+    if known.among is not None and not all(item in known.among for item in each):
+        raise _refusal(where, name)
+    if any(isinstance(item, str) and (len(item) > 500 or not item.isprintable()) for item in each):
+        raise _refusal(where, name)
+    return [*value] if isinstance(value, tuple) and known.kind is not Head else value
+
+
+def _refusal(where: str, name: str) -> UserError:
+    return UserError(f"“{where}.{name}” is nothing that can be chosen there. Mend it in the file.")
+
+
+def _choices(page: str, task: Task) -> dict[str, _Choice]:
+    tests = [each.name for each in task.desiderata]
+    match page:
+        case "circuit":
+            return {"weakest_edge": _Choice(int, range(MOST_PERCENT + 1))}
+        case "compare":
+            return {
+                "compared": _Choice(_Names, starts=True),
+                "compared_ablation": _Choice(Ablation),
+            }
+        case "cmap":
+            return {
+                "target": _Choice(str, starts=True),
+                "part": _Choice(Component),
+                "ticked_groups": _Choice(_Names, task.keys),
+            }
+        case "discover":
+            return {
+                "discover_n": _Choice(int, range(5, MOST_PROMPTS + 1)),
+                "discover_score": _Choice(Score),
+                "discover_ranking": _Choice(str, (RAW, CENTRED)),
+            } | {f"discover_keep_{key}": _Choice(int, range(1, MOST_KEPT + 1)) for key in task.keys}
+        case "function":
+            return {
+                patching.MODELS: _Choice(_Names, starts=True),
+                chosen.tests_key(task): _Choice(_Names, tests),
+                chosen.test_key(task): _Choice(str, tests),
+                chosen.group_key(task): _Choice(str, task.keys),
+            }
+        case "attention":
+            return {
+                "attention_shown": _Choice(str, SECTIONS),
+                "attention_head": _Choice(Head),
+                "attention_from": _Choice(str, task.position_names),
+                "attention_token": _Choice(int | None, range(10_000)),
+                "attention_beside": _Choice(str),
+                "attended": _Choice(_Names, starts=True),
+            }
+        case "logits":
+            return {
+                "logits_models": _Choice(_Names, starts=True),
+                "logits_read": _Choice(str, logits.READINGS),
+                "attribution_shown": _Choice(str, (attribution.MEAN, attribution.ONE)),
+                "lens_measure": _Choice(str, lens.MEASURES),
+                "copying_score": _Choice(str, (copying.COPIES, copying.OPPOSES)),
+            }
+        case "paper":
+            return {
+                "paper_model": _Choice(str, published.MODELS),
+                "paper_section": _Choice(str, PAPER_SECTIONS),
+            }
+    return {}
