@@ -433,8 +433,10 @@ def _work(
 ) -> Iterator[ComparedModel]:
     plan, circuit, prompts = _plan(request), request.circuit, request.prompts
     n_groups, metric = len(prompts.task.groups), request.metric
+    # Prompts of one's own may be fewer than were asked for.
     earlier = [
-        (part.figures.name, unpacked(part.answers, prompts.n, n_groups, metric)) for part in done
+        (part.figures.name, unpacked(part.answers, part.figures.model.n, n_groups, metric))
+        for part in done
     ]
     for place, name in not_done(request.models, done):
         evaluation = averaged(name, request, report, plan, place)

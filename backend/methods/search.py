@@ -23,6 +23,7 @@ from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backend.core.errors import UserError
 from backend.core.estimates import Row, figure
 from backend.core.heads import Head, Site
 from backend.core.metrics import Ablation, Metric, Score, Tokens
@@ -390,6 +391,12 @@ def _work(
     request: SearchRequest, done: Finished, report: Report, unfinished: Unfinished
 ) -> Iterator[Selected | Search]:
     plan = _plan(request)
+    if request.prompts.task.most is not None:
+        raise UserError(
+            "A search grows circuits on some prompts and reports on others, and prompts of one’s "
+            f"own are the same for every seed. Search on {request.prompts.task.family}, which "
+            "draws new ones, and compare the circuit on yours."
+        )
     if not done:
         asked = replace(request, prompts=request.selection)
         evaluation = averaged(request.model, asked, report, plan, 0)

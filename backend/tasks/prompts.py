@@ -25,7 +25,8 @@ Ints = NDArray[np.int64]
 class Prompts:
     """Which prompts every model is asked; raises UserError for those that there cannot be.
 
-    options: one number for each of the task's options, their defaults if there are none.
+    n: as many as there are, of a task that has fewer; options: one number for each of the task's
+    options, their defaults if there are none.
     """
 
     task: Task
@@ -37,6 +38,8 @@ class Prompts:
         if not self.options:
             object.__setattr__(self, "options", tuple(each.default for each in self.task.options))
         check_size(self.n, self.seed)
+        if self.task.most is not None:
+            object.__setattr__(self, "n", min(self.n, self.task.most))
         if len(self.options) != len(self.task.options):
             raise UserError(
                 f"{self.task.title} has {len(self.task.options)} options, and {len(self.options)} "

@@ -109,7 +109,8 @@ class Task:
     encode, if it has any; edges: attention of one token to another that is cut unless told
     otherwise, between roles of which every prompt has one; content: a fingerprint of what a file
     says of it that decides about results, empty for a task that is code. Tasks of one name and
-    other contents are different tasks.
+    other contents are different tasks; most: how many prompts there are, None where any number can
+    be drawn.
 
     Raises ValueError for a group that writes into one that does not come before it.
     """
@@ -132,6 +133,7 @@ class Task:
     desiderata: tuple[Desideratum, ...] = ()
     edges: tuple[AttentionEdge, ...] = ()
     content: str = ""
+    most: int | None = None
 
     def __post_init__(self) -> None:
         known: set[str] = set()

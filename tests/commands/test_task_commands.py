@@ -114,3 +114,32 @@ def test_a_command_runs_on_rows_of_a_file_and_of_a_name(
         "There are no prompts “nothing” for indirect object identification. Give a file, or one of "
         "those that are kept: mine.\n"
     )
+
+
+def test_models_are_paired_on_the_rows_that_can_be_used(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tokenizer, better, worse = planted_ioi.tokenizer(), tmp_path / "better", tmp_path / "worse"
+    model = planted_ioi.model().requires_grad_(False)
+    model.save_pretrained(better)
+    for head in planted_ioi.CIRCUIT["NM"]:
+        model.model.layers[head.layer].self_attn.o_proj.weight.zero_()
+    model.save_pretrained(worse)
+    for folder in (better, worse):
+        tokenizer.save_pretrained(folder)
+    prompts = IOI.sample(tokenizer, 9)
+    rows = as_rows(prompts, IOI.counterfactual(tokenizer, prompts), tokenizer)
+    file = tmp_path / "mine.jsonl"
+    file.write_bytes(jsonl(*rows, rows[0] | {"answer": "banana"}))
+    circuit = tmp_path / "circuit.json"
+    circuit.write_text(Circuit.of(IOI, planted_ioi.CIRCUIT).to_json())
+    code, data, err = run(
+        capsys, "compare", str(better), str(worse), "--task", "ioi", "--circuit", str(circuit),
+        "--prompts-from", str(file),
+    )  # fmt: skip
+    assert code == 0, err
+    first, second = (part["figures"]["model"] for part in data["parts"])
+    (difference,) = data["parts"][1]["differences"]
+    assert (first["value"], first["n"], second["n"]) == (1, 9, 9)
+    assert difference["model"]["value"] == pytest.approx(second["value"] - first["value"])
+    assert difference["model"]["n"] == 9

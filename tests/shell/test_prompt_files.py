@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.models import catalogue
+from backend.models.loaded_models import load
 from backend.studies import jobs
 from backend.studies.session import prepare
 from backend.tasks import registry
@@ -20,6 +22,7 @@ from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from tests import planted_ioi
 from tests.dashboard import ROOT
+from tests.own import IOI_FILE
 from tests.shell.apps import press, rerun
 from tests.tasks.test_own_prompt_sets import as_rows, jsonl
 
@@ -105,3 +108,30 @@ def test_an_address_of_prompts_that_are_gone_says_so() -> None:
     test = page(task="ioi/mine")
     assert test.session_state["task"] == ENTITY_TRACKING
     assert test.session_state["complaints"] == ["“task=ioi/mine”"]
+
+
+PAGES = (
+    "circuit", "prompt", "compare", "cmap", "discover", "function", "attention", "logits",
+    "results", "paper", "models",
+)  # fmt: skip
+
+
+def test_every_page_shows_own_tasks_and_prompts(model: str, empty_cache: Path) -> None:
+    circuit = Circuit.of(IOI, planted_ioi.CIRCUIT)
+    catalogue.add_circuit("planted.json", circuit.to_json().encode())
+    bare = [{**row, "clean": _marked_where_circuits_work(row["clean"])} for row in rows()]
+    task, _ = registry.keep_prompts(IOI, "bare", jsonl(*bare))
+    registry.add_task(IOI_FILE)
+    load(model)
+    for asked in (task, registry.task_named("own-ioi")):
+        setting = Setting(model, Prompts(asked, N, 0))
+        jobs.job(setting, lambda report, of=setting: iter([prepare(of, report)])).future.result(120)
+        for name in PAGES:
+            test = page(name, task=asked.name, model=model)
+            assert not test.error, (name, test.error)
+            assert test.session_state["task"] == asked
+
+
+def _marked_where_circuits_work(clean: str) -> str:
+    """The text with marks for these tokens alone."""
+    return re.sub(r"\[([^|]+)\|(?!s1_plus_1|s2)\w+\]", r"\1", clean)

@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 
 from backend.core.errors import UserError
+from backend.core.heads import Head
+from backend.core.progress import silent
 from backend.core.serialize import from_json, to_json
 from backend.engine.path_patching.run_pairs import RunPairs
 from backend.methods.discovery import discover
+from backend.methods.registry import METHODS
+from backend.methods.search import SearchRequest
 from backend.methods.stages import Criteria
 from backend.tasks import registry
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING, sample_prompts
 from backend.tasks.ioi import IOI
 from backend.tasks.own.files import task_in
-from backend.tasks.prompts import PromptSet
+from backend.tasks.prompts import Prompts, PromptSet
 from backend.tasks.sets import files
 from backend.tasks.sets.rows import Misfit, Row, known_tokens, needed_tokens, rows_of
 from backend.tasks.task import Task
@@ -270,3 +274,13 @@ def test_names_and_files_are_checked() -> None:
     found, complaints = registry.own_sets({"fruit": base})
     assert "fruit/mine" in found
     assert {"bad", "far", "lost"} <= complaints.keys()
+
+
+def test_a_search_on_prompts_of_one_s_own_is_refused() -> None:
+    content = jsonl(*({"clean": "[a|fruit] :", "answer": w, "competitors": "c"} for w in "bd"))
+    registry.add_task(FRUIT.encode())
+    task, _ = registry.keep_prompts(registry.task_named("fruit"), "mine", content)
+    assert Prompts(task, 50, 0).n == 2
+    request = SearchRequest("base", (("MV", Head(0, 0)),), Prompts(task, 50, 0))
+    with pytest.raises(UserError, match=r"same for every seed. Search on fruit, which"):
+        next(METHODS["search"].work(request, (), silent, lambda _: None))

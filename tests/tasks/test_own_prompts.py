@@ -22,6 +22,7 @@ from backend.tasks.ioi import IOI
 from backend.tasks.own.files import task_in
 from backend.tasks.prompts import PromptSet
 from backend.tasks.task import Task
+from backend.tasks.written import written_as
 from tests import planted_ioi, trained
 from tests.own import FRUIT, IOI_FILE
 
@@ -191,3 +192,27 @@ def test_an_own_task_writes_the_prompts_that_the_built_in_one_does() -> None:
     )
     assert ours.keys() == theirs.keys()
     assert np.isclose(sum(ours.values()), sum(theirs.values()))
+
+
+def test_a_prompt_in_one_s_own_words_is_read_as_the_task_would_write_it() -> None:
+    for task, tokenizer in (
+        (task_in(FRUIT.encode()), word_tokenizer(*WORDS)),
+        (task_in(IOI_FILE), planted_ioi.tokenizer()),
+    ):
+        prompts = task.sample(tokenizer, 20)
+        for row, text in enumerate(prompts.texts):
+            read, known = task.read(text), written_as(prompts, row, tokenizer)
+            assert read is not None
+            assert (read.answer, {*read.marks}) == (known.answer, {*known.marks})
+            assert read.answer not in read.competitors
+    capitals = registry.task_named("capitals")
+    told = capitals.read("My friend Zoe the Third says that the capital of Peru is the city of")
+    assert told is not None
+    assert told.answer == "Lima"
+    assert told.competitors == ("Paris",)
+    assert capitals.read("My friend Zoe says that the capital of Mars is the city of") is None
+    assert capitals.read("The capital of Peru is") is None
+    # Which later year is right, no words tell.
+    assert registry.task_named("greater-than").read(
+        "The war lasted from the year 1732 to the year 17"
+    ) is None  # fmt: skip

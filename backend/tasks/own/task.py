@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -22,6 +23,7 @@ from backend.tasks.own.filling import (
     taken,
 )
 from backend.tasks.own.form import END, Form, positions_of
+from backend.tasks.own.reading import read
 from backend.tasks.own.vocabulary import note_of, vocabulary_of
 from backend.tasks.own.writing import Line, fill, lines, prompt_set
 from backend.tasks.prompts import PromptSet, check_size, generators
@@ -67,6 +69,7 @@ def task_of(form: Form) -> Task:
         length=lambda: _length(form),
         note=lambda tokenizer: note_of(form, tokenizer),
         edges=form.edges,
+        read=partial(read, form),
         content=content_of(form),
     )
     return task

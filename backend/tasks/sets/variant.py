@@ -106,6 +106,7 @@ def task_on(task: Task, name: str, kept: Kept) -> Task:
             edge for edge in task.edges if edge.query in there and edge.key in {*there, RANDOM}
         ),
         content=content_of(task, rows),
+        most=len(rows),
     )
     return variant
 
