@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from backend.commands.method_commands import add_choice, choice_of
 from backend.commands.parts import (
@@ -21,6 +20,7 @@ from backend.commands.parts import (
 )
 from backend.core.errors import UserError
 from backend.core.files import write_atomically
+from backend.core.heads import ModelShape
 from backend.methods.knockouts import KnockoutsRequest
 from backend.methods.requests import ABLATIONS
 from backend.models import catalogue, loaded_models, registry
@@ -30,7 +30,9 @@ from backend.tasks.prompts import N_PROMPTS
 from backend.tasks.setting import Reading
 from circuitviz.svg import circuit_svg
 from circuitviz.themes import DARK, LIGHT
+from takehome.citations import Subject, bibtex, subject_of, today
 from takehome.clickable import clickable
+from takehome.graphs import ATTRIBUTION_SCHEMA, attribution_graph, graphml, worked
 from takehome.pictures import pdf, png
 
 _FILES = {
@@ -39,6 +41,9 @@ _FILES = {
     "pdf": "the picture, for a paper",
     "html": "a page that stays clickable without a server: every head, pair of heads and group is "
     "knocked out beforehand",
+    "graphml": "the graph for networkx, Gephi and others, with scores",
+    "attribution-graph": f"the graph on one prompt, in Neuronpedia’s JSON {ATTRIBUTION_SCHEMA}",
+    "bibtex": "how to cite the paper, this tool and the circuit",
 }
 _WIDTH, _HEIGHT = 1200, 760
 
@@ -46,13 +51,13 @@ _WIDTH, _HEIGHT = 1200, 760
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the files that are asked for; returns 0, or 1 after a message."""
     options = _parser().parse_args(arguments)
-    wanted = [kind for kind in _FILES if getattr(options, kind)]
+    asked = {kind: getattr(options, kind.replace("-", "_")) for kind in _FILES}
+    wanted = {kind: path for kind, path in asked.items() if path}
     try:
         if not wanted:
             raise UserError(f"Say which file is wanted: --{', --'.join(_FILES)}.")
         loaded_models.place_by_default(placement_of(options))
-        for kind in wanted:
-            path: Path = getattr(options, kind)
+        for kind, path in wanted.items():
             write_atomically(path, _MAKERS[kind](options))
             say(f"written to {path}")
     except UserError as error:
@@ -92,10 +97,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _shape(options: argparse.Namespace) -> ModelShape:
+    known = blueprint(registry.entry(options.model))
+    return known.shape if known else loaded_models.load(options.model).shape
+
+
+def _subject(options: argparse.Namespace) -> Subject:
+    return subject_of(read_circuit(options), options.model, prompts_of(options), today())
+
+
+def _attribution_graph(options: argparse.Namespace) -> str:
+    loaded = loaded_models.load(options.model)
+    prompts = prompts_of(options).sample(loaded.tokenizer)
+    prompt = worked(prompts, 0, loaded.tokenizer.decode)
+    return attribution_graph(_subject(options), loaded.shape, prompt)
+
+
 def _svg(options: argparse.Namespace) -> str:
     circuit = read_circuit(options)
-    known = blueprint(registry.entry(options.model))
-    shape = known.shape if known else loaded_models.load(options.model).shape
+    shape = _shape(options)
     circuit.check(shape, catalogue.label(options.model))
     theme = DARK if options.dark else LIGHT
     return circuit_svg(circuit, shape, width=_WIDTH, height=_HEIGHT, theme=theme)
@@ -121,6 +141,9 @@ _MAKERS: dict[str, Callable[[argparse.Namespace], str | bytes]] = {
     "png": lambda options: png(_svg(options)),
     "pdf": lambda options: pdf(_svg(options)),
     "html": _html,
+    "graphml": lambda options: graphml(_subject(options), _shape(options)),
+    "attribution-graph": _attribution_graph,
+    "bibtex": lambda options: bibtex(_subject(options)),
 }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 
@@ -18,6 +20,7 @@ PAPER = """@inproceedings{prakash2024finetuning,
 }
 """
 VERSION = "0.1.0"
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SPECIAL = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -34,6 +37,18 @@ class Subject:
     prompts: Prompts
     how: str
     date: str
+
+
+def subject_of(circuit: Circuit, model: str, prompts: Prompts, date: str) -> Subject:
+    """A circuit as it was found, or came."""
+    found = circuit.provenance.get("date")
+    day = found if isinstance(found, str) and _DAY.fullmatch(found) else date
+    return Subject(circuit, catalogue.label(model), prompts, "path patching", day)
+
+
+def today() -> str:
+    """The day now, in UTC: “2026-11-27”."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def bibtex(subject: Subject) -> str:

@@ -13,7 +13,8 @@ from backend.studies import studies
 from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode
 from circuitviz.picture import Picture
-from shell.frame import waiting
+from shell.frame import fitting, waiting
+from shell.frame.graph_files import graph_files
 from shell.frame.studies import latest, start
 from shell.frame.take_home import Origin, picture_files, show_button
 from shell.frame.view import View
@@ -35,7 +36,12 @@ def show_files(picture: Picture, circuit: Circuit, view: View) -> None:
     what = f"{view.circuit} {n_switched} switched" if n_switched else view.circuit
     show_button(
         "circuit",
-        lambda: picture_files(picture, origin, what, view.switches),
+        lambda: [
+            *picture_files(picture, origin, what, view.switches),
+            *graph_files(
+                circuit, view.model, view.prompts, fitting.shape_of(view.model), "circuit"
+            ),
+        ],
         lambda: _show_clickable(circuit, view, origin),
     )
 

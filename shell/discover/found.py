@@ -12,13 +12,16 @@ import streamlit as st
 from backend.core.errors import UserError
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
+from backend.tasks.setting import Setting
 from shell.discover import discovery
 from shell.discover.discovery import Progress
 from shell.discover.examination import show_examination, smaller, with_edges
 from shell.discover.search import STUDY, taken
-from shell.frame import state
+from shell.frame import fitting, state
 from shell.frame.choices import sidebar_circuit
+from shell.frame.graph_files import graph_files
 from shell.frame.history import History
+from shell.frame.take_home import show_button
 from shell.frame.words import unmarked
 
 _FOUND, _SELECTED = "found", "selected"
@@ -33,7 +36,7 @@ def show_found(now: Progress) -> None:
         st.caption(_UNTIL)
         return
     whole, suggestion = _choose(now)
-    show_saving(with_edges(smaller(whole), setting), suggestion)
+    show_saving(with_edges(smaller(whole), setting), suggestion, setting)
     if whole.members:
         show_examination(whole, smaller(whole), now)
     else:
@@ -68,10 +71,16 @@ def _choose(now: Progress) -> tuple[Circuit, str]:
     return discovery.found_circuit(now, "found"), plain(f"{now.plan.setting.model}-found")
 
 
-def show_saving(circuit: Circuit, suggestion: str, also: Callable[[], None] = lambda: None) -> None:
+def show_saving(
+    circuit: Circuit,
+    suggestion: str,
+    setting: Setting,
+    page: str = "discover",
+    also: Callable[[], None] = lambda: None,
+) -> None:
     """A name for a circuit, and buttons to save it, download it and open it in the Circuit page.
 
-    `also` is called when it is opened.
+    `also` is called when it is opened; the files of it say the `page`.
     """
     counts = ", ".join(
         f"{len(circuit.heads(group.key))} in {group.key}" for group in circuit.task.reading_order
@@ -99,6 +108,16 @@ def show_saving(circuit: Circuit, suggestion: str, also: Callable[[], None] = la
             f"{name}.json",
             "application/json",
             on_click="ignore",
+        )
+        show_button(
+            f"found_{suggestion}",
+            lambda: graph_files(
+                _stamped(circuit, name),
+                setting.model,
+                setting.prompts,
+                fitting.shape_of(setting.model),
+                page,
+            ),
         )
         opening = st.button(
             "Open in the Circuit page",

@@ -62,8 +62,9 @@ for it.
 **Take home.** Below each picture, chart and table: pictures as SVG, PNG or PDF in the colours of
 the page, with the heads switched as they are and words as text; tables as CSV with every digit, as
 Markdown or LaTeX. The Circuit page also has one HTML file that stays clickable without a server,
-with every head, pair of heads and group knocked out beforehand. A file’s name says the page, what
-it is, model, task, prompts and seed.
+with every head, pair of heads and group knocked out beforehand. It has the circuit as GraphML, as
+an attribution graph in Neuronpedia’s JSON, and as BibTeX too, as does Discover. A file’s name says
+the page, what it is, model, task, prompts and seed.
 
 **Keys.** Tab enters the graph, arrows move between heads, space switches, A shows the attention of
 a head, as a double click does. Ctrl+Z undoes, Ctrl+Y redoes. P presents: the page for a lecture

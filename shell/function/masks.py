@@ -31,7 +31,7 @@ from backend.studies import studies as stored
 from backend.tasks.circuit import Circuit
 from backend.tasks.desiderata import Desideratum
 from backend.tasks.prompts import MAX_PROMPTS, Prompts
-from backend.tasks.setting import Mode, Reading
+from backend.tasks.setting import Mode, Reading, Setting
 from backend.tasks.task import Group, Task
 from circuitviz.component import circuit_component
 from circuitviz.function_charts import heads_line, loss_line, penalty_chart, validation_line
@@ -214,7 +214,8 @@ def show(task: Task, study: Study[DcmRequest]) -> None:
     if part.heads:
         circuit = found_circuit(request, part, "mask")
         named = plain(f"{request.model}-{request.group}-{request.desideratum}")
-        show_saving(circuit, named, partial(_test_it, request))
+        asked = Setting(request.model, request.prompts)
+        show_saving(circuit, named, asked, "function", partial(_test_it, request))
     else:
         st.info("The mask keeps no head: there is no circuit to open.")
 

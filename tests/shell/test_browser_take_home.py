@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import networkx as nx
 import pandas as pd
 import pytest
 
@@ -54,6 +56,11 @@ def test_the_circuit_is_taken_home_as_it_stands(open_page: Open) -> None:
     assert next(root.iter(f"{_SVG}rect")).attrib["fill"] == "#12151c"
     assert downloaded(page, "PNG")[1].startswith(b"\x89PNG")
     assert downloaded(page, "PDF")[1].startswith(b"%PDF-")
+    graph = nx.read_graphml(io.BytesIO(downloaded(page, "GraphML")[1]))
+    assert {*graph} == {*shown, "logits"}
+    attribution = json.loads(downloaded(page, "Attribution graph")[1])
+    assert len(attribution["nodes"]) == len(shown) + 1
+    assert b"arXiv:2402.14811" in downloaded(page, "BibTeX")[1]
 
 
 def test_a_table_is_taken_home_and_read_back(open_page: Open) -> None:

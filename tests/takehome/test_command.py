@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import networkx as nx
 import pytest
 
 from backend.core.heads import Head
@@ -28,7 +30,7 @@ def circuit(tmp_path: Path) -> str:
 def test_all_files_at_once(
     tmp_path: Path, circuit: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kinds = ("svg", "png", "pdf", "html")
+    kinds = ("svg", "png", "pdf", "html", "graphml", "attribution-graph", "bibtex")
     files = [word for kind in kinds for word in (f"--{kind}", str(tmp_path / f"it.{kind}"))]
     assert main(["base", "--circuit", circuit, "--dark", *files, *FEW]) == 0
     told = capsys.readouterr().err
@@ -39,6 +41,11 @@ def test_all_files_at_once(
     assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "it.pdf").read_bytes().startswith(b"%PDF-")
     assert "20 prompts, seed 0, 2 boxes" in (tmp_path / "it.html").read_text()
+    n_heads = len(Circuit.from_json(Path(circuit).read_text()).members)
+    assert len(nx.read_graphml(tmp_path / "it.graphml")) == n_heads + 1
+    graph = json.loads((tmp_path / "it.attribution-graph").read_text())
+    assert len(graph["nodes"]) == n_heads + 1
+    assert "@software{circuitexplorer" in (tmp_path / "it.bibtex").read_text()
     main(["base", "--circuit", circuit, "--html", str(tmp_path / "again.html"), *FEW])
     assert "stored: measured on" in capsys.readouterr().err
     assert (tmp_path / "again.html").read_text() == (tmp_path / "it.html").read_text()
