@@ -16,7 +16,7 @@ from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode, Reading, intervention
 from shell.attention.opening import look_at
-from shell.circuit import carried, picture, presented
+from shell.circuit import carried, picture, presented, tour
 from shell.circuit.example import chosen_prompt, show_example
 from shell.circuit.files import show_files
 from shell.circuit.numbers import (
@@ -130,3 +130,4 @@ except UserError as error:
 else:
     state.show_complaints()
     explore(circuit)
+    tour.offer(circuit, view)

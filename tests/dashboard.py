@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 _START_SECONDS = 60
+_TOUR_SEEN = "localStorage.setItem('circuit-explorer: tour seen', 'yes')"
 _BROWSER_ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -79,9 +80,11 @@ def watched_pages(browser: Any) -> Iterator[Callable[..., Any]]:
     complaints: list[str] = []
     contexts = []
 
-    def open_page(address: str, **options: Any) -> Any:
+    def open_page(address: str, *, first_visit: bool = False, **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}} | options)
         contexts.append(context)
+        if not first_visit:
+            context.add_init_script(_TOUR_SEEN)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(f"page error: {error}"))
         page.on("console", lambda m: complaints.extend([m.text] if m.type == "error" else []))

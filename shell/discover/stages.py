@@ -170,7 +170,9 @@ def _in_words(n: int) -> str:
 def _why_empty(now: Progress, group: Group) -> str:
     if now.feeds_nothing(group.key):
         return nothing_to_feed(group)
-    return "On its way …" if now.is_running else "Not run yet."
+    if now.is_running:
+        return "On its way …"
+    return f"Not run yet. Press Run {now.following}, or run all stages above."
 
 
 def _why_not(now: Progress, group: Group) -> str | None:

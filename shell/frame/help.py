@@ -83,7 +83,12 @@ say about Llama-7B.
 
 def show_help(task: Task) -> None:
     """A button that opens the help over the page."""
-    with st.popover("Help"):
+    asked = st.session_state.setdefault("tour_asked", 0)
+    # Under another key it is a new one, which is closed.
+    with st.popover("Help", key=f"help_{asked}"):
+        if st.button("Show the tour"):
+            st.session_state["tour_asked"] = asked + 1
+            st.rerun()  # all of it: the help is in a fragment
         st.markdown(
             _TEXT.format(
                 title=task.title,
