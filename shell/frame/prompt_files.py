@@ -13,6 +13,8 @@ from shell.frame import state
 from shell.frame.words import unmarked
 
 _FIELDS = ("set_name", "set_text")
+_SHOWN = 4
+"""Rows that are told without scrolling."""
 
 
 def offer_to_add(task: Task) -> None:
@@ -47,12 +49,10 @@ def _show_what_was_added() -> None:
         st.success(f"“{unmarked(name)}” is added, and chosen as the task.")
     if misfits := at.get("set_misfits"):
         st.warning(f"{len(misfits)} of its rows are left out:")
-        st.dataframe(
-            [{"Row": misfit.number, "Why": misfit.reason} for misfit in misfits],
-            height=140,
-            hide_index=True,
-            column_config={"Row": st.column_config.NumberColumn(width=50)},
-        )
+        with st.container(height=140 if len(misfits) > _SHOWN else "content"):
+            st.markdown(
+                "\n".join(f"- Row {each.number}: {unmarked(each.reason)}" for each in misfits)
+            )
 
 
 def _about(task: Task) -> str:

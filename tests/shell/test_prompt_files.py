@@ -67,9 +67,13 @@ def test_pasted_rows_are_used_and_bad_ones_are_listed_with_the_reason() -> None:
     press(test, "Add prompts")
     assert test.session_state["task"].name == "ioi/mine"
     assert test.query_params["task"] == "ioi/mine"
-    (table,) = test.sidebar.dataframe
-    assert table.value["Row"].tolist() == [N_ROWS + 1, N_ROWS + 2, N_ROWS + 3]
-    assert "it marks “s3”" in table.value["Why"][0]
+    told = "\n".join(each.value for each in test.sidebar.markdown)
+    for number, reason in (
+        (N_ROWS + 1, "it marks “s3”"),
+        (N_ROWS + 2, "its “clean” is no line"),
+        (N_ROWS + 3, "it has an unknown field “what”"),
+    ):
+        assert f"- Row {number}: {reason}" in told
     press(test, "Forget “mine”")
     assert rerun(test).session_state["task"] == ENTITY_TRACKING
 
