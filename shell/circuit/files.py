@@ -84,6 +84,4 @@ def _show_download(stored: studies.Stored, name: str) -> None:
         request: Any = stored.request
         return clickable(request, stored.parts[0], stored.entry.header)
 
-    st.download_button(
-        "HTML", made, name, "text/html", key="take_home_clickable", on_click="ignore"
-    )
+    st.download_button("HTML", made, name, "text/html", key="file_clickable", on_click="ignore")

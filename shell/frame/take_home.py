@@ -21,8 +21,8 @@ from shell.frame.words import unmarked
 from takehome import tables
 from takehome.names import file_name
 
-_WIDTH = 380
-"""Of words behind the button, in pixels."""
+_WIDTH = 320
+"""Of what is behind the button, in pixels: no wider than a phone."""
 _PICTURE = 1200, 760
 """Width and height, in pixels."""
 _NO_SWITCHES = Switches()
@@ -104,14 +104,14 @@ def show_button(
     )
     if not behind.open:
         return
-    with behind, st.container(horizontal=True, gap="small", width="content"):
+    with behind, st.container(horizontal=True, gap="small", width=_WIDTH):
         for file in files():
             st.download_button(
                 unmarked(file.label),
                 file.make,
                 file.name,
                 file.mime,
-                key=f"take_home_{key}_{file.label}",
+                key=f"file_{key}_{file.label}",
                 on_click="ignore",
             )
     with behind, st.container(width=_WIDTH):

@@ -11,6 +11,7 @@ from backend.tasks.written import Written
 from circuitviz.continuation_chart import continuation_bars
 from shell.frame import state, waiting
 from shell.frame.choices import choose_models
+from shell.frame.take_home import Origin, show_chart
 from shell.frame.words import unmarked
 
 _MODELS = "prompt_models"
@@ -50,9 +51,10 @@ def _show_likeliest(model: str, prompt: Written) -> None:
             "is_answer": [word == prompt.answer for word in words],
         }
     ).drop_duplicates("word")
-    st.altair_chart(
+    show_chart(
         continuation_bars(frame),
-        width="stretch",
-        key=f"continuations_{model}",
-        alt=f"Likeliest next tokens in {catalogue.label(model)}",
+        Origin("prompt", (model,)),
+        f"continuations_{model}",
+        f"Likeliest next tokens in {catalogue.label(model)}",
+        what="likeliest",
     )

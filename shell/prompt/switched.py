@@ -23,6 +23,7 @@ from shell.circuit.numbers import speak
 from shell.circuit.switches import show_undo
 from shell.frame import state, waiting
 from shell.frame.choices import choose_one
+from shell.frame.take_home import Origin, chart_files, frame_files, show_control
 from shell.frame.view import View
 from shell.frame.words import unmarked
 from shell.prompt import editor
@@ -139,7 +140,16 @@ def show_numbers(now: WrittenRun, after: Answers, view: View, second: WrittenRun
     *_, other = looks
     frame = answers_frame(before, after, 0, decode, kinds, other)
     least = {"before": before.top[0, -1], "after": after.top[0, -1]}
-    st.vega_lite_chart(answer_bars(frame, least, looks), width="stretch", key="answers")
+    chart = answer_bars(frame, least, looks)
+    st.vega_lite_chart(chart, width="stretch", key="answers")
+    origin = Origin("prompt", (view.model,))
+    show_control(
+        "answers",
+        lambda: [
+            *chart_files(chart, origin, "answers"),
+            *frame_files(frame, origin, "answers"),
+        ],
+    )
     speak(f"Probability of {escape(word)} {after.probability[0]:.3f}.")
 
 
