@@ -301,7 +301,10 @@ class CircuitView {
       if (edge === undefined) this.showTip(nodeAt(event)); else this.showEdge(Number(edge), event);
     });
     svg.addEventListener("pointerleave", () => this.showTip(null));
-    svg.addEventListener("focusin", (event) => { if (event.target.matches(":focus-visible")) this.showTip(nodeAt(event)); });
+    svg.addEventListener("focusin", (event) => {
+      this.isKeyed = event.target.matches(":focus-visible");
+      if (this.isKeyed) this.showTip(nodeAt(event));
+    });
     svg.addEventListener("focusout", () => this.showTip(null));
     svg.addEventListener("keydown", (event) => this.onKey(event, nodeAt(event)));
     svg.addEventListener("wheel", (event) => {
@@ -325,7 +328,8 @@ class CircuitView {
 
   onKey(event, i) {
     if (i === null || event.ctrlKey || event.metaKey || event.altKey) return;
-    const arrow = ARROWS[event.key];
+    // After a click with the mouse, arrows are the page's: they may lead on in a talk.
+    const arrow = this.isKeyed && ARROWS[event.key];
     if (arrow) {
       const next = neighbour(this.places, i, ...arrow);
       if (next >= 0) this.focus(next);

@@ -38,22 +38,39 @@ Drawn = Mapping[str, Shown | str]
 """By desideratum: its pairs, or why they cannot be written."""
 
 
+def drawing(model: str, prompts: Prompts) -> jobs.Job:
+    """The job that draws them: the one that runs or has ended, or a new one."""
+    some = _shown(prompts)
+    return jobs.job(
+        ("pairs", model, some),
+        lambda report: _draw(model, some, report),
+        kind=jobs.PREPARATION,
+    )
+
+
 def drawn_pairs(model: str, prompts: Prompts) -> Drawn | None:
     """The first pairs of every test of the task; None while they, or their model, are on their way.
 
     Meanwhile, it shows how far they are, or why there are none.
     """
-    some = replace(prompts, n=min(prompts.n, _N_SHOWN))
-    key = "pairs", model, some
-    asked = jobs.job(key, lambda report: _draw(model, some, report), kind=jobs.PREPARATION)
+    asked = drawing(model, prompts)
     wait([asked.future], timeout=_A_MOMENT_S)
     waiting.follow(asked)
     if asked.parts:
         found: Drawn = asked.parts[0]
         return found
     if asked.future.done():
-        st.button("Try again", on_click=jobs.forget, args=(key,), key="draw_again")
+        st.button(
+            "Try again",
+            on_click=jobs.forget,
+            args=(("pairs", model, _shown(prompts)),),
+            key="draw_again",
+        )
     return None
+
+
+def _shown(prompts: Prompts) -> Prompts:
+    return replace(prompts, n=min(prompts.n, _N_SHOWN))
 
 
 def show_pair(tested: Desideratum, drawn: Drawn) -> None:

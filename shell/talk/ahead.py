@@ -21,14 +21,23 @@ def prepare(step: Step) -> None:
     """Begin to prepare a step; what is there already costs nothing."""
     view, _ = from_query(step.view)
     if step.page != "circuit":
-        jobs.job(("page of a step", step.page), lambda report: _import(step.page), kind=jobs.SMALL)
-        return
-    if prepared.get(view.setting):
+        key = "page of a step", step.page
+        loading = jobs.job(key, lambda report: _import(step.page), kind=jobs.SMALL)
+        if step.page == "function":
+            loading.future.add_done_callback(lambda done: _draw_pairs(step, view))
+    elif prepared.get(view.setting):
         _prepare_clicks(view)
     else:
-        jobs.forget(view.setting)
+        if (known := jobs.known(view.setting)) and known.future.done():
+            jobs.forget(view.setting)
         of_prompts = waiting.preparation(view.setting)
         of_prompts.future.add_done_callback(lambda done: _prepare_clicks(view))
+
+
+def _draw_pairs(step: Step, view: View) -> None:
+    from shell.function import pairs, patching
+
+    pairs.drawing((step.choices.get(patching.MODELS) or [view.model])[0], view.prompts)
 
 
 def _prepare_clicks(view: View) -> None:
