@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from backend.models import catalogue
+from backend.tasks.setting import Mode
 from circuitviz.charts import BEFORE
 from circuitviz.picture import MINUS
 from shell.circuit.example import likeliest, looks_of, show_prompt, show_steps
@@ -28,11 +29,18 @@ if TYPE_CHECKING:
 def show_what(view: View) -> None:
     """One line: the model, the circuit, what runs, and what a head that is off gives."""
     circuit = f"circuit “{view.circuit}”"
-    off = f"a head that is off gives: {MODES[view.mode].lower()}"
-    words = (circuit, view.task.title, READINGS[view.reading], off)
+    words = (circuit, view.task.title, READINGS[view.reading], f"off gives: {_given(view)}")
     rest = "".join(f"<span>{escape(each)}</span>" for each in words)
     model = escape(catalogue.label(view.model))
     st.html(f'<div class="presented-what"><b>{model}</b>{rest}</div>')
+
+
+def _given(view: View) -> str:
+    """What a head that is off gives."""
+    if view.mode is Mode.other:
+        return f"that of {catalogue.label(view.source)}"
+    given = MODES[view.mode].lower()
+    return f"{given}, {view.tested.label}" if view.tested else given
 
 
 def show_headlines(found: Iterable[Headline], view: View) -> None:
