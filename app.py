@@ -4,8 +4,10 @@ import streamlit as st
 
 import shell
 from shell.frame.protection import MIDDLEWARE
+from shell.frame.server import ROUTES, log_jobs
 
 if __name__ == "__main__":  # so Streamlit starts this file for each session
     shell.main()
 else:  # and so once, for the server
-    app = st.App(__file__, middleware=MIDDLEWARE)
+    log_jobs()
+    app = st.App(__file__, middleware=MIDDLEWARE, routes=ROUTES)

@@ -8,14 +8,17 @@ import shell
 
 shell.enter()
 
+from backend.core.placement import Placement
+from backend.core.read_only import is_read_only
 from shell.frame import state
 from shell.models import models
 
 left, right = st.columns([2.6, 1], gap="large")
 with right:
-    placement = models.choose_placement()
+    placement = Placement() if is_read_only() else models.choose_placement()
     models.show_memory()
-    models.offer_to_add()
+    if not is_read_only():
+        models.offer_to_add()
 with left:
     with st.container():  # a place of its own, as in `waiting.follow`
         models.show_loading()

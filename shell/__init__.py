@@ -11,7 +11,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from shell.frame import presenting, sidebar, state
+from shell.frame import presenting, sidebar, state, visitors
 from shell.talk import adding, stepping
 
 _PAGES = Path(__file__).parent.parent / "pages"
@@ -49,6 +49,7 @@ def main() -> None:
     if to_open := stepping.page_to_open(name):
         st.switch_page(to_open, query_params=state.address())
     sidebar.show()
+    visitors.show_refusal()
     with st.sidebar:
         if page.url_path:
             presenting.offer()

@@ -10,9 +10,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from backend.core.read_only import VARIABLE
 
 ROOT = Path(__file__).parent.parent
 _START_SECONDS = 60
@@ -35,25 +37,37 @@ def chromium() -> str | None:
 
 @contextmanager
 def serving(
-    script: Path, *options: str, local: Path | None = None, health_host: str = "localhost"
+    script: Path,
+    *options: str,
+    local: Path | None = None,
+    health_host: str = "localhost",
+    is_read_only: bool = False,
+    folder: Path = ROOT,
+    log: Path | None = None,
+    path: str = "",
 ) -> Iterator[str]:
     """The address of a new server process for the script, up and healthy.
 
-    What it measures it keeps in `local`, if given. It is asked for its health as `health_host`.
-    It ends by SIGKILL, without time for anything.
+    What it measures it keeps in `local`, if given. It is asked for its health as `health_host`,
+    runs in `folder`, and writes its log into a file, if given. All of it is under `path`. It ends
+    by SIGKILL, without time for anything.
     """
+    told = {VARIABLE: "1"} if is_read_only else {}
+    told |= {"CIRCUIT_EXPLORER_LOCAL": str(local)} if local else {}
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}", *options],
-        cwd=ROOT,
-        env=os.environ | ({"CIRCUIT_EXPLORER_LOCAL": str(local)} if local else {}),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    places = [f"--server.port={port}", f"--server.baseUrlPath={path}"]
+    with log.open("wb") if log else nullcontext(subprocess.DEVNULL) as heard:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", str(script), *places, *options],
+            cwd=folder,
+            env=os.environ | told,
+            stdout=subprocess.DEVNULL,
+            stderr=heard,
+        )
     try:
-        address = f"http://localhost:{port}"
+        address = f"http://localhost:{port}{path}"
         _wait_until_healthy(address, health_host)
         yield address
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from backend.core.errors import UserError
 from backend.core.files import LOCAL, MB, Absent, read, write_atomically
 from backend.core.names import plain_name as plain_name
+from backend.core.read_only import check_allowed
 from backend.models import registry
 from backend.models.registry import BUNDLED as BUNDLED
 from backend.models.registry import Entry
@@ -109,6 +110,7 @@ def add_circuit(file_name: str, content: bytes) -> str:
 
     Raises UserError for a name that is not plain and for a malformed file.
     """
+    check_allowed("To keep a circuit")
     name = circuit_name(Path(file_name).stem)
     if len(content) > MAX_CIRCUIT_MB * MB:
         raise UserError(f"This circuit has more than {MAX_CIRCUIT_MB} MB. Choose a smaller one.")

@@ -19,6 +19,7 @@ from typing import Any
 from backend.core.errors import UserError
 from backend.core.files import LOCAL, MB, Absent, Unreadable, is_file, read_text, write_atomically
 from backend.core.names import is_hub_name, plain_name
+from backend.core.read_only import check_allowed
 from backend.models.adapter_kinds import adapter_config
 from backend.models.model_files import (
     ADAPTER_CONFIG,
@@ -84,7 +85,10 @@ def entry(name: str) -> Entry:
     Raises UserError for anything else, before it can become a path or a request.
     """
     known = models()
-    return known[name] if name in known else Entry(name, name, place(name))
+    if name in known:
+        return known[name]
+    check_allowed("A model that is not on the Models page")
+    return Entry(name, name, place(name))
 
 
 def place(text: str) -> Path | str:
@@ -167,6 +171,7 @@ def add(
     of a model nor a hub name, for an adapter that does not lead to its base or is of a kind that
     the engine cannot work with, and when the file of added models cannot be read or written.
     """
+    check_allowed("To add a model")
     check_is_free(name)
     if complaint := added().complaint:
         raise UserError(complaint)
@@ -197,6 +202,7 @@ def remove(name: str) -> None:
 
     Raises UserError when it was not added, or when its file cannot be read or written.
     """
+    check_allowed("To remove a model")
     if name not in added().entries:
         raise UserError(f"“{name}” was not added here. Choose a model that was.")
     # By tables, so that what a user wrote around them stays.

@@ -27,6 +27,7 @@ from backend.core.pace import Pace
 from backend.core.placement import CPU
 from backend.core.priority import hold, look_again, urgent
 from backend.core.progress import Cancelled, Report
+from backend.core.read_only import check_allowed
 from backend.core.tidying import tidy_up
 
 Work = Callable[[Report], Iterator[Any]]
@@ -84,8 +85,8 @@ class Job:
 
     Parts stay when the work fails or is cancelled; the future holds all of them, or the error.
     title: what it is called in the list of jobs; without one it is not listed. request: what was
-    asked for, so that a page can show it again. devices: None while nobody knows. is_held: whether
-    it lets something urgent go first.
+    asked for, so that a page can show it again. who: asked for it, for the log. devices: None while
+    nobody knows. is_held: whether it lets something urgent go first.
     """
 
     title: str = ""
@@ -98,6 +99,7 @@ class Job:
     future: Future[list[Any]] = field(default_factory=Future)
     number: int = field(default_factory=_number.__next__)
     is_held: bool = False
+    who: str = ""
     _started: float | None = None
     _ended: float | None = None
     _is_cancelled: bool = False
@@ -165,6 +167,9 @@ class Job:
             self.future.set_exception(error)
         else:
             self.future.set_result(self.parts)
+        if self.kind is not QUICK:
+            what = self.title or self.stage
+            _log.info("%s: %s in %.1f s, for %s", what, self.state.value, self.seconds, self.who)
 
     def _stop_if_cancelled(self) -> None:
         if self._is_cancelled:
@@ -191,14 +196,18 @@ def job(
     request: Any = None,
     kind: Kind = LONG,
     where: Where = on_cpu,
+    who: str = "",
 ) -> Job:
     """The job of this key: the one that waits, runs or is done, or else a new one.
 
-    The last results of each kind are kept for every page and every browser tab.
+    The last results of each kind are kept for every page and every browser tab. Raises Refused for
+    a new long one in a read-only dashboard.
     """
     with _changed:
         if key not in _jobs:
-            _jobs[key] = new = Job(title, request, kind)
+            if kind is LONG:
+                check_allowed("To measure something new")
+            _jobs[key] = new = Job(title, request, kind, who=who)
             begin = partial(_run_in_turn, new, where) if kind.queues else new.run
             threading.Thread(target=begin, args=(work,), daemon=True).start()
             _drop_the_oldest(kind)
@@ -224,6 +233,12 @@ def listed() -> list[Job]:
     with _changed:
         titled = [each for each in _jobs.values() if each.title]
     return sorted(titled, key=lambda each: each.number, reverse=True)
+
+
+def states() -> list[State]:
+    """Of all jobs that are remembered."""
+    with _changed:
+        return [each.state for each in _jobs.values()]
 
 
 def before(waiting: Job) -> list[Job]:

@@ -37,6 +37,7 @@ from backend.core.files import (
     shown,
     write_atomically,
 )
+from backend.core.read_only import check_allowed
 from backend.core.serialize import from_json, to_json
 from backend.models.fingerprints import Fingerprint
 
@@ -192,6 +193,7 @@ def distrust(entry: Entry, reason: str) -> None:
 
 def delete(entry: Entry) -> None:
     """Delete a result that was made here; raises UserError when that is not possible."""
+    check_allowed("To delete a result")
     try:
         entry.path.unlink(missing_ok=True)
     except OSError as error:

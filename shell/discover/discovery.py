@@ -21,6 +21,7 @@ from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import N_PATCHED, Prompts
 from backend.tasks.setting import Setting
 from backend.tasks.task import Task
+from shell.frame.visitors import telling_refusals, visitor
 
 MOST_PROMPTS = 1000
 Key = tuple[str, Setting, Score]
@@ -139,14 +140,16 @@ def run(now: Progress, until: str) -> None:
     """Run the stages that are missing or stale, up to this one."""
     key, done = _key(now.plan), now.stages[: now.valid]
     jobs.forget(key)
-    job = jobs.job(
-        key,
-        lambda report: _work(now.plan, done, until, report),
-        now.plan.title,
-        now.plan,
-        where=lambda: loaded_models.devices_of([now.plan.setting.model]),
-    )
-    _started()[key] = job, done
+    with telling_refusals():
+        job = jobs.job(
+            key,
+            lambda report: _work(now.plan, done, until, report),
+            now.plan.title,
+            now.plan,
+            where=lambda: loaded_models.devices_of([now.plan.setting.model]),
+            who=visitor(),
+        )
+        _started()[key] = job, done
 
 
 def show_again(plan: Plan, job: jobs.Job) -> None:

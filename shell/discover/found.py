@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from backend.core.errors import UserError
+from backend.core.read_only import is_read_only
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Setting
@@ -101,7 +102,7 @@ def show_saving(
             help="Saving under a name that is taken replaces that circuit.",
         )
         name = st.session_state[key]
-        st.button("Save", on_click=_save, args=(circuit, key))
+        st.button("Save", on_click=_save, args=(circuit, key), disabled=is_read_only())
         st.download_button(
             "Download as JSON",
             _stamped(circuit, name).to_json(),
@@ -124,6 +125,7 @@ def show_saving(
             type="primary",
             on_click=_open,
             args=(circuit, key, also),
+            disabled=is_read_only(),
         )
     if complaint := st.session_state.pop("save_complaint", None):
         st.error(unmarked(complaint))

@@ -18,6 +18,7 @@ from backend.studies.previews import (
     stored_previews,
 )
 from shell.discover.discovery import Plan
+from shell.frame.visitors import telling_refusals, visitor
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,15 @@ def plan(of: Plan, is_checked: bool) -> PreviewPlan:
 def run(asked: PreviewPlan) -> None:
     """Preview all stages, and check them if asked."""
     jobs.forget(_key(asked))
-    jobs.job(
-        _key(asked),
-        lambda report: run_previews(asked.look, asked.n_checked, report),
-        asked.title,
-        asked,
-        where=lambda: loaded_models.devices_of([asked.look.setting.model]),
-    )
+    with telling_refusals():
+        jobs.job(
+            _key(asked),
+            lambda report: run_previews(asked.look, asked.n_checked, report),
+            asked.title,
+            asked,
+            where=lambda: loaded_models.devices_of([asked.look.setting.model]),
+            who=visitor(),
+        )
 
 
 def job_of(asked: PreviewPlan) -> jobs.Job | None:

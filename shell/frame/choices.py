@@ -9,6 +9,7 @@ from typing import TypeVar
 import streamlit as st
 
 from backend.core.metrics import Ablation, Tokens
+from backend.core.read_only import is_read_only
 from backend.methods.requests import Request, not_as_in_the_paper
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
@@ -144,7 +145,7 @@ def choose_models(key: str) -> tuple[str, ...]:
         format_func=catalogue.label,
         key=key,
         persist_state="session",
-        accept_new_options=True,
+        accept_new_options=not is_read_only(),
         help="Known models are on the Models page. You can also type a Hugging Face model: its "
         "folder on this computer, or a hub name such as `owner/name`.",
     )

@@ -7,20 +7,28 @@ from contextlib import suppress
 import streamlit as st
 
 from backend.core.errors import UserError
+from backend.core.read_only import is_read_only
 from backend.models import catalogue
 from backend.tasks.prompts import MAX_SEED
 from backend.tasks.registry import DEFAULT_TASK, TASKS, own_sets, own_tasks
 from backend.tasks.task import Task
 from shell.frame import fitting, joblist, state, task_files
 from shell.frame.history import History
-from shell.frame.view import PROMPT_COUNTS
+from shell.frame.view import prompt_counts
 from shell.frame.words import MEASURES, unmarked
+
+_READ_ONLY = (
+    "Read-only: click heads, write prompts, look at all that was measured. Nothing can be added, "
+    "deleted or measured anew."
+)
 
 
 def show() -> None:
     """Draw the sidebar; what is chosen lands in the session's state."""
     with st.sidebar:
         st.markdown("### Circuit explorer")
+        if is_read_only():
+            st.caption(_READ_ONLY)
         own = own_tasks()
         tasks = {**TASKS, **own.tasks}
         sets, complaints = own_sets(tasks)
@@ -38,14 +46,15 @@ def show() -> None:
         )
         task: Task = st.session_state["task"]
         task_files.show_misfits(own, complaints)
-        task_files.offer_to_add(task, own)
+        if not is_read_only():
+            task_files.offer_to_add(task, own)
         st.selectbox(
             "Model",
             _with_current(catalogue.models(), "model"),
             format_func=catalogue.label,
             key="model",
             persist_state="session",
-            accept_new_options=True,
+            accept_new_options=not is_read_only(),
             help="Known models are on the Models page. You can also type a Hugging Face model: its "
             "folder on this computer, or a hub name such as `owner/name`.",
         )
@@ -63,19 +72,11 @@ def show() -> None:
             "the bundled base model.",
         )
         _say_misfit(st.session_state["circuit"], st.session_state["model"])
-        with st.popover("Add a circuit", width="stretch"):
-            st.file_uploader(
-                "A circuit saved as JSON",
-                type="json",
-                key="uploaded_circuit",
-                max_upload_size=catalogue.MAX_CIRCUIT_MB,
-                on_change=_add_circuit,
-            )
-            if complaint := st.session_state.get("upload_complaint"):
-                st.error(unmarked(complaint))
+        if not is_read_only():
+            _offer_to_add_circuit()
         st.selectbox(
             "Prompts",
-            PROMPT_COUNTS,
+            prompt_counts(),
             key="n",
             persist_state="session",
             help="How many prompts every number is measured on. More prompts, narrower intervals.",
@@ -102,6 +103,19 @@ def show() -> None:
             "where the model is sure.",
         )
         joblist.show_jobs()
+
+
+def _offer_to_add_circuit() -> None:
+    with st.popover("Add a circuit", width="stretch"):
+        st.file_uploader(
+            "A circuit saved as JSON",
+            type="json",
+            key="uploaded_circuit",
+            max_upload_size=catalogue.MAX_CIRCUIT_MB,
+            on_change=_add_circuit,
+        )
+        if complaint := st.session_state.get("upload_complaint"):
+            st.error(unmarked(complaint))
 
 
 def _show_options(task: Task) -> None:

@@ -16,6 +16,7 @@ from backend.methods.requests import Request, SomeRequest, models_of
 from backend.models import loaded_models
 from backend.studies import jobs, studies
 from backend.studies.keys import identity
+from shell.frame.visitors import telling_refusals, visitor
 from shell.frame.waiting import duration
 
 
@@ -35,7 +36,8 @@ def start(name: str, request: Request) -> None:
         jobs.forget(_key(request))
     stored = _stored(request)
     is_complete = stored and len(stored.job.parts) == n_parts(request)
-    show(name, stored if stored and is_complete else Study(request, job_of(request)))
+    with telling_refusals():
+        show(name, stored if stored and is_complete else Study(request, job_of(request)))
 
 
 def show_run(name: str, request: Request, blocked: bool) -> None:
@@ -62,6 +64,7 @@ def job_of(request: Request) -> jobs.Job:
         request,
         kind,
         lambda: loaded_models.devices_of(models_of(request)),
+        visitor(),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from backend.core.errors import UserError
 from backend.core.heads import Head
 from backend.core.metrics import Metric
+from backend.core.read_only import MOST_PROMPTS, is_read_only
 from backend.tasks.desiderata import Desideratum
 from backend.tasks.prompts import MAX_SEED, N_PROMPTS, Prompts
 from backend.tasks.registry import DEFAULT_TASK, task_named
@@ -68,6 +69,11 @@ class View:
     def switches(self) -> Switches:
         """The switches alone."""
         return Switches(self.off, self.switched)
+
+
+def prompt_counts() -> tuple[int, ...]:
+    """How many prompts may be asked; fewer in a read-only dashboard."""
+    return tuple(n for n in PROMPT_COUNTS if n <= MOST_PROMPTS or not is_read_only())
 
 
 def default_view(task: Task) -> View:
@@ -166,7 +172,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "model": _name,
     "circuit": _name,
     "source": _name,
-    "n": _whole(PROMPT_COUNTS),
+    "n": lambda text: _whole(prompt_counts())(text),
     "seed": _whole(range(MAX_SEED + 1)),
     "reading": Reading.__getitem__,
     "mode": Mode.__getitem__,

@@ -18,6 +18,7 @@ from backend.studies import jobs
 from backend.studies.device_locks import Notice
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Intervention, Mode, Reading, Setting
+from shell.frame.visitors import spend_a_preparation, visitor
 from shell.frame.words import unmarked
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def bench_for(setting: Setting) -> Session:
     while not ((session := prepared.get(setting)) and loaded_models.is_current(session.loaded)):
         if (known := jobs.known(setting)) and known.state is jobs.State.finished:
             jobs.forget(setting)  # what it prepared has made room for others, or is another model
+        if not jobs.known(setting):
+            spend_a_preparation()
         _result(setting, preparation(setting))
     st.session_state["painted"] = True
     found: Session = session
@@ -39,7 +42,12 @@ def bench_for(setting: Setting) -> Session:
 
 def preparation(setting: Setting) -> jobs.Job:
     """The job that prepares a setting: the one that runs or has ended, or a new one."""
-    return jobs.job(setting, lambda report: _prepare(setting, report), kind=jobs.PREPARATION)
+    return jobs.job(
+        setting,
+        lambda report: _prepare(setting, report),
+        kind=jobs.PREPARATION,
+        who=visitor(),
+    )
 
 
 def wait_for_source(session: Session, source: str) -> None:
@@ -118,7 +126,9 @@ def memory_permitting() -> Iterator[None]:
 
 
 def _result_of(key: Hashable, work: jobs.Work, kind: jobs.Kind) -> Any:
-    return _result(key, jobs.job(key, work, kind=kind))
+    if kind is jobs.PREPARATION and not jobs.known(key):
+        spend_a_preparation()
+    return _result(key, jobs.job(key, work, kind=kind, who=visitor()))
 
 
 def _result(key: Hashable, running: jobs.Job) -> Any:

@@ -13,6 +13,7 @@ from backend.core.devices import Device, cpu, gpus
 from backend.core.errors import UserError
 from backend.core.placement import AUTO, CPU, SPREAD, Dtype, Placement
 from backend.core.progress import Report
+from backend.core.read_only import check_allowed, is_read_only
 from backend.models import catalogue, loaded_models, prepared, registry
 from backend.models.adding import add_model, is_gguf
 from backend.models.gguf_folders import MADE, origin_of
@@ -200,7 +201,9 @@ def _show_model(entry: Entry, placement: Placement) -> None:
     row, act = st.columns(_WIDTHS, vertical_alignment="center", gap="small")
     row.html(_row([(entry.label, places), ("", entry.finetuned_on), where], is_loaded))
     with act, st.container(horizontal=True, gap="small"):
-        if is_loaded:
+        if is_read_only():
+            pass
+        elif is_loaded:
             st.button("Unload", key=f"unload_{name}", on_click=unload, args=(name,))
         else:
             st.button(
@@ -210,7 +213,7 @@ def _show_model(entry: Entry, placement: Placement) -> None:
                 on_click=_load,
                 args=(name, placement),
             )
-        if entry.kind is Kind.added:
+        if entry.kind is Kind.added and not is_read_only():
             st.button(
                 "✕",
                 key=f"remove_{name}",
@@ -255,6 +258,7 @@ def _on_disk(entry: Entry, placement: Placement) -> tuple[str, str]:
 
 
 def _load(name: str, placement: Placement) -> None:
+    check_allowed("To load a model")
     _tidy()
     key = "load", name, placement
     jobs.forget(key)
@@ -276,6 +280,7 @@ def _loading(name: str, placement: Placement, report: Report) -> Iterator[str]:
 
 def unload(name: str) -> None:
     """Let go of a model, and of what was prepared with it for the Circuit page."""
+    check_allowed("To unload a model")
     _tidy()
     jobs.forget_all(lambda key: _is_about(key, name))
     loaded_models.unload(name)

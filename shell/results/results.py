@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from backend.core.errors import UserError
+from backend.core.read_only import is_read_only
 from backend.methods.cmap import CmapRequest, SetRequest
 from backend.methods.registry import METHODS, settings_of
 from backend.methods.requests import circuit_of
@@ -248,6 +249,8 @@ def _show_downloads(chosen: Sequence[Result]) -> None:
 
 
 def _show_deleting(chosen: Sequence[Result]) -> None:
+    if is_read_only():
+        return
     mine = [result.entry for result in chosen if not result.entry.is_shipped]
     with st.popover("Delete", disabled=not mine):
         some = "this result" if len(mine) == 1 else f"these {len(mine)} results"

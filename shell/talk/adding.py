@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from backend.core.errors import UserError
+from backend.core.read_only import is_read_only
 from backend.models import catalogue
 from shell.frame import state
 from shell.frame.view import View, to_query
@@ -18,7 +19,7 @@ _TALK, _TITLE, _NOTE = "kept_in_talk", "kept_title", "kept_note"
 
 def offer(page: str, page_title: str) -> None:
     """A button that opens the form, on pages that can be a step."""
-    if page in _NOT_KEPT:
+    if page in _NOT_KEPT or is_read_only():
         return
     with st.popover("Add to talk", width="stretch"), st.form("add_to_talk", border=False):
         own = [name for name in talks.names() if not talks.is_shipped(name)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from backend.core.errors import UserError
 from backend.core.files import LOCAL, read, write_atomically
 from backend.core.names import plain_name
+from backend.core.read_only import check_allowed
 from shell.talk.talk import MAX_KB, Talk, from_text, to_text
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -40,6 +41,7 @@ def talk(name: str) -> Talk:
 def keep(name: str, what: Talk) -> None:
     """Write a talk under a name. Raises UserError for a name that cannot be one, or one that ships,
     for a talk that is too large, and when it cannot be written."""
+    check_allowed("To keep or change a talk")
     if is_shipped(name):
         raise UserError(f"“{name}” comes with this tool. Make a copy of it and change that.")
     text = to_text(what)
@@ -71,6 +73,7 @@ def rename(name: str, title: str) -> None:
 
 def drop(name: str) -> None:
     """Delete a talk that is kept here."""
+    check_allowed("To delete a talk")
     if not is_shipped(name):
         _path(name).unlink(missing_ok=True)
 

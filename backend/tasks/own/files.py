@@ -14,6 +14,7 @@ from pathlib import Path
 
 from backend.core.errors import UserError
 from backend.core.files import LOCAL, Unreadable, read, shown, write_atomically
+from backend.core.read_only import check_allowed
 from backend.tasks.own.form_reading import form_of
 from backend.tasks.own.task import check_fills, task_of
 from backend.tasks.task import Task
@@ -71,6 +72,7 @@ def add(content: bytes, others: Mapping[str, Task]) -> Task:
 
     Raises UserError naming the field that is wrong, and for a name that another task has.
     """
+    check_allowed("To add a task")
     task = task_in(content)
     here = found(others)
     path = ADDED / f"{task.name}.toml"
@@ -91,6 +93,7 @@ def add(content: bytes, others: Mapping[str, Task]) -> Task:
 
 def remove(name: str, others: Mapping[str, Task]) -> None:
     """Delete the file of a task that was added here; raises UserError when there is none."""
+    check_allowed("To remove a task")
     path = found(others).files.get(name)
     if not path or path.parent != ADDED:
         raise UserError(f"“{name[:60]}” was not added here. Choose a task that was.")

@@ -12,6 +12,7 @@ from typing import Any
 from backend.core.errors import UserError
 from backend.core.files import LOCAL, read_json, shown, write_atomically
 from backend.core.names import plain_name
+from backend.core.read_only import check_allowed
 from backend.core.serialize import from_json, to_json
 from backend.tasks.sets.rows import MAX_KB, Misfit, Row, rows_of
 from backend.tasks.task import Task
@@ -53,6 +54,7 @@ def add(name: str, content: bytes, task: Task) -> Kept:
 
     Raises UserError for a name that is not plain, and where no row can be used.
     """
+    check_allowed("To add prompts")
     plain_name(name)
     read = rows_of(content, task)
     rows = tuple(row for row in read if isinstance(row, Row))
@@ -74,6 +76,7 @@ def add(name: str, content: bytes, task: Task) -> Kept:
 
 def remove(name: str) -> None:
     """Delete a set; raises UserError when there is none."""
+    check_allowed("To remove prompts")
     if name not in names():
         raise UserError(f"There are no prompts “{name[:60]}”. Choose some that were added.")
     try:
