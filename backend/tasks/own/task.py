@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any
 
@@ -24,7 +24,7 @@ from backend.tasks.own.filling import (
 )
 from backend.tasks.own.form import END, Form, positions_of
 from backend.tasks.own.reading import read
-from backend.tasks.own.vocabulary import note_of, vocabulary_of
+from backend.tasks.own.vocabulary import Vocabulary, vocabulary_of
 from backend.tasks.own.writing import Line, fill, lines, prompt_set
 from backend.tasks.prompts import PromptSet, check_size, generators
 from backend.tasks.task import Position, Role, Task
@@ -39,14 +39,32 @@ _TRIES = 100
 def task_of(form: Form) -> Task:
     """The task; its prompts are drawn evenly from all fillings that the file allows."""
 
+    @lru_cache(maxsize=4)
+    def vocabulary(tokenizer: Any) -> Vocabulary:
+        return vocabulary_of(form, tokenizer)
+
+    def drawn(tokenizer: Any, n: int, seed: int, purpose: str, anew: Collection[str]) -> PromptSet:
+        check_size(n, seed)
+        rows, prompts = _drawn(form, vocabulary(tokenizer), tokenizer, n, seed, purpose, anew)
+        return prompt_set(task, form, prompts, rows, seed)
+
     def sample(tokenizer: Any, n: int, seed: int = 0) -> PromptSet:
-        return _drawn(form, task, tokenizer, n, seed, "prompts", ())
+        return drawn(tokenizer, n, seed, "prompts", ())
 
     def reference(tokenizer: Any, n: int, seed: int = 0) -> PromptSet:
-        return _drawn(form, task, tokenizer, n, seed, "reference", form.reference)
+        return drawn(tokenizer, n, seed, "reference", form.reference)
 
     def counterfactual(tokenizer: Any, prompts: PromptSet, seed: int | None = None) -> PromptSet:
-        return _changed(form, task, tokenizer, prompts, prompts.seed if seed is None else seed)
+        seed = prompts.seed if seed is None else seed
+        before = dict(prompts.drawn)
+        rows, changed = _changed(form, vocabulary(tokenizer), tokenizer, before, seed)
+        return prompt_set(task, form, changed, rows, seed)
+
+    def note(tokenizer: Any) -> str:
+        try:
+            return vocabulary(tokenizer).note
+        except UserError:
+            return ""  # drawing prompts says what is wrong
 
     task = Task(
         name=form.name,
@@ -67,7 +85,7 @@ def task_of(form: Form) -> Task:
         counterfactual=counterfactual,
         reference=reference,
         length=lambda: _length(form),
-        note=lambda tokenizer: note_of(form, tokenizer),
+        note=note,
         edges=form.edges,
         read=partial(read, form),
         content=content_of(form),
@@ -108,16 +126,14 @@ def check_fills(form: Form) -> None:
 
 def _drawn(
     form: Form,
-    task: Task,
+    vocabulary: Vocabulary,
     tokenizer: Any,
     n: int,
     seed: int,
     purpose: str,
     anew: Collection[str],
-) -> PromptSet:
+) -> tuple[Rows, list[Line]]:
     """The first `n` allowed fillings of a stream of random ones."""
-    check_size(n, seed)
-    vocabulary = vocabulary_of(form, tokenizer)
     (rng,) = generators(seed, purpose, 1)
     kept: list[Rows] = []
     prompts: list[Line] = []
@@ -132,14 +148,14 @@ def _drawn(
         if len(prompts) * _RAREST < n_drawn and n_drawn > 4 * _RAREST:
             raise _too_rare(form, "")
     together = {name: np.concatenate([each[name] for each in kept])[:n] for name in kept[0]}
-    return prompt_set(task, form, prompts[:n], together, seed)
+    return together, prompts[:n]
 
 
-def _changed(form: Form, task: Task, tokenizer: Any, prompts: PromptSet, seed: int) -> PromptSet:
-    """Each prompt with the first allowed filling of a stream of random ones of its own slots."""
-    vocabulary = vocabulary_of(form, tokenizer)
-    before: Rows = dict(prompts.drawn)
-    found: list[Line | None] = [None] * len(prompts)
+def _changed(
+    form: Form, vocabulary: Vocabulary, tokenizer: Any, before: Rows, seed: int
+) -> tuple[Rows, list[Line]]:
+    """For each row the first allowed filling of a stream of random ones of its own."""
+    found: list[Line | None] = [None] * len(before[TEMPLATE])
     rows = {name: words.copy() for name, words in before.items()}
     for attempt in range(_TRIES):
         rngs = generators(seed, f"counterfactual {attempt}", len(form.counterfactual))
@@ -156,7 +172,7 @@ def _changed(form: Form, task: Task, tokenizer: Any, prompts: PromptSet, seed: i
             break
     else:
         raise _too_rare(form, "counterfactual ")
-    return prompt_set(task, form, [line for line in found if line], rows, seed)
+    return rows, [line for line in found if line]
 
 
 def _too_rare(form: Form, kind: str) -> UserError:

@@ -62,14 +62,6 @@ def vocabulary_of(form: Form, tokenizer: Any) -> Vocabulary:
     return Vocabulary(pools, templates, shape, _note(form, pools, templates))
 
 
-def note_of(form: Form, tokenizer: Any) -> str:
-    """What the prompts leave out, in a sentence; nothing if they have all, or there are none."""
-    try:
-        return vocabulary_of(form, tokenizer).note
-    except UserError:
-        return ""
-
-
 def usable_pools(form: Form, tokenizer: Any) -> dict[str, tuple[str, ...]]:
     """The words of each slot that can be drawn, as far as those that follow them can be used."""
     usable = {name: _usable(form, tokenizer, slot) for name, slot in form.slots.items()}
