@@ -1,13 +1,15 @@
 """Which step of a talk the presenter is at: told by that window, read by the speaker view.
 
 Both are windows of one server, so this process is the place. Who stepped last in a talk is its
-presenter.
+presenter. Visitors of a read-only dashboard are none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from time import time
+
+from backend.core.read_only import is_read_only
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,16 @@ _presented: dict[str, Presented] = {}
 
 def tell(talk: str, step: int) -> None:
     """This step is shown now."""
+    if is_read_only():
+        return
     known = _presented.get(talk)
     _presented[talk] = Presented(step, known.began if known else time())
 
 
 def begin(talk: str) -> None:
     """The clock of the talk starts now."""
+    if is_read_only():
+        return
     known = _presented.get(talk)
     _presented[talk] = Presented(known.step if known else 0, time())
 

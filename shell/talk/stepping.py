@@ -23,8 +23,8 @@ BACK = "B"
 
 def present(talk: str, step: int = 0) -> None:
     """Give a talk, from a step on."""
-    st.session_state["presenting"] = True
     following.begin(talk)
+    st.session_state["presenting"] = True
     go(Position(talk, step))
 
 
@@ -43,7 +43,7 @@ def go(to: Position) -> None:
         to = Position(to.talk, min(to.step, len(steps) - 1))
         _show(steps[to.step])
     except UserError as error:
-        now["position"] = None
+        now["position"], now["presenting"] = None, False
         now["talk_complaint"] = str(error)
         return
     now["position"] = to

@@ -160,6 +160,13 @@ def test_the_clock_starts_when_a_talk_is_first_shown() -> None:
     assert (now.step, now.began) == (1, began.began)
 
 
+def test_visitors_of_a_read_only_dashboard_lead_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "is_read_only", lambda: True)
+    following.begin("visited")
+    following.tell("visited", 1)
+    assert following.presented("visited") is None
+
+
 def app(**query: str) -> AppTest:
     test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     test.query_params.update(query)
