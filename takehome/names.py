@@ -32,4 +32,5 @@ def plain(text: str) -> str:
 def _of_prompts(prompts: Prompts) -> list[str]:
     options = zip(prompts.task.options, prompts.options, strict=True)
     chosen = [f"{plain(option.name)}{value}" for option, value in options]
-    return [plain(prompts.task.name), *chosen, f"n{prompts.n}", f"seed{prompts.seed}"]
+    name = prompts.task.name.replace("/", "-")  # of a set: its task and its own
+    return [plain(name), *chosen, f"n{prompts.n}", f"seed{prompts.seed}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ def test_it_says_what_it_is() -> None:
         file_name(("circuit", "base"), ("owner/My model",), PROMPTS, "svg")
         == "circuit_base_My-model_entity-tracking_boxes5_n200_seed3.svg"
     )
+    of_set = replace(PROMPTS, task=replace(ENTITY_TRACKING, name="entity-tracking/my set"))
+    assert file_name((), ("base",), of_set, "md").startswith("base_entity-tracking-my-set_")
     assert file_name(("paper", "scores A"), (), None, "csv") == "paper_scores-A.csv"
 
 
