@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from backend.commands.parts import measure
 from backend.methods.compare import ComparisonRequest
+from backend.methods.completeness import CompletenessRequest
+from backend.methods.functions import FunctionsRequest
+from backend.methods.logit_attribution import LogitAttributionRequest
+from backend.methods.minimality import MinimalityRequest
 from backend.methods.requests import Request
 from backend.models import catalogue
 from backend.models.real_model import NAME as BASE
@@ -15,13 +19,21 @@ from backend.tasks.ioi import IOI
 from backend.tasks.prompts import Prompts
 
 ARITHMETIC, BOXES = f"{BASE}-arithmetic", f"{BASE}-boxes"
-NAMES = Prompts(IOI, 100, 10)
+NAMES, FEWER_NAMES = Prompts(IOI, 100, 10), Prompts(IOI, 50, 10)
 """Of another seed than those on which the circuit was found."""
 
 
 def requests() -> list[Request]:
     """What the README shows of them, but for how their circuits were found."""
-    return [ComparisonRequest((BASE, ARITHMETIC, BOXES), catalogue.circuit(f"{BASE}-ioi"), NAMES)]
+    circuit = catalogue.circuit(f"{BASE}-ioi")
+    return [
+        ComparisonRequest((BASE, ARITHMETIC, BOXES), circuit, NAMES),
+        LogitAttributionRequest((BASE, ARITHMETIC), NAMES),
+        MinimalityRequest(BASE, circuit, NAMES),
+        MinimalityRequest(ARITHMETIC, circuit, NAMES),
+        CompletenessRequest(BASE, circuit, NAMES),
+        FunctionsRequest(BASE, circuit, FEWER_NAMES, draws=1),
+    ]
 
 
 def main() -> None:
