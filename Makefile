@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test real lint types models adapters check bench notebook clean
+.PHONY: run test real lint types models adapters check bench pictures notebook clean
 
 run: .venv/run.ok  ## start the dashboard on the bundled models
 	$(BIN)/streamlit run app.py
@@ -34,6 +34,9 @@ bench: .venv/test.ok  ## the engine against the obvious way; clicks and first pa
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.browser
 	$(BIN)/python -m benchmarks.load
+
+pictures: .venv/test.ok  ## take the README's pictures from the running app (needs Chromium)
+	$(BIN)/python -m docs.pictures
 
 notebook: .venv/run.ok  ## make docs/notebook.ipynb of docs/notebook.py
 	$(BIN)/python docs/to_notebook.py

@@ -85,7 +85,7 @@ def pattern_matrix(
         .add_params(alt.selection_point("row", fields=["query"]))
     )
     row = cells.transform_filter(f"datum.query == {int(chosen)}").mark_rect(
-        filled=False, fillOpacity=0, stroke="#E69F00", strokeWidth=1.5
+        filled=False, fillOpacity=0, aria=False, stroke="#E69F00", strokeWidth=1.5
     )
     return bare(alt.layer(squares, row), 90 + (11 if n > 30 else 20) * n)
 

@@ -89,7 +89,9 @@ def carried_map(
     )
     frames = (
         based.transform_filter("datum.chosen")
-        .mark_rect(cornerRadius=3, filled=False, fillOpacity=0, stroke=VARIABLE, strokeWidth=3)
+        .mark_rect(
+            cornerRadius=3, filled=False, fillOpacity=0, aria=False, stroke=VARIABLE, strokeWidth=3
+        )
         .encode(x=alt.X("left:Q", scale=scale, axis=None), x2="right:Q")
     )
     figures = based.mark_text(fontSize=16, fontWeight=600).encode(

@@ -68,7 +68,7 @@ def contribution_map(cells: pd.DataFrame, largest: float) -> alt.LayerChart:
     )
     frames = (
         squares.transform_filter("datum.frame != ''")
-        .mark_rect(cornerRadius=2, filled=False, fillOpacity=0, strokeWidth=3)
+        .mark_rect(cornerRadius=2, filled=False, fillOpacity=0, aria=False, strokeWidth=3)
         .encode(stroke=alt.Stroke("frame:N", scale=None))
     )
     layers = [marks, frames]

@@ -370,7 +370,7 @@ def head_chart(
         .add_params(alt.selection_point("cell", fields=["layer", "head"]))
     )
     frames = cells.transform_filter("datum.pinned").mark_rect(
-        cornerRadius=2, filled=False, fillOpacity=0, stroke=YOURS, strokeWidth=3
+        cornerRadius=2, filled=False, fillOpacity=0, aria=False, stroke=YOURS, strokeWidth=3
     )
     layers = [squares, frames]
     if n_heads <= _ROOM_FOR_NUMBERS:

@@ -92,7 +92,9 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) 
     )
     squares = cells.mark_rect(cornerRadius=2, opacity=0.4 if faded else 1).encode(color=colour)
     kept = cells.transform_filter("datum.kept")
-    frames = kept.mark_rect(cornerRadius=2, filled=False, fillOpacity=0, stroke=INK, strokeWidth=2)
+    frames = kept.mark_rect(
+        cornerRadius=2, filled=False, fillOpacity=0, aria=False, stroke=INK, strokeWidth=2
+    )
     names = (
         cells.transform_filter("datum.label != ''")
         .mark_text(fontSize=14 if n_heads <= _WIDE_MODEL else 11, fontWeight=600)

@@ -74,14 +74,15 @@ def show() -> None:
         _say_misfit(st.session_state["circuit"], st.session_state["model"])
         if not is_read_only():
             _offer_to_add_circuit()
-        st.selectbox(
+        how_many, which = st.columns(2, gap="small")
+        how_many.selectbox(
             "Prompts",
             prompt_counts(),
             key="n",
             persist_state="session",
             help="How many prompts every number is measured on. More prompts, narrower intervals.",
         )
-        st.number_input(
+        which.number_input(
             "Seed",
             min_value=0,
             max_value=MAX_SEED,
