@@ -14,16 +14,16 @@ from shell.frame.choices import choose_models
 from shell.frame.take_home import Origin, show_chart
 from shell.frame.words import unmarked
 
-_MODELS = "prompt_models"
+MODELS = "prompt_models"
 _A_ROW = 4
 
 
 def show_beside(prompt: Written) -> None:
     """Controls, and the likeliest next tokens in each of the chosen models."""
     view = state.current()
-    state.remember(**{_MODELS: [view.model]})
+    state.remember(**{MODELS: [view.model]})
     st.markdown("#### The same prompt in several models")
-    models = choose_models(_MODELS)
+    models = choose_models(MODELS)
     for start in range(0, len(models), _A_ROW):
         for column, model in zip(
             st.columns(_A_ROW, gap="medium"), models[start : start + _A_ROW], strict=False

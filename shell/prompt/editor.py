@@ -23,8 +23,13 @@ _ANSWER, _COMPETITOR = "answer", "competitor"
 
 def written(which: str, task: Task, example: Written) -> Written:
     """The prompt as it is now, of this task: the example until something is written."""
-    now: dict[Task, Written] = st.session_state.setdefault(which, {})
-    return now.setdefault(task, example)
+    found: Written = st.session_state.setdefault(written_key(which, task), example)
+    return found
+
+
+def written_key(which: str, task: Task) -> str:
+    """Where a session keeps a prompt of this task."""
+    return f"{which}_for_{task.name}"
 
 
 def choose_example(view: View) -> None:
@@ -50,7 +55,7 @@ def _start_from(view: View, number: int, label: str, about: str) -> None:
 def _start_over(number: int, task: Task) -> None:
     st.session_state["example"] = number
     for which in NAMES:
-        st.session_state.get(which, {}).pop(task, None)
+        st.session_state.pop(written_key(which, task), None)
 
 
 def choose_prompt() -> str:
@@ -122,11 +127,11 @@ def _words_key(which: str) -> str:
 
 
 def _set(which: str, task: Task, prompt: Written) -> None:
-    st.session_state[which][task] = prompt
+    st.session_state[written_key(which, task)] = prompt
 
 
 def _now(which: str, task: Task) -> Written:
-    found: Written = st.session_state[which][task]
+    found: Written = st.session_state[written_key(which, task)]
     return found
 
 

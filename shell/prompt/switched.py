@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from backend.engine.answers import Answers
     from backend.studies.written import WrittenRun
 
-_MODE = "prompt_mode"
+MODE = "prompt_mode"
 _OWN, _SECOND = "prompt’s", "second’s"
 _LOOKS = {_OWN: RIGHT, _SECOND: EXPECTED, "other": WRONG}
 """Answers after a click, where heads give their values on a second prompt."""
 _HEAD = "prompt_head"
-_MODES = {Mode.mean: "Mean", Mode.zero: "Zero", Mode.counterfactual: "Second prompt"}
+MODES = {Mode.mean: "Mean", Mode.zero: "Zero", Mode.counterfactual: "Second prompt"}
 
 
 def choose_mode() -> Mode:
     """What a head that is off gives."""
     return choose_one(
         "A head that is off gives",
-        _MODES,
-        _MODE,
+        MODES,
+        MODE,
         "**Mean** over reference prompts of the task (mean ablation), **Zero**, or what it gives "
         "on a **Second prompt** that you write, at its own tokens of the same names (activation "
         "patching). Everything else runs as usual.",

@@ -13,7 +13,9 @@ from backend.core.errors import UserError
 from backend.core.heads import Head
 from backend.core.metrics import Ablation, Score
 from backend.core.serialize import from_json, to_json
+from backend.tasks.setting import Mode
 from backend.tasks.task import Task
+from backend.tasks.written import Written
 from shell.attention.opening import SECTIONS
 from shell.circuit.edges import MOST_PERCENT
 from shell.discover.discovery import CENTRED, MOST_PROMPTS, RAW
@@ -21,6 +23,7 @@ from shell.discover.stages import MOST_KEPT
 from shell.function import chosen, patching
 from shell.logits import attribution, copying, lens, logits
 from shell.paper.sections import SECTIONS as PAPER_SECTIONS
+from shell.prompt import beside, editor, switched
 
 _NOT_IN_A_TALK = ("talks", "speaker")
 _FOLDER = Path(__file__).parents[2] / "pages"
@@ -89,6 +92,13 @@ def _choices(page: str, task: Task) -> dict[str, _Choice]:
     match page:
         case "circuit":
             return {"weakest_edge": _Choice(int, range(MOST_PERCENT + 1))}
+        case "prompt":
+            return {
+                editor.written_key(editor.FIRST, task): _Choice(Written),
+                editor.written_key(editor.SECOND, task): _Choice(Written),
+                switched.MODE: _Choice(Mode, switched.MODES),
+                beside.MODELS: _Choice(_Names, starts=True),
+            }
         case "compare":
             return {
                 "compared": _Choice(_Names, starts=True),
