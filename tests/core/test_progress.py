@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 import pytest
 
+from backend.methods import reference_means
 from backend.methods.accuracy import AccuracyRequest, accuracy_report
 from backend.methods.faithfulness import FaithfulnessRequest
 from backend.methods.stages import Criteria
@@ -23,7 +25,9 @@ PROMPTS = Prompts(ENTITY_TRACKING, 40, 0, (3,))
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts run a few at a time, and no means are there that another test had made."""
     monkeypatch.setenv("CIRCUIT_EXPLORER_CHUNK", "8")
+    monkeypatch.setattr(reference_means, "_kept", WeakKeyDictionary())
 
 
 def test_accuracy_counts_prompts() -> None:

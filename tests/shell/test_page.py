@@ -33,6 +33,7 @@ SMALL = 50
 def session_of(model: str) -> Session:
     """The session that the page will show, so that no test waits for it."""
     setting = Setting(model, Prompts(ENTITY_TRACKING, SMALL, 0, (7,)))
+    jobs.forget(setting)  # a page that prepared it for another test holds no session in its job
     return jobs.job(setting, lambda report: iter([prepare(setting, report)])).future.result(120)[0]
 
 
