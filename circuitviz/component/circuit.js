@@ -328,8 +328,8 @@ class CircuitView {
 
   onKey(event, i) {
     if (i === null || event.ctrlKey || event.metaKey || event.altKey) return;
-    // After a click with the mouse, arrows are the page's: they may lead on in a talk.
-    const arrow = this.isKeyed && ARROWS[event.key];
+    // On a stage, after a click with the mouse, arrows are the page's: they may lead on in a talk.
+    const arrow = (this.isKeyed || !this.isLarge) && ARROWS[event.key];
     if (arrow) {
       const next = neighbour(this.places, i, ...arrow);
       if (next >= 0) this.focus(next);
