@@ -144,6 +144,7 @@ def test_both_readings_and_both_modes(open_page: Open, session: Session, circuit
     page = open_page()
     off = {member for member in circuit.members if member[0] == "C"}
     page.get_by_role("button", name=re.compile("^Group C,")).click()
+    expect_numbers(page, session, circuit, off, Reading.circuit)
     page.get_by_role("radio", name="Whole model minus heads").click()
     expect_numbers(page, session, circuit, off, Reading.model)
     page.get_by_role("radio", name="Counterfactual").click()
