@@ -9,11 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.dashboard import ROOT, browsing, chromium, serving
+from tests.dashboard import ROOT, TOUR_SEEN, browsing, chromium, serving
 
 _HERE = Path(__file__).parent
 _SIZE = {"width": 1440, "height": 900}
-_TOUR_SEEN = "localStorage.setItem('circuit-explorer: tour seen', 'yes')"
 _START_MS = 120_000
 
 
@@ -40,7 +39,7 @@ def main() -> None:
 
 def _opened(browser: Any, address: str, theme: str) -> Any:
     context = browser.new_context(viewport=_SIZE, color_scheme=theme)
-    context.add_init_script(_TOUR_SEEN)
+    context.add_init_script(TOUR_SEEN)
     page = context.new_page()
     page.goto(address)
     page.locator(".spoken").wait_for(state="attached", timeout=_START_MS)

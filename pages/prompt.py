@@ -54,7 +54,7 @@ def show() -> None:
     if circuit and not any(found[which] for which in needed):
         shown = switched.shown_view(mode)
         with waiting.memory_permitting():
-            now = written.run(view.model, view.prompts, prompt)
+            now = written.run(view.model, view.task, prompt)
         circuit.check(now.loaded.shape, unmarked(view.model))
         with left:
             switched.show_circuit(now, circuit, shown)
@@ -63,7 +63,7 @@ def show() -> None:
             off = switched.sites_off(circuit, shown)
             used = second if mode is Mode.counterfactual else None
             after = written.answers(view.model, view.prompts, prompt, off, mode, used)
-            other = written.run(view.model, view.prompts, used) if used else None
+            other = written.run(view.model, view.task, used) if used else None
             switched.show_numbers(now, after, shown, other)
             switched.show_source(shown, written.is_mean_of_token(now, view.prompts))
             show_notes([view.model], view.task)

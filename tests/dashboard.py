@@ -18,7 +18,7 @@ from backend.core.read_only import VARIABLE
 
 ROOT = Path(__file__).parent.parent
 _START_SECONDS = 60
-_TOUR_SEEN = "localStorage.setItem('circuit-explorer: tour seen', 'yes')"
+TOUR_SEEN = "localStorage.setItem('circuit-explorer: tour seen', 'yes')"
 _BROWSER_ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -98,7 +98,7 @@ def watched_pages(browser: Any) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}} | options)
         contexts.append(context)
         if not first_visit:
-            context.add_init_script(_TOUR_SEEN)
+            context.add_init_script(TOUR_SEEN)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(f"page error: {error}"))
         page.on("console", lambda m: complaints.extend([m.text] if m.type == "error" else []))

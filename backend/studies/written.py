@@ -21,13 +21,19 @@ from backend.engine.answers import Answers, read_answers
 from backend.engine.architectures import device_of, last_logits
 from backend.engine.attention import AttentionMass, attention_patterns, clean_with_attention
 from backend.engine.finite import check_finite
-from backend.engine.positions import input_ids, position_head_outputs, position_means
+from backend.engine.positions import (
+    input_ids,
+    position_head_outputs,
+    position_means,
+    zero_head_outputs,
+)
 from backend.methods.reference_means import reference_means
 from backend.methods.requests import N_REFERENCE
 from backend.models.loaded_models import load, until_unload
 from backend.models.loading import LoadedModel
 from backend.tasks.prompts import Prompts, PromptSet
 from backend.tasks.setting import Mode
+from backend.tasks.task import Task
 from backend.tasks.vocabulary import tokenized
 from backend.tasks.written import Written, encode, written_as
 
@@ -74,10 +80,10 @@ def continuations(model: str, text: str) -> tuple[tuple[str, float], ...]:
 
 
 @until_unload(maxsize=16)
-def run(model: str, prompts: Prompts, written: Written) -> WrittenRun:
+def run(model: str, task: Task, written: Written) -> WrittenRun:
     """A model on a written prompt as it is; raises UserError for one that cannot be asked."""
     loaded = load(model)
-    one = encode(loaded.tokenizer, prompts.task, written)
+    one = encode(loaded.tokenizer, task, written)
     with at_work(loaded.runtime):
         clean, attention = clean_with_attention(loaded.model, one)
         whole = read_answers([clean_logits(clean)], one)
@@ -98,16 +104,16 @@ def answers(
     The second prompt's values are those at its own tokens of the same names. Raises UserError for a
     prompt that cannot be asked.
     """
-    now = run(model, prompts, written)
+    now = run(model, prompts.task, written)
     with at_work(now.loaded.runtime):
         values = _values(now, prompts, mode, second)
         return read_answers([patched_logits(now.clean, off, values)], now.prompts)
 
 
 @until_unload(maxsize=8)
-def attention(model: str, prompts: Prompts, written: Written) -> NDArray[np.float32]:
+def attention(model: str, task: Task, written: Written) -> NDArray[np.float32]:
     """Attention of every head on a written prompt: [n_layers, n_heads, seq, seq]."""
-    now = run(model, prompts, written)
+    now = run(model, task, written)
     with at_work(now.loaded.runtime):
         weights = attention_patterns(now.loaded.model, input_ids(now.loaded.model, now.prompts))
     found: NDArray[np.float32] = weights[:, 0].float().cpu().numpy()
@@ -128,10 +134,10 @@ def _values(now: WrittenRun, prompts: Prompts, mode: Mode, second: Written | Non
             raise UserError("There is no second prompt. Write one.")
         other = encode(loaded.tokenizer, prompts.task, second)
         return position_head_outputs(loaded.model, other)
+    if mode is Mode.zero:
+        return position_means(zero_head_outputs(loaded.model, now.prompts), now.prompts)
     reference = prompts.reference(loaded.tokenizer, N_REFERENCE)
     means = reference_means(loaded, reference)
-    if mode is Mode.zero:
-        return torch.zeros_like(position_means(means, now.prompts))
     if is_mean_of_token(now, prompts):
         return position_means(means, now.prompts)
     return position_means(means, reference).mean(1, keepdim=True)

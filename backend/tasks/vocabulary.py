@@ -126,6 +126,16 @@ def tokenized(
     return rows
 
 
+def next_tokens(tokenizer: Any, text: str, words: Sequence[str]) -> list[int | None]:
+    """The one token with which a text goes on if it goes on with each word; None if it is not one,
+    or not known."""
+    (before, _), *after = tokenized(tokenizer, [text, *(f"{text} {word}" for word in words)])
+    return [
+        ids[-1] if ids[:-1] == before and ids[-1] != tokenizer.unk_token_id else None
+        for ids, _ in after
+    ]
+
+
 def tokens_at(spans: NDArray[Any], characters: NDArray[Any]) -> NDArray[np.int64]:
     """The tokens in which characters [n, k] are, by tokens' spans [n, seq, 2]: [n, k]."""
     starts, stops = spans[:, None, :, 0], spans[:, None, :, 1]

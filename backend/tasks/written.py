@@ -18,7 +18,7 @@ import numpy as np
 from backend.core.errors import UserError
 from backend.tasks.prompts import PromptSet
 from backend.tasks.task import Task
-from backend.tasks.vocabulary import tokenized, tokens_at
+from backend.tasks.vocabulary import next_tokens, tokenized, tokens_at
 
 MAX_CHARACTERS, MAX_COMPETITORS = 4000, 50
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -126,15 +126,17 @@ def complaints(tokenizer: Any, task: Task, prompt: Written) -> dict[str, str]:
         )
     if not prompt.answer:
         found["answer"] = "Write the word that should come next, or click it in the prompt."
-    elif _next_token(tokenizer, text, prompt.answer) is None:
+    elif next_tokens(tokenizer, text, [prompt.answer]) == [None]:
         found["answer"] = _not_one_token([prompt.answer])
     if len(prompt.competitors) > MAX_COMPETITORS:
         found["competitors"] = f"Give at most {MAX_COMPETITORS} words."
     elif prompt.answer in prompt.competitors:
         found["competitors"] = f"“{prompt.answer}” is the answer itself. Take it out."
     else:
-        told = {word: _next_token(tokenizer, text, word) for word in prompt.competitors}
-        if pieces := [word for word, token in told.items() if token is None]:
+        told = zip(
+            prompt.competitors, next_tokens(tokenizer, text, prompt.competitors), strict=True
+        )
+        if pieces := [word for word, token in told if token is None]:
             found["competitors"] = _not_one_token(pieces)
     ordered = [prompt.at(name) for name in task.position_names]
     if missing := [n for n, at in zip(task.position_names, ordered, strict=True) if not at]:
@@ -159,7 +161,7 @@ def encode(tokenizer: Any, task: Task, prompt: Written) -> PromptSet:
         raise UserError(next(iter(found.values())))
     text = prompt.text
     ids, spans = tokenized(tokenizer, [text])[0]
-    choices = [_next_token(tokenizer, text, word) for word in (prompt.answer, *prompt.competitors)]
+    choices = next_tokens(tokenizer, text, (prompt.answer, *prompt.competitors))
     at = {name: _tokens(spans, prompt.at(name)) for name, _ in prompt.marks}
     return PromptSet(
         task,
@@ -182,13 +184,6 @@ def _tokens(spans: list[tuple[int, int]], characters: tuple[int, ...]) -> list[i
     """The tokens in which characters of the text are."""
     found: list[int] = tokens_at(np.array([spans]), np.array([characters]))[0].tolist()
     return found
-
-
-def _next_token(tokenizer: Any, text: str, word: str) -> int | None:
-    """The one token with which the text goes on if it goes on with this word, if there is one."""
-    (before, _), (after, _) = tokenized(tokenizer, [text, f"{text} {word}"])
-    is_one = after[:-1] == before and after[-1] != tokenizer.unk_token_id
-    return after[-1] if is_one else None
 
 
 def _unknown_words(tokenizer: Any, text: str) -> list[str]:

@@ -103,7 +103,7 @@ def take(view: View) -> None:
     for name in _SHARED:
         if name != "presenting":
             now[name] = getattr(view, name)
-    now["circuit_for"][view.task] = view.circuit
+    now["circuit_for"][view.task.family] = view.circuit
     overrule(History(view.switches))
 
 

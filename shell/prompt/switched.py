@@ -84,7 +84,7 @@ def show_attention(now: WrittenRun, view: View, prompt: Written) -> None:
     token = int(now.prompts.positions[view.task.group(key).position][0])
     words, roles = now.prompts.words(0), now.prompts.roles_of(0)
     with waiting.memory_permitting():
-        weights = written.attention(view.model, view.prompts, prompt)[head.layer, head.index, token]
+        weights = written.attention(view.model, view.task, prompt)[head.layer, head.index, token]
     st.markdown(f"#### Where {head} of {key} attends, from “{unmarked(words[token])}”")
     st.html(attention_html(words, roles, weights.tolist(), token, view.task))
     st.caption(

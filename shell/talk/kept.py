@@ -15,7 +15,7 @@ from backend.core.metrics import Ablation, Score
 from backend.core.serialize import from_json, to_json
 from backend.tasks.setting import Mode
 from backend.tasks.task import Task
-from backend.tasks.written import Written
+from backend.tasks.written import MAX_CHARACTERS, Written
 from shell.attention.opening import SECTIONS
 from shell.circuit.edges import MOST_PERCENT
 from shell.discover.discovery import CENTRED, MOST_PROMPTS, RAW
@@ -79,6 +79,8 @@ def _value(page: str, task: Task, name: str, data: Any, where: str) -> Any:
     if known.among is not None and not all(item in known.among for item in each):
         raise _refusal(where, name)
     if any(isinstance(item, str) and (len(item) > 500 or not item.isprintable()) for item in each):
+        raise _refusal(where, name)
+    if isinstance(value, Written) and max(len(value.text), len(value.marks)) > MAX_CHARACTERS:
         raise _refusal(where, name)
     return [*value] if isinstance(value, tuple) and known.kind is not Head else value
 

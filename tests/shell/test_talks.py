@@ -236,6 +236,7 @@ def test_steps_follow_each_other_and_b_brings_one_back() -> None:
     assert test.query_params["step"] == "1"
     assert test.query_params["off"] == "A4.2"
     assert following.presented("mine").step == 0  # type: ignore[union-attr]
+    assert {*test.session_state["circuit_for"]} == {ENTITY_TRACKING.family}
 
 
 def test_the_ioi_talk_says_what_it_needs() -> None:

@@ -47,7 +47,7 @@ def test_the_tasks_own_prompt_is_answered_as_on_the_circuit_page(model: str, mod
             theirs = getattr(expected, name)[row]
             np.testing.assert_allclose(getattr(found, name)[0], theirs, rtol=1e-4, atol=1e-6)
         assert found.rank[0] == expected.rank[row]
-        whole = written.run(model, PROMPTS, prompt).whole
+        whole = written.run(model, ENTITY_TRACKING, prompt).whole
         np.testing.assert_allclose(whole.probability[0], prepared.whole.probability[row], rtol=1e-4)
 
 
@@ -72,7 +72,7 @@ def test_in_a_shorter_text_heads_give_their_means_at_tokens_of_the_same_name(mod
     found = written.answers(model, PROMPTS, prompt, OFF, Mode.mean)
     expected = logits.softmax(-1)[one.answer_ids[0]].item()
     np.testing.assert_allclose(found.probability[0], expected, rtol=1e-4)
-    assert not written.is_mean_of_token(written.run(model, PROMPTS, prompt), PROMPTS)
+    assert not written.is_mean_of_token(written.run(model, ENTITY_TRACKING, prompt), PROMPTS)
 
 
 def test_the_likeliest_words_are_the_models(model: str) -> None:
@@ -96,5 +96,5 @@ def test_a_head_attends_as_transformers_says(model: str) -> None:
     with torch.no_grad():
         expected = torch.stack(loaded.model(ids, output_attentions=True).attentions)[:, 0]
     np.testing.assert_allclose(
-        written.attention(model, PROMPTS, prompt), expected.numpy(), atol=1e-5
+        written.attention(model, ENTITY_TRACKING, prompt), expected.numpy(), atol=1e-5
     )

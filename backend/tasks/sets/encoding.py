@@ -11,7 +11,7 @@ import numpy as np
 
 from backend.tasks.sets.rows import Misfit, Row
 from backend.tasks.task import Task
-from backend.tasks.vocabulary import tokenized, tokens_at
+from backend.tasks.vocabulary import next_tokens, tokenized, tokens_at
 
 Encoded = tuple[list[int], list[tuple[int, int]]]
 
@@ -50,15 +50,14 @@ def fitting(task: Task, rows: Sequence[Row], tokenizer: Any) -> tuple[list[Fitti
 
 def _encoded(task: Task, row: Row, tokenizer: Any) -> Fitting | Misfit:
     words = (row.answer, *row.competitors)
-    texts = [row.text, *(f"{row.text} {word.strip()}" for word in words)]
-    (ids, spans), *continued = tokenized(tokenizer, texts)
+    ((ids, spans),) = tokenized(tokenizer, [row.text])
     choices = []
-    for word, (whole, _) in zip(words, continued, strict=True):
-        follows = whole[: len(ids)] == ids and len(whole) == len(ids) + 1
-        if not follows or whole[-1] == tokenizer.unk_token_id:
+    following = next_tokens(tokenizer, row.text, [word.strip() for word in words])
+    for word, token in zip(words, following, strict=True):
+        if token is None:
             what = "answer" if word is row.answer else "competitor"
             return Misfit(row.number, f"its {what} “{word[:40]}” is not one token of this model")
-        choices.append(whole[-1])
+        choices.append(token)
     if len({*choices}) < len(choices):
         return Misfit(row.number, "two of its answer and competitors are the same")
     tokens = _named(task, row, spans)
