@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import cos, sin
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -137,3 +138,10 @@ def _plant_mover(planted: Any, head: Head, share: float) -> None:
 
 def _each(source: str, target: str) -> dict[str, str]:
     return {f"{source} {name}": f"{target} {name}" for name in PEOPLE}
+
+
+def saved(folder: Path) -> str:
+    """The folder, with the model and its tokenizer in it."""
+    model().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)

@@ -63,8 +63,7 @@ def test_an_unknown_task_is_named_with_those_that_there_are(
 def test_a_changed_file_is_measured_again(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    planted_ioi.model().save_pretrained(tmp_path)
-    planted_ioi.tokenizer().save_pretrained(tmp_path)
+    planted_ioi.saved(tmp_path)
     files.ADDED.mkdir()
     file = files.ADDED / "own-ioi.toml"
     asked = "accuracy", str(tmp_path), "--task", "own-ioi", "--prompts", "20"

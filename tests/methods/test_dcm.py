@@ -212,8 +212,7 @@ def test_nothing_is_found_where_nothing_is_carried(
 def test_heads_are_found_for_another_task(
     tmp_path: Path, group: str, desideratum: str, heads: tuple[Head, ...]
 ) -> None:
-    planted_ioi.model().save_pretrained(tmp_path)
-    planted_ioi.tokenizer().save_pretrained(tmp_path)
+    planted_ioi.saved(tmp_path)
     circuit, prompts = Circuit.of(IOI, planted_ioi.CIRCUIT), Prompts(IOI, 48, 0)
     request = DcmRequest(str(tmp_path), circuit, prompts, group, desideratum, Among.all, batch=4)
     # The negative name mover, patched, does write less against what is expected.

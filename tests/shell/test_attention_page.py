@@ -238,9 +238,7 @@ def test_a_result_leads_back_to_its_choices(request_: Any) -> None:
 
 
 def test_another_task_has_its_own_tokens(tmp_path: Path, empty_cache: Path) -> None:
-    planted_ioi.model().save_pretrained(tmp_path)
-    planted_ioi.tokenizer().save_pretrained(tmp_path)
-    model = str(tmp_path)
+    model = planted_ioi.saved(tmp_path)
     circuit = Circuit.of(IOI, planted_ioi.CIRCUIT, "planted")
     catalogue.add_circuit("planted.json", circuit.to_json().encode())
     test = page("", task="ioi", model=model, circuit="planted")
@@ -258,8 +256,7 @@ def test_another_task_has_its_own_tokens(tmp_path: Path, empty_cache: Path) -> N
 
 
 def test_without_a_circuit_heads_can_still_be_looked_at(tmp_path: Path) -> None:
-    planted_ioi.model().save_pretrained(tmp_path)
-    planted_ioi.tokenizer().save_pretrained(tmp_path)
+    planted_ioi.saved(tmp_path)
     test = page("", task="ioi", model=str(tmp_path))
     assert "as it is" in said(test)
     test.session_state["attention_shown"] = BY_ROLE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,18 +24,6 @@ pytestmark = pytest.mark.browser
 
 START_MS = 60_000
 Open = Callable[..., Any]
-
-
-@pytest.fixture
-def open_page(server: str, browser: Any) -> Iterator[Open]:
-    with watched_pages(browser) as open_watched:
-
-        def open_ready(query: str = "", **options: Any) -> Any:
-            page = open_watched(f"{server}/{query}", **options)
-            expect(page.locator(".spoken")).to_be_attached(timeout=START_MS)
-            return page
-
-        yield open_ready
 
 
 @pytest.fixture(scope="module")

@@ -128,8 +128,7 @@ def test_another_task_has_its_own_tests(
     open_page: Any, local: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("planted")
-    planted_ioi.model().save_pretrained(folder)
-    planted_ioi.tokenizer().save_pretrained(folder)
+    planted_ioi.saved(folder)
     (local / "circuits").mkdir(exist_ok=True)
     circuit = Circuit.of(IOI, planted_ioi.CIRCUIT, "planted")
     (local / "circuits" / "planted.json").write_text(circuit.to_json())

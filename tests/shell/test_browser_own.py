@@ -26,15 +26,6 @@ START_MS = 60_000
 ADD = "Add a task or prompts"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a model that identifies indirect objects."""
-    folder = tmp_path_factory.mktemp("planted")
-    planted_ioi.model().save_pretrained(folder)
-    planted_ioi.tokenizer().save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture
 def open_page(server: str, browser: Any) -> Iterator[Any]:
     with watched_pages(browser) as opened:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +16,6 @@ from backend.studies.session import answers, prepare
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Mode, Reading, Setting, intervention
-from tests.dashboard import watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -26,18 +25,6 @@ _NO_SCROLLING = """() => {
   const main = document.querySelector("[data-testid=stMain]");
   return main.scrollHeight <= main.clientHeight && main.scrollWidth <= main.clientWidth;
 }"""
-
-
-@pytest.fixture
-def open_page(server: str, browser: Any) -> Iterator[Open]:
-    with watched_pages(browser) as open_watched:
-
-        def open_ready(query: str = "", **options: Any) -> Any:
-            page = open_watched(f"{server}/{query}", **options)
-            expect(page.locator(".spoken")).to_be_attached(timeout=START_MS)
-            return page
-
-        yield open_ready
 
 
 def large(page: Any, label: str) -> Any:

@@ -25,15 +25,6 @@ START_MS = 60_000
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a model that identifies indirect objects."""
-    folder = tmp_path_factory.mktemp("planted")
-    planted_ioi.model().save_pretrained(folder)
-    planted_ioi.tokenizer().save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def worse(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same without one of its name movers."""
     folder = tmp_path_factory.mktemp("worse")

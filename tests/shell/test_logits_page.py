@@ -168,8 +168,7 @@ def test_a_stored_result_opens_with_its_choices(request_type: Any) -> None:
 
 
 def test_names_are_read_of_a_model_planted_for_them(tmp_path: Path, empty_cache: Path) -> None:
-    planted_ioi.model().save_pretrained(tmp_path)
-    planted_ioi.tokenizer().save_pretrained(tmp_path)
+    planted_ioi.saved(tmp_path)
     circuit = Circuit.of(IOI, planted_ioi.CIRCUIT, "planted")
     catalogue.add_circuit("planted.json", circuit.to_json().encode())
     prompts = Prompts(IOI, 50, 0)
@@ -186,9 +185,7 @@ def test_names_are_read_of_a_model_planted_for_them(tmp_path: Path, empty_cache:
 
 
 def test_without_a_circuit_the_models_are_read_all_the_same(tmp_path: Path) -> None:
-    planted_ioi.model().save_pretrained(tmp_path)
-    planted_ioi.tokenizer().save_pretrained(tmp_path)
-    model = str(tmp_path)
+    model = planted_ioi.saved(tmp_path)
     measured(LogitAttributionRequest((model,), Prompts(IOI, 50, 0)))
     test = page(task="ioi", model=model)
     assert "all heads" in tables(test)

@@ -29,15 +29,6 @@ from tests.tasks.test_own_prompt_sets import as_rows, jsonl
 N_ROWS, N = 20, 50
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a model that identifies indirect objects."""
-    folder = tmp_path_factory.mktemp("planted")
-    planted_ioi.model().save_pretrained(folder)
-    planted_ioi.tokenizer().save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture(autouse=True)
 def no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of other tests is listed or running."""

@@ -26,15 +26,6 @@ from tests.shell.apps import press, rerun
 N = 50
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a model that identifies indirect objects."""
-    folder = tmp_path_factory.mktemp("planted")
-    planted_ioi.model().save_pretrained(folder)
-    planted_ioi.tokenizer().save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture(autouse=True)
 def no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of other tests is listed or running."""

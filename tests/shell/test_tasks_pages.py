@@ -32,15 +32,6 @@ PAGES = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a model that identifies indirect objects."""
-    folder = tmp_path_factory.mktemp("planted")
-    planted_ioi.model().save_pretrained(folder)
-    planted_ioi.tokenizer().save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture
 def circuit_file(empty_cache: Path) -> Path:
     """The planted circuit, added under its name."""
