@@ -172,9 +172,10 @@ def _branch(at: Place, spine: float, leave: float, has_lanes: bool) -> str:
     start = f"M{_point(spine, leave)}"
     if has_lanes:
         lane, away = leave - _LANE_SHIFT, at.radius + 2
+        reach = max(at.x - up * 1.5, spine + _CORNER)
         return (
             f"{start}V{lane + _CORNER:.1f}Q{_point(spine, lane)} {_point(spine + _CORNER, lane)}"
-            f"H{at.x - up * 1.5:.1f}Q{_point(at.x - up * 0.7, lane)} "
+            f"H{reach:.1f}Q{_point(max(at.x - up * 0.7, reach), lane)} "
             f"{_point(at.x - away * 0.6, at.y + away * 0.8)}"
         )
     control = at.x - across * 0.3, at.y + up * 0.75

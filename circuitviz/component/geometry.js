@@ -69,10 +69,10 @@ function branchPath(at, spineX, leaveY, hasLanes) {
   const dx = at.x - spineX, dy = leaveY - at.y;
   const start = `M${point(spineX, leaveY)}`;
   if (hasLanes) {
-    const lane = leaveY - LANE_SHIFT, reach = at.x - dy * 1.5;
+    const lane = leaveY - LANE_SHIFT, reach = Math.max(at.x - dy * 1.5, spineX + CORNER);
     const corner = `V${(lane + CORNER).toFixed(1)}Q${point(spineX, lane)} ${point(spineX + CORNER, lane)}`;
     const rim = point(at.x - (at.r + 2) * 0.6, at.y + (at.r + 2) * 0.8);
-    return `${start}${corner}H${reach.toFixed(1)}Q${point(at.x - dy * 0.7, lane)} ${rim}`;
+    return `${start}${corner}H${reach.toFixed(1)}Q${point(Math.max(at.x - dy * 0.7, reach), lane)} ${rim}`;
   }
   const control = { x: at.x - dx * 0.3, y: at.y + dy * 0.75 };
   const gap = (at.r + 3) / (Math.hypot(control.x - at.x, control.y - at.y) || 1);

@@ -142,3 +142,17 @@ def test_it_has_the_pages_colours_and_its_labels_are_text(theme: Theme) -> None:
 def test_a_notebook_shows_it() -> None:
     svg = circuit_svg(BASE, SHAPE)
     assert svg._repr_svg_() == svg
+
+
+@pytest.mark.parametrize("height", [300, 420, 600, 900])
+def test_edges_never_run_back_behind_the_line_that_they_leave(height: int) -> None:
+    """Those that end at a head: they leave their group's line, to the right of it."""
+    root = ElementTree.fromstring(circuit_svg(BASE, SHAPE, height=height))
+    ways = [
+        path.attrib["d"] for path in root.iter(f"{_NAMESPACE}path") if "marker-end" in path.attrib
+    ]
+    assert ways
+    for way in ways:
+        start = float(re.findall(r"^M([\d.]+)", way)[0])
+        lanes = [float(x) for x in re.findall(r"H([\d.]+)", way)]
+        assert all(x >= start - 0.1 for x in lanes), way

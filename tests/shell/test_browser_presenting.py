@@ -21,6 +21,12 @@ pytestmark = pytest.mark.browser
 
 START_MS = 60_000
 Open = Callable[..., Any]
+_BACKWARD = """(circuit) => [...circuit.querySelectorAll("path")]
+  .map((path) => path.getAttribute("d") ?? "")
+  .filter((d) => {
+    const lane = /^M([\\d.]+),[\\d.]+V.*H([\\d.]+)Q/.exec(d);
+    return lane && Number(lane[2]) < Number(lane[1]) - 0.1;
+  })"""
 _NO_SCROLLING = """() => {
   const main = document.querySelector("[data-testid=stMain]");
   return main.scrollHeight <= main.clientHeight && main.scrollWidth <= main.clientWidth;
@@ -116,3 +122,5 @@ def test_it_is_large_and_fits_the_screen(
         "(each) => each.getBoundingClientRect().width / each.offsetWidth"
     )
     assert 14 * scale >= 20 * unit
+    backward = page.locator(".circuit").evaluate(_BACKWARD)
+    assert backward == []
