@@ -3,6 +3,7 @@
 import streamlit as st
 
 import shell
+from shell.circuit import answering
 from shell.frame.protection import MIDDLEWARE
 from shell.frame.server import ROUTES, log_jobs
 
@@ -10,4 +11,4 @@ if __name__ == "__main__":  # so Streamlit starts this file for each session
     shell.main()
 else:  # and so once, for the server
     log_jobs()
-    app = st.App(__file__, middleware=MIDDLEWARE, routes=ROUTES)
+    app = st.App(__file__, middleware=MIDDLEWARE, routes=[*ROUTES, answering.route()])

@@ -14,18 +14,14 @@ from backend.core.errors import UserError
 from backend.core.priority import urgent
 from backend.models import catalogue
 from backend.tasks.circuit import Circuit
-from backend.tasks.setting import Mode, Reading, intervention
+from backend.tasks.setting import Mode, Reading
+from circuitviz.figures import figures_component
 from shell.attention.opening import look_at
-from shell.circuit import carried, picture, presented, tour
+from shell.circuit import answering, carried, picture, presented, tour
 from shell.circuit.example import chosen_prompt, show_example
+from shell.circuit.figures import figures, steps
 from shell.circuit.files import show_files
-from shell.circuit.numbers import (
-    announce,
-    headlines,
-    not_as_in_the_paper,
-    show_chance,
-    show_numbers,
-)
+from shell.circuit.numbers import not_as_in_the_paper, show_chance
 from shell.circuit.switches import show_readings, show_switches
 from shell.frame import (
     choices,
@@ -49,9 +45,7 @@ def explore(circuit: Circuit) -> None:
     from backend.studies.session import alternate, answers
 
     tested = view.tested
-    asked = (circuit, view.reading, view.mode)
-    everything_on = intervention(*asked, source=view.source, desideratum=view.desideratum)
-    now = intervention(*asked, view.off, view.switched, view.source, view.desideratum)
+    everything_on, now = steps(circuit, view)
     if view.presenting:
         presented.show_what(view)
     else:
@@ -72,7 +66,9 @@ def explore(circuit: Circuit) -> None:
     left, right = st.columns([1.8, 1], gap="medium")
     with left:
         contributions = picture.contributions_of(session, circuit, view)
-        drawn = picture.show_picture(session, circuit, view, prompt, contributions)
+        drawn = picture.show_picture(
+            session, circuit, view, prompt, contributions, answering.address_of(view)
+        )
         # On a stage only its keys are wanted.
         with st.container(key="unseen_switches" if view.presenting else "switches"):
             show_switches(circuit, lambda: show_files(drawn, circuit, view))
@@ -80,27 +76,23 @@ def explore(circuit: Circuit) -> None:
         # Only now: the browser draws the picture meanwhile.
         with waiting.memory_permitting():
             after = answers(session, now)
+            figures_component(
+                figures(session, circuit, view),
+                served_sequence=st.session_state["served"],
+                epoch=st.session_state["epoch"],
+                key="figures",
+                large=view.presenting,
+            )
         pairs = alternate(session, tested.name).pairs if tested else None
         if view.presenting:
-            if tested:
-                figures = carried.headlines(session, view.metric, everything_on, now)
-            else:
-                figures = headlines(view.reading, view.metric, session.whole, before, after)
-            presented.show_headlines(figures, view)
             presented.show_answers(session, before, after, prompt, pairs)
-        elif tested:
-            carried.show_carried(session, tested, everything_on, now)
+        else:
+            if tested:
+                carried.show_test(session, tested)
+            else:
+                show_chance(session.whole)
             show_example(session, before, after, prompt, pairs)
-        else:
-            show_numbers(view.reading, view.metric, view.task.words, session.whole, before, after)
-            show_chance(session.whole)
-            show_example(session, before, after, prompt)
-        if not view.presenting:
             show_provenance(session, view)
-        if tested:
-            carried.announce(session, now)
-        else:
-            announce(view.reading, view.metric, session.whole, after)
     state.write_address()
 
 

@@ -19,8 +19,7 @@ function drawCircuit() {
     parentElement: at("graph"),
     data: { ...file.picture, columns, off, switched: [], served, epoch, cssHeight: "clamp(440px, calc(100vh - 190px), 860px)" },
     setStateValue: (_, message) => {
-      now.off = message.off;
-      now.served = message.sequence;
+      ({ off: now.off, sequence: now.served } = message.steps.at(-1));
       showNumbers();
     },
   });

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +17,6 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-_SERVED = re.compile(r'data-click="\d+\.(\d+)"')
 _START_S = 120.0
 
 
@@ -52,7 +50,8 @@ class Visitor:
         """Switch a head, and come back when the numbers for it are there; or TimeoutError."""
         self._off ^= {head}
         self._sequence += 1
-        message = {"sequence": self._sequence, "epoch": 0, "off": sorted(self._off), "switched": []}
+        step = {"sequence": self._sequence, "off": sorted(self._off), "switched": []}
+        message = {"epoch": 0, "steps": [step]}
         back = self._rerun(self._fragment)
         state = back.rerun_script.widget_states.widgets.add()
         state.id, state.json_value = self._picture.id, json.dumps({"message": message})
@@ -87,10 +86,10 @@ class Visitor:
 
     def _show(self, element: Any, fragment: str) -> None:
         kind = element.WhichOneof("type")
-        if kind == "bidi_component":
+        if kind == "bidi_component" and element.bidi_component.component_name == "circuit":
             self._picture, self._fragment = element.bidi_component, fragment
-        elif kind == "html" and (match := _SERVED.search(element.html.body)):
-            self._served = int(match[1])
+        elif kind == "bidi_component" and element.bidi_component.component_name == "figures":
+            self._served = json.loads(element.bidi_component.json)["served"]
         elif kind in ("alert", "markdown"):
             self.said.append(getattr(element, kind).body)
 

@@ -1,9 +1,13 @@
 """The clickable circuit as a Streamlit component: plain HTML, CSS and JavaScript, no build step.
 
-The browser owns the clicks, Python owns everything else. Each message carries the *whole* state
-and a sequence number; Python answers with the number it has served, and the browser takes over
-Python's state only when nothing newer is on its way, or when the epoch changed (reset, undo, a
-deep link: anything that Python decided).
+The browser owns the clicks, Python owns everything else. Each click has a sequence number, and each
+message carries the *whole* state after every click that Python has not served yet; Python answers
+with the number that it has served, and the browser takes over Python's state only when nothing
+newer is on its way, or when the epoch changed (reset, undo, a deep link: anything that Python
+decided).
+
+Where there is an address to ask, the figures of a click are fetched from there and handed to the
+figures component; Python's turn to draw the page comes after that.
 """
 
 from __future__ import annotations
@@ -26,21 +30,30 @@ _mount = st.components.v2.component("circuit", html=HTML, css=CSS, js=SCRIPT)
 
 
 @dataclass(frozen=True)
-class Message:
-    """The state of all switches after the click with this sequence number.
-
-    looked_at: the head of which more is wanted, if it was that kind of click.
-    """
+class Step:
+    """The state of all switches after the click with this sequence number."""
 
     sequence: int
-    epoch: int
     off: frozenset[NodeKey]
     switched: frozenset[NodeKey] = frozenset()
+
+
+@dataclass(frozen=True)
+class Message:
+    """The clicks that Python had not served, one or more, the last one last.
+
+    looked_at: the head of which more is wanted, if the last was that kind of click.
+    """
+
+    epoch: int
+    steps: tuple[Step, ...]
     looked_at: NodeKey | None = None
 
-    def is_news(self, served_sequence: int, epoch: int) -> bool:
-        """Whether Python has not acted on this message yet, nor overruled it."""
-        return self.epoch == epoch and self.sequence > served_sequence
+    def news(self, served_sequence: int, epoch: int) -> tuple[Step, ...]:
+        """The steps that Python has not acted on yet; none if it has overruled them."""
+        if self.epoch != epoch:
+            return ()
+        return tuple(step for step in self.steps if step.sequence > served_sequence)
 
 
 def circuit_component(
@@ -53,11 +66,14 @@ def circuit_component(
     key: str,
     height: str,
     large: bool = False,
+    figures_address: str = "",
     on_change: Callable[[], None] = lambda: None,
 ) -> Message | None:
-    """Show the circuit, ``height`` (a CSS length) high, and return the last thing switched.
+    """Show the circuit, ``height`` (a CSS length) high, and return what was switched last.
 
     ``large`` is for a lecture hall: everything in it grows with the screen, without a legend.
+    ``figures_address`` answers a POST with what the figures component shows; it ends in a query, to
+    which ``off`` and ``switched`` are added.
     """
     result = _mount(
         key=key,
@@ -69,26 +85,38 @@ def circuit_component(
             "epoch": epoch,
             "cssHeight": height,
             "large": large,
+            "figuresAddress": figures_address,
         },
         on_message_change=on_change,
     )
     message = parse_message(result.get("message"))
-    if message and message.off <= picture.members and message.switched <= picture.outside:
+    if message and all(
+        step.off <= picture.members and step.switched <= picture.outside for step in message.steps
+    ):
         return message
     return None
 
 
 def parse_message(raw: object) -> Message | None:
     """Read what the browser sent; anything malformed is no message."""
+    if not isinstance(raw, dict) or type(raw.get("epoch")) is not int:
+        return None
+    sent = raw.get("steps")
+    steps = [_parse_step(step) for step in sent] if isinstance(sent, list) else []
+    if not steps or None in steps:
+        return None
+    known = tuple(step for step in steps if step)
+    return Message(raw["epoch"], known, _parse_head(raw.get("lookedAt")))
+
+
+def _parse_step(raw: object) -> Step | None:
     if not isinstance(raw, dict):
         return None
-    sequence, epoch = raw.get("sequence"), raw.get("epoch")
-    off, switched = _parse_heads(raw.get("off")), _parse_heads(raw.get("switched", []))
-    if type(sequence) is not int or type(epoch) is not int or sequence < 0:
+    sequence = raw.get("sequence")
+    off, switched = _parse_heads(raw.get("off")), _parse_heads(raw.get("switched"))
+    if type(sequence) is not int or sequence < 0 or off is None or switched is None:
         return None
-    if off is None or switched is None:
-        return None
-    return Message(sequence, epoch, off, switched, _parse_head(raw.get("lookedAt")))
+    return Step(sequence, off, switched)
 
 
 def _parse_heads(raw: object) -> frozenset[NodeKey] | None:

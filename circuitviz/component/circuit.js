@@ -5,12 +5,25 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 const MOST_ZOOM = 8;
 const LARGE = { times: 1.45, width: 1280, height: 720 };
 
+/** The figures for these switches; nothing where the page has to be asked. */
+async function fetchFigures(address, off, switched) {
+  const heads = (ids) => [...ids].map((id) => id.replace(" L", "")).join();
+  const asked = new URLSearchParams({ off: heads(off), switched: heads(switched) });
+  try {
+    const answer = await fetch(`${address}&${asked}`, { method: "POST" });
+    return answer.status === 200 ? await answer.json() : null;
+  } catch {
+    return null;
+  }
+}
+
 class CircuitView {
   constructor(root) {
     this.root = root;
     this.part = (name) => root.querySelector(`.${name}`);
     this.view = { zoom: 1, x: 0, y: 0 };
-    this.sequence = 0;
+    this.sequence = this.told = 0;
+    this.steps = [];
     this.epoch = null;
     this.off = new Set();
     this.switched = new Set();
@@ -22,7 +35,8 @@ class CircuitView {
 
   /** Take what Python says: the picture if it changed, the switches if Python has caught up. */
   receive(data) {
-    const { off, switched, served, epoch, cssHeight, large, ...picture } = data;
+    const { off, switched, served, epoch, cssHeight, large, figuresAddress, ...picture } = data;
+    this.figuresAddress = figuresAddress;
     const fingerprint = JSON.stringify(picture);
     this.root.style.setProperty("--height", cssHeight);
     if (large !== this.isLarge) {
@@ -37,9 +51,10 @@ class CircuitView {
     if (epoch !== this.epoch || served >= this.sequence) {
       this.off = new Set(off);
       this.switched = new Set(switched);
-      this.sequence = served;
+      this.sequence = this.told = served;
       this.epoch = epoch;
     }
+    this.steps = this.steps.filter(({ sequence }) => sequence > served && sequence <= this.sequence);
     this.paint();
   }
 
@@ -89,17 +104,44 @@ class CircuitView {
     return this.data.nodes.flatMap((node, i) => (node.group === group && node.inCircuit ? [i] : []));
   }
 
-  changed(more = {}) {
-    this.sequence += 1;
+  changed() {
+    this.step();
     this.paint();
-    this.send({ sequence: this.sequence, epoch: this.epoch, off: [...this.off], switched: [...this.switched], ...more });
+    if (this.figuresAddress) this.showFigures(); else this.tell();
+  }
+
+  step() {
+    this.sequence += 1;
+    this.steps.push({ sequence: this.sequence, off: [...this.off], switched: [...this.switched] });
+  }
+
+  /** Fetch the figures of the switches as they stand; only then Python is told, as it draws long. */
+  async showFigures() {
+    if (this.isAsking) return;
+    this.isAsking = true;
+    let sequence, epoch;
+    do {
+      ({ sequence, epoch } = this);
+      const figures = await fetchFigures(this.figuresAddress, this.off, this.switched);
+      if (figures) window.dispatchEvent(new CustomEvent("circuit-figures", { detail: { sequence, epoch, figures } }));
+    } while (epoch === this.epoch && sequence !== this.sequence);
+    this.isAsking = false;
+    this.tell();
+  }
+
+  /** Tell Python of the clicks that it does not know of. */
+  tell(more = {}) {
+    if (this.told === this.sequence) return;
+    this.told = this.sequence;
+    this.send({ epoch: this.epoch, steps: this.steps, ...more });
   }
 
   /** Ask for more about a head: nothing is switched. */
   lookAt(i) {
     if (!this.data.switchable) return;
     this.current = i;
-    this.changed({ lookedAt: this.data.nodes[i].id });
+    this.step();
+    this.tell({ lookedAt: this.data.nodes[i].id });
   }
 
   /** Show the switches as they stand: heads, their edges, the groups' buttons. */
@@ -359,5 +401,12 @@ export default function circuit({ parentElement, data, setStateValue }) {
   view.send = (message) => setStateValue("message", message);
   view.receive(data);
   view.observer.observe(root);
-  return () => view.observer.disconnect();
+  // Whatever else is pressed comes after the clicks.
+  const until = new AbortController(), options = { capture: true, signal: until.signal };
+  const elsewhere = (event) => { if (!event.composedPath().includes(root)) view.tell(); };
+  for (const kind of ["pointerdown", "keydown"]) window.addEventListener(kind, elsewhere, options);
+  return () => {
+    view.observer.disconnect();
+    until.abort();
+  };
 }

@@ -10,7 +10,7 @@ from backend.core.estimates import figure
 from backend.core.metrics import Metric
 from backend.core.statistics import wilson
 from backend.tasks.desiderata import Desideratum
-from shell.circuit.numbers import Headline, row_of, show_figure, speak
+from shell.circuit.numbers import Measured, row_of
 from shell.frame.words import unmarked
 
 if TYPE_CHECKING:
@@ -31,17 +31,32 @@ _LABELS = {
 _BASE, _EXPECTED = "the base prompt’s own answer", "the answer that the test expects"
 
 
-def show_carried(
-    session: Session, tested: Desideratum, everything_on: Intervention, now: Intervention
-) -> None:
-    """Shares of the base's own and of the expected answer, their probabilities, and the test."""
-    (own, expected), (own_before, expected_before) = (
-        _both(session, step) for step in (now, everything_on)
+def figures(
+    session: Session, everything_on: Intervention, now: Intervention
+) -> dict[Metric, list[Measured]]:
+    """How often the base's own answer is given and how often the expected one, and their
+    probabilities."""
+    return {metric: _figures(session, metric, everything_on, now) for metric in _LABELS}
+
+
+def headlines(
+    session: Session, metric: Metric, everything_on: Intervention, now: Intervention
+) -> list[Measured]:
+    """The two of them that count."""
+    shown = Metric.probability if metric is Metric.probability else Metric.accuracy
+    return _figures(session, shown, everything_on, now)
+
+
+def spoken(session: Session, now: Intervention) -> str:
+    """The outcome in one sentence for screen readers."""
+    own, expected = _both(session, now)
+    return (
+        f"Base’s answer: {own.correct.mean():.3f}. Expected answer: {expected.correct.mean():.3f}."
     )
-    for metric, labels in _LABELS.items():
-        left, right = st.columns(2, gap="small")
-        _show(left, labels[0], _BASE, metric, own_before, own)
-        _show(right, labels[1], _EXPECTED, metric, expected_before, expected)
+
+
+def show_test(session: Session, tested: Desideratum) -> None:
+    """What the test asks, and how often the untouched model gives the expected answer."""
     from backend.studies.session import alternate
 
     pairs = alternate(session, tested.name).pairs
@@ -55,42 +70,20 @@ def show_carried(
     )
 
 
-def headlines(
+def _figures(
     session: Session, metric: Metric, everything_on: Intervention, now: Intervention
-) -> list[Headline]:
-    """How often the base's own answer is given, and how often the expected one."""
-    shown = Metric.probability if metric is Metric.probability else Metric.accuracy
-    runs = zip(_LABELS[shown], _both(session, everything_on), _both(session, now), strict=True)
+) -> list[Measured]:
+    answers = _BASE, _EXPECTED
+    runs = _both(session, everything_on), _both(session, now)
     found = []
-    for label, before, after in runs:
-        then, row = row_of(before, shown), row_of(after, shown)
-        found.append(Headline(label, figure(shown, row), float(row.mean() - then.mean())))
+    for label, answer, before, after in zip(_LABELS[metric], answers, *runs, strict=True):
+        then, row = row_of(before, metric), row_of(after, metric)
+        change, about = float(row.mean() - then.mean()), _WHAT[metric].format(answer)
+        found.append(Measured(label, figure(metric, row), change, about))
     return found
-
-
-def announce(session: Session, now: Intervention) -> None:
-    """The outcome in one sentence for screen readers."""
-    own, expected = _both(session, now)
-    speak(
-        f"Base’s answer: {own.correct.mean():.3f}. Expected answer: {expected.correct.mean():.3f}."
-    )
 
 
 def _both(session: Session, step: Intervention) -> tuple[Answers, Answers]:
     from backend.studies.session import answers, expected_answers
 
     return answers(session, step), expected_answers(session, step)
-
-
-def _show(
-    place: st.delta_generator.DeltaGenerator,
-    label: str,
-    answer: str,
-    metric: Metric,
-    before: Answers,
-    after: Answers,
-) -> None:
-    then, now = row_of(before, metric), row_of(after, metric)
-    change, told = float(now.mean() - then.mean()), _WHAT[metric].format(answer)
-    with place, st.container(gap="xxsmall"):
-        show_figure(label, figure(metric, now), change, told)

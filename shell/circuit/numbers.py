@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
@@ -20,6 +20,8 @@ from backend.tasks.chance import (
 )
 from backend.tasks.setting import Mode, Reading
 from backend.tasks.task import Words
+from circuitviz.figures import Figure
+from circuitviz.picture import MINUS
 from shell.frame.words import MEASURES
 
 if TYPE_CHECKING:
@@ -58,78 +60,90 @@ _RATIO_INTERVALS = {
 
 
 @dataclass(frozen=True)
-class Headline:
-    """A figure of those that count, and its change since every head was on if that can move it."""
+class Measured:
+    """A figure, and its change since every head was on if that can move it.
 
-    words: str
+    about: how it is measured; why_undefined: where its value is NaN.
+    """
+
+    label: str
     estimate: Estimate
     change: float | None = None
+    about: str = ""
+    is_share: bool = True
+    why_undefined: str = ""
 
 
 def headlines(
-    reading: Reading, metric: Metric, whole: Answers, before: Answers, after: Answers
-) -> list[Headline]:
-    """The whole model, what runs now, and the quotient of both, undefined where that is NaN."""
-    choice = _choice(whole)
+    reading: Reading, metric: Metric, words: Words, whole: Answers, before: Answers, after: Answers
+) -> list[Measured]:
+    """The whole model, what runs now, and the quotient of both, undefined where that is NaN.
+
+    `before` is with every head on, `after` as it is now.
+    """
+    choice, is_share = _choice(whole), metric is not Metric.logit_difference
     of_whole, then, now = (row_of(each, metric) for each in (whole, before, after))
     kept, kept_before = (faithfulness(row, of_whole, choice, metric) for row in (now, then))
+    what = _what(metric, words)
+    guessing = f"Beside guessing: {against_chance(choice)}.{_instead(whole, words)}"
     return [
-        Headline("Whole model", figure(metric, of_whole)),
-        Headline(_PARTS[reading], figure(metric, now), float(now.mean() - then.mean())),
-        Headline(_share(reading, metric), kept, kept.value - kept_before.value),
+        Measured(
+            "Whole model",
+            figure(metric, of_whole),
+            about=f"Of the untouched model. {what} {guessing}",
+            is_share=is_share,
+        ),
+        Measured(
+            _PARTS[reading],
+            figure(metric, now),
+            float(now.mean() - then.mean()),
+            f"When {_WHAT_RUNS[reading]}. {what}",
+            is_share,
+        ),
+        Measured(
+            _share(reading, metric),
+            kept,
+            kept.value - kept_before.value,
+            _RATIO_HELP[reading].format(MEASURES[metric], _RATIO_INTERVALS[metric]),
+            why_undefined=_why_undefined(metric, of_whole, choice),
+        ),
     ]
 
 
-def show_numbers(
-    reading: Reading,
-    metric: Metric,
-    words: Words,
-    whole: Answers,
-    before: Answers,
-    after: Answers,
-) -> None:
-    """Four figures in two rows: `before` is with every head on, `after` as it is now.
+def beside(metric: Metric, words: Words, before: Answers, after: Answers) -> Measured:
+    """What is shown beside a metric: the probability of the right answer, or the accuracy."""
+    other = Metric.accuracy if metric is Metric.probability else Metric.probability
+    now, then = row_of(after, other), row_of(before, other)
+    change = float(now.mean() - then.mean())
+    return Measured(MEASURES[other], figure(other, now), change, _what(other, words))
 
-    Three are by the metric, the last is the probability of the right answer, or the accuracy
-    beside it.
-    """
-    choice = _choice(whole)
-    model, part, kept = headlines(reading, metric, whole, before, after)
-    ratio_help = _RATIO_HELP[reading].format(MEASURES[metric], _RATIO_INTERVALS[metric])
-    is_share = metric is not Metric.logit_difference
-    beside = Metric.accuracy if metric is Metric.probability else Metric.probability
-    top, bottom = (st.columns(2, gap="small") for _ in range(2))
-    with top[0], st.container(gap="xxsmall"):
-        show_figure(
-            model.words,
-            model.estimate,
-            model.change,
-            f"Of the untouched model. {_what(metric, words)} "
-            f"Beside guessing: {against_chance(choice)}.{_instead(whole, words)}",
-            is_share,
-        )
-    with top[1], st.container(gap="xxsmall"):
-        show_figure(
-            part.words,
-            part.estimate,
-            part.change,
-            f"When {_WHAT_RUNS[reading]}. {_what(metric, words)}",
-            is_share,
-        )
-    with bottom[0], st.container(gap="xxsmall"):
-        if isnan(kept.estimate.value):
-            st.metric(kept.words, "–", help=ratio_help)
-            st.caption(_why_undefined(metric, row_of(whole, metric), choice))
-        else:
-            show_figure(kept.words, kept.estimate, kept.change, ratio_help)
-    with bottom[1], st.container(gap="xxsmall"):
-        shown, shown_before = row_of(after, beside), row_of(before, beside)
-        show_figure(
-            MEASURES[beside],
-            figure(beside, shown),
-            float(shown.mean() - shown_before.mean()),
-            _what(beside, words),
-        )
+
+def read_out(measured: Measured) -> Figure:
+    """A figure as it stands on the page."""
+    estimate, change = measured.estimate, measured.change
+    if isnan(estimate.value):
+        return Figure(measured.label, "–", "", "", measured.why_undefined, measured.about)
+    told = ": too few to say how much" if measured.is_share and estimate.is_vague else ""
+    return Figure(
+        measured.label,
+        f"{estimate.value:.3f}",
+        "untouched" if change is None else signed(f"{change:+.3f} since all on"),
+        way_of(change),
+        f"95 %: {estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}{told}",
+        measured.about,
+    )
+
+
+def signed(number: str) -> str:
+    """With a minus sign in place of hyphens."""
+    return number.replace("-", MINUS)
+
+
+def way_of(change: float | None) -> Literal["up", "down", ""]:
+    """Which way a figure has moved, if it has as far as it is shown."""
+    if change is None or isnan(change) or abs(change) < 0.0005:
+        return ""
+    return "up" if change > 0 else "down"
 
 
 def row_of(answers: Answers, metric: Metric) -> Row:
@@ -187,44 +201,16 @@ _WHAT_RUNS = {
 }
 
 
-def show_figure(
-    label: str,
-    estimate: Estimate,
-    change: float | None,
-    explanation: str,
-    is_share: bool = True,
-) -> None:
-    """A figure with its interval and n, and its change since every head was on."""
-    moved = change is not None and abs(change) >= 0.0005
-    st.metric(
-        label,
-        f"{estimate.value:.3f}",
-        "untouched" if change is None else f"{change:+.3f}",
-        delta_description="" if change is None else "since all on",
-        delta_color="normal" if moved else "off",
-        delta_arrow="auto" if moved else "off",
-        help=explanation,
-    )
-    told = ": too few to say how much" if is_share and estimate.is_vague else ""
-    st.caption(f"95 %: {estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}{told}")
-
-
 def not_as_in_the_paper(mode: Mode, metric: Metric) -> str:
     """What of the numbers is not the paper's default: empty where all is."""
     others = " and ".join(filter(None, (_ABLATIONS.get(mode), _OTHER_MEASURES.get(metric))))
     return f"{others[0].upper()}{others[1:]}: not as in the paper." if others else ""
 
 
-def announce(reading: Reading, metric: Metric, whole: Answers, after: Answers) -> None:
+def spoken(reading: Reading, metric: Metric, whole: Answers, after: Answers) -> str:
     """The outcome in one sentence for screen readers."""
     part, share = _PARTS[reading], _share(reading, metric)
     now = row_of(after, metric)
     kept = faithfulness(now, row_of(whole, metric), _choice(whole), metric).value
     said = "undefined" if isnan(kept) else f"{kept:.3f}"
-    speak(f"{part}: {MEASURES[metric].lower()} {now.mean():.3f}. {share} {said}.")
-
-
-def speak(sentence: str) -> None:
-    """A sentence for screen readers, with the number of the click that it answers."""
-    click = f"{st.session_state['epoch']}.{st.session_state['served']}"
-    st.html(f'<div class="spoken" role="status" data-click="{click}">{sentence}</div>')
+    return f"{part}: {MEASURES[metric].lower()} {now.mean():.3f}. {share} {said}."

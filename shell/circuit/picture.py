@@ -41,9 +41,10 @@ def show_picture(
     view: View,
     prompt: int,
     contributions: Mapping[NodeKey, Contribution] | None = None,
+    figures_address: str = "",
 ) -> Picture:
     """Draw the circuit with its switches, headed by the words of a prompt; a click calls the
-    fragment again."""
+    fragment again, and is answered by the address first, if there is one."""
     shape = session.loaded.shape
     extra = _outside(circuit, shape, view)
     drawn = (*circuit.members, *extra)
@@ -78,7 +79,8 @@ def show_picture(
         key=_KEY,
         height=_height(view, bool(weights)),
         large=view.presenting,
-        on_change=_take_in,
+        figures_address=figures_address,
+        on_change=take_in,
     )
     return picture
 
@@ -118,15 +120,23 @@ def _outside(circuit: Circuit, shape: ModelShape, view: View) -> tuple[NodeKey, 
     return outside_heads(circuit, shape) if view.outside else tuple(view.switched)
 
 
-def _take_in() -> None:
-    message = parse_message(st.session_state[_KEY].get("message"))
-    if message and message.is_news(st.session_state["served"], st.session_state["epoch"]):
-        st.session_state["served"] = message.sequence
-        state.click(Switches(message.off, message.switched))
-        now = st.session_state
-        if message.looked_at and message.looked_at[0] in now["task"].keys:
-            now["head_to_look_at"] = message.looked_at
-            now["history"] = now["history"].without_detour()
+def take_in() -> None:
+    """Take over the clicks that the session has not had yet."""
+    now = st.session_state
+    if not (message := parse_message((now.get(_KEY) or {}).get("message"))):
+        return
+    for step in message.news(now["served"], now["epoch"]):
+        now["served"] = step.sequence
+        state.click(Switches(step.off, step.switched))
+        if step == message.steps[-1] and message.looked_at:
+            _look_at(message.looked_at)
+
+
+def _look_at(node: NodeKey) -> None:
+    now = st.session_state
+    if node[0] in now["task"].keys:
+        now["head_to_look_at"] = node
+        now["history"] = now["history"].without_detour()
 
 
 def _off_word(view: View) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from math import isnan
 from typing import TYPE_CHECKING
@@ -13,9 +13,9 @@ import streamlit as st
 from backend.models import catalogue
 from backend.tasks.setting import Mode
 from circuitviz.charts import BEFORE
-from circuitviz.picture import MINUS
+from circuitviz.figures import Figure
 from shell.circuit.example import likeliest, looks_of, show_prompt, show_steps
-from shell.circuit.numbers import Headline, not_as_in_the_paper
+from shell.circuit.numbers import Measured, not_as_in_the_paper, signed, way_of
 from shell.circuit.switches import MODES, READINGS
 from shell.frame.view import View
 from shell.frame.words import MEASURES
@@ -43,10 +43,22 @@ def _given(view: View) -> str:
     return f"{given}, {view.tested.label}" if view.tested else given
 
 
-def show_headlines(found: Iterable[Headline], view: View) -> None:
-    """The figures, large, each with its interval, n and change."""
-    rows = "".join(map(_row, found))
-    st.html(f'<div class="presented-figures">{rows}<small>{escape(_how(view))}</small></div>')
+def read_out(measured: Measured) -> Figure:
+    """A figure as it stands on a stage."""
+    estimate, change = measured.estimate, measured.change
+    if isnan(estimate.value):
+        value, interval = "–", "undefined"
+    else:
+        value = signed(f"{estimate.value:.3f}")
+        interval = signed(f"{estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}")
+    way = way_of(change)
+    return Figure(measured.label, value, signed(f"{change:+.3f}") if way else "", way, interval)
+
+
+def how(view: View) -> str:
+    """What is said of all figures."""
+    others = "" if view.tested else not_as_in_the_paper(view.mode, view.metric)
+    return f"{MEASURES[view.metric]}, 95 % intervals, change since all on. {others}"
 
 
 def show_answers(
@@ -72,27 +84,6 @@ def answers_html(answers: pd.DataFrame, looks: Mapping[str, str]) -> str:
     return f'<div class="presented-answers">{rows}{legend}</div>'
 
 
-def _how(view: View) -> str:
-    others = "" if view.tested else not_as_in_the_paper(view.mode, view.metric)
-    return f"{MEASURES[view.metric]}, 95 % intervals, change since all on. {others}"
-
-
-def _row(headline: Headline) -> str:
-    estimate, change = headline.estimate, headline.change
-    if isnan(estimate.value):
-        value, interval = "–", "undefined"
-    else:
-        value = _signed(f"{estimate.value:.3f}")
-        interval = _signed(f"{estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}")
-    moved = change is not None and not isnan(change) and abs(change) >= 0.0005
-    way = "" if not moved or change is None else "up" if change > 0 else "down"
-    told = _signed(f"{change:+.3f}") if moved else ""
-    return (
-        f'<div><span>{escape(headline.words)}</span><em class="{way}">{told}</em>'
-        f"<small>{interval}</small><b>{value}</b></div>"
-    )
-
-
 def _answer(looks: Mapping[str, str], word: str, before: float, after: float, kind: str) -> str:
     bars = "".join(
         f'<i style="width: {0 if isnan(share) else 100 * share:.1f}%; background: {fill}"></i>'
@@ -100,7 +91,3 @@ def _answer(looks: Mapping[str, str], word: str, before: float, after: float, ki
     )
     told = "–" if isnan(after) else f"{after:.2f}"
     return f"<div><span>{escape(word)}</span><div>{bars}</div><b>{told}</b></div>"
-
-
-def _signed(number: str) -> str:
-    return number.replace("-", MINUS)

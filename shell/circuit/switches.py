@@ -11,6 +11,7 @@ from backend.tasks.circuit import Circuit
 from backend.tasks.setting import Mode, Reading
 from backend.tasks.task import Task
 from shell.circuit.edges import show_threshold
+from shell.circuit.picture import take_in
 from shell.frame import presenting, state
 from shell.frame.choices import model_names
 from shell.frame.help import show_help
@@ -113,13 +114,11 @@ def _choose_desideratum(task: Task) -> None:
 
 def _as_the_reading_has_them() -> None:
     """Heads outside the circuit start over: what was added to one reading is off in the other."""
-    history: History = st.session_state["history"]
-    state.overrule(history.set(Switches(history.now.off)))
+    _go(lambda history: history.set(Switches(history.now.off)))
 
 
 def show_switches(circuit: Circuit, also: Callable[[], None]) -> None:
     """Undo, redo and switches for many heads at once, and what `also` draws beside them."""
-    history: History = st.session_state["history"]
     last = st.session_state.get("last_clicked")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
         show_undo(circuit)
@@ -132,7 +131,7 @@ def show_switches(circuit: Circuit, also: Callable[[], None]) -> None:
                 "click on a head, or A on it, does the same.",
             )
         _button(
-            "Reset", History(), history, help="Every switch as it was at first, and no history."
+            "Reset", lambda _: History(), help="Every switch as it was at first, and no history."
         )
         show_threshold(circuit)
         also()
@@ -140,17 +139,22 @@ def show_switches(circuit: Circuit, also: Callable[[], None]) -> None:
 
 def show_undo(circuit: Circuit) -> None:
     """Undo, redo and switches for many heads at once."""
-    history: History = st.session_state["history"]
-    now, members = history.now, frozenset(circuit.members)
+    members = frozenset(circuit.members)
     last = st.session_state.get("last_clicked")
-    _button("Undo", history.undo(), history, shortcut="Ctrl+Z")
-    _button("Redo", history.redo(), history, shortcut="Ctrl+Y")
-    _button("All on", history.set(Switches(switched=now.switched)), history)
-    _button("All off", history.set(Switches(members)), history)
-    _button("Invert", history.set(Switches(members - now.off, now.switched)), history)
+    _button("Undo", History.undo, shortcut="Ctrl+Z")
+    _button("Redo", History.redo, shortcut="Ctrl+Y")
+    _button("All on", lambda history: history.set(Switches(switched=history.now.switched)))
+    _button("All off", lambda history: history.set(Switches(members)))
+    _button(
+        "Invert",
+        lambda history: history.set(Switches(members - history.now.off, history.now.switched)),
+    )
     if last in members:
-        only = history.set(Switches(members - {last}))
-        _button(f"Only {last[1]}", only, history, help="The head clicked last, on its own.")
+        _button(
+            f"Only {last[1]}",
+            lambda history: history.set(Switches(members - {last})),
+            help="The head clicked last, on its own.",
+        )
 
 
 def _look_at(node: NodeKey) -> None:
@@ -159,16 +163,22 @@ def _look_at(node: NodeKey) -> None:
 
 def _button(
     label: str,
-    leads_to: History,
-    history: History,
+    leads: Callable[[History], History],
     shortcut: str | None = None,
     help: str | None = None,
 ) -> None:
+    history: History = st.session_state["history"]
     st.button(
         label,
-        on_click=state.overrule,
-        args=(leads_to,),
-        disabled=leads_to == history,
+        on_click=_go,
+        args=(leads,),
+        disabled=leads(history) == history,
         shortcut=shortcut,
         help=help,
     )
+
+
+def _go(leads: Callable[[History], History]) -> None:
+    """From where the clicks have led that came before, also those of the same moment."""
+    take_in()
+    state.overrule(leads(st.session_state["history"]))

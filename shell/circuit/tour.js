@@ -12,8 +12,7 @@ const answered = () => document.querySelector(".spoken")?.dataset.click;
 const targets = [
   () => picture()?.querySelector(".canvas"),
   (head) => picture()?.querySelector(`[data-id="${head}"] .shape`),
-  () => [...document.querySelectorAll("[data-testid=stColumn]")]
-    .find((column) => column.querySelectorAll("[data-testid=stMetric]").length > 1),
+  () => document.querySelector(".answer-figures").closest("[data-testid=stColumn]"),
 ];
 
 class Tour {

@@ -19,7 +19,6 @@ from circuitviz.charts import EXPECTED, LOOKS, RIGHT, WRONG, answer_bars
 from circuitviz.prompt import attention_html
 from shell.circuit import picture
 from shell.circuit.example import answers_frame
-from shell.circuit.numbers import speak
 from shell.circuit.switches import show_undo
 from shell.frame import state, waiting
 from shell.frame.choices import choose_one
@@ -150,7 +149,8 @@ def show_numbers(now: WrittenRun, after: Answers, view: View, second: WrittenRun
             *frame_files(frame, origin, "answers"),
         ],
     )
-    speak(f"Probability of {escape(word)} {after.probability[0]:.3f}.")
+    said = f"Probability of {escape(word)} {after.probability[0]:.3f}."
+    st.html(f'<div class="spoken" role="status">{said}</div>')
 
 
 def show_source(view: View, is_mean_of_token: bool) -> None:

@@ -41,8 +41,8 @@ def picture() -> None:
         key="circuit",
         height=query.get("height", "640px"),
     )
-    if message and message.is_news(state.served, state.epoch):
-        state.off, state.switched, state.served = message.off, message.switched, message.sequence
+    if message and (news := message.news(state.served, state.epoch)):
+        state.off, state.switched, state.served = news[-1].off, news[-1].switched, news[-1].sequence
         st.rerun(scope="fragment")
     off = " ".join(f"{group}:{head}" for group, head in sorted(state.off, key=str))
     st.markdown(f"off: {off or 'none'}; switched: {len(state.switched)}; served: {state.served}")

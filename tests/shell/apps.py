@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from streamlit.testing.v1 import AppTest
@@ -27,6 +28,21 @@ def ready(test: AppTest) -> AppTest:
             break
     assert not test.exception
     return test
+
+
+def drawn(test: AppTest) -> dict[str, Any]:
+    """What the figures component of a page shows; nothing while there is none."""
+    assert not test.exception
+    for element in test.get("bidi_component"):
+        if element.proto.component_name == "figures":
+            data: dict[str, Any] = json.loads(element.proto.json)["figures"]
+            return data
+    return {"shown": [], "spoken": "", "note": ""}
+
+
+def figures(test: AppTest) -> dict[str, str]:
+    """The figures of the Circuit page, as they are read, by label."""
+    return {figure["label"]: figure["value"] for figure in drawn(test)["shown"]}
 
 
 def press(test: AppTest, label: str) -> AppTest:

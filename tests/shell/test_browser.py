@@ -46,8 +46,8 @@ def head(page: Any, member: NodeKey) -> Any:
 
 
 def expect_figure(page: Any, label: str, value: float) -> None:
-    metric = page.get_by_test_id("stMetric").filter(has_text=re.compile(f"^{re.escape(label)}"))
-    expect(metric.get_by_test_id("stMetricValue")).to_have_text(f"{value:.3f}")
+    figure = page.locator(".figure").filter(has=page.get_by_text(label, exact=True))
+    expect(figure.locator(".value")).to_have_text(f"{value:.3f}")
 
 
 def expect_numbers(
@@ -200,7 +200,7 @@ def test_graph_and_numbers_share_the_screen(
     page = open_page(color_scheme=scheme, viewport={"width": width, "height": height})
     for element in (
         page.get_by_role("switch").first,
-        page.get_by_test_id("stMetric").last,
+        page.locator(".figure").last,
         page.get_by_role("button", name=re.compile("^Next flip")),
         page.get_by_role("button", name="Reset"),
     ):

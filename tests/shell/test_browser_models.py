@@ -72,7 +72,7 @@ def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(
     session = prepare(
         Setting(NAME, Prompts(ENTITY_TRACKING, 200, 0, (7,))), lambda stage, share: None
     )
-    whole = page.get_by_test_id("stMetric").filter(has_text="Whole model")
+    whole = page.locator(".figure").filter(has_text="Whole model")
     expect(whole).to_contain_text(f"{session.whole.correct.mean():.3f}", timeout=START_MS)
 
     page.get_by_role("link", name="Models", exact=True).click()

@@ -85,7 +85,7 @@ def test_a_set_with_three_bad_rows_is_uploaded_and_its_good_ones_are_asked(
         told = page.get_by_role("listitem").filter(has_text=f"Row {number}: {reason}")
         expect(told).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.get_by_test_id("stMetric").filter(has_text="Whole model")).to_contain_text(
+    expect(page.locator(".figure").filter(has_text="Whole model")).to_contain_text(
         "1.000", timeout=START_MS
     )
     expect(page.get_by_text("“mine” has 12 prompts for it")).to_be_visible()

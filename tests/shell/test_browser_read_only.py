@@ -38,7 +38,9 @@ def test_an_audience_clicks_heads_under_a_path(browser: Any, tmp_path: Path) -> 
         spoken = page.locator(".spoken")
         expect(spoken).to_have_text(re.compile("accuracy"), timeout=START_MS)
         before = spoken.text_content()
-        page.locator('[data-group="A"]').click()
+        with page.expect_response(re.compile("/circuits/figures")) as answered:
+            page.locator('[data-group="A"]').click()
+        assert answered.value.status == 200
         expect(spoken).not_to_have_text(before, timeout=START_MS)
         expect(page.get_by_text("Add a circuit")).to_have_count(0)
         page.get_by_role("link", name="Compare", exact=True).click()

@@ -87,7 +87,7 @@ def test_the_file_that_stays_clickable_is_measured_and_taken_home(
     assert name == "circuit_base-clickable_base_entity-tracking_boxes2_n50_seed0.html"
     path = tmp_path / name
     path.write_bytes(content)
-    shown = page.get_by_test_id("stMetricValue").all_inner_texts()
+    shown = page.locator(".figure .value").all_inner_texts()
     file = browser.new_context(offline=True).new_page()
     file.goto(path.as_uri())
     assert file.locator(".card b").all_inner_texts() == shown

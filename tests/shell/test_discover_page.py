@@ -39,6 +39,7 @@ from shell.frame.history import History, Switches
 from takehome.edges import edge_weights
 from tests import planted
 from tests.dashboard import ROOT
+from tests.shell.apps import figures
 
 APP = ROOT / "app.py"
 N = 10
@@ -246,7 +247,7 @@ def test_the_found_circuit_opens_in_the_circuit_page() -> None:
     press(test, "Open in the Circuit page")
     assert test.session_state["circuit"] == "opened"
     assert test.session_state["history"] == History()
-    assert "Faithfulness" in [metric.label for metric in test.metric]
+    assert "Faithfulness" in figures(test)
 
 
 def test_a_model_that_guesses_gets_a_sentence_and_an_empty_circuit(tmp_path: Path) -> None:
@@ -269,7 +270,7 @@ def test_a_model_that_guesses_gets_a_sentence_and_an_empty_circuit(tmp_path: Pat
     jobs.job(shown, lambda report: iter([prepare(shown, report)])).future.result(120)
     press(test, "Open in the Circuit page")
     assert not catalogue.circuit("empty").members
-    assert "Faithfulness" in [metric.label for metric in test.metric]
+    assert "Faithfulness" in figures(test)
 
 
 def test_heads_that_are_not_clear_are_neither_kept_nor_framed() -> None:

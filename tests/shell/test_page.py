@@ -25,6 +25,7 @@ from backend.tasks.setting import Intervention, Mode, Reading, Setting, interven
 from shell.frame.history import History, Switches
 from shell.frame.view import View
 from tests.dashboard import ROOT
+from tests.shell.apps import figures
 
 APP = ROOT / "app.py"
 SMALL = 50
@@ -41,11 +42,6 @@ def page(**query: str) -> AppTest:
     test = AppTest.from_file(str(APP), default_timeout=60)
     test.query_params.update({"n": str(SMALL)} | query)
     return test.run()
-
-
-def figures(test: AppTest) -> dict[str, str]:
-    assert not test.exception
-    return {metric.label: metric.value for metric in test.metric}
 
 
 def state(test: AppTest, name: str) -> Any:

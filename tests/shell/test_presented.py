@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import re
-
 import pandas as pd
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from backend.models import catalogue
 from backend.studies.session import answers, expected_answers
 from backend.tasks.setting import Mode, Reading, intervention
 from circuitviz.charts import BEFORE, LOOKS, RIGHT
 from shell.circuit.presented import answers_html
+from tests.shell.apps import drawn, figures
 from tests.shell.test_page import page, session_of
-
-
-def html_of(test: AppTest) -> str:
-    assert not test.exception
-    return "".join(each.proto.body for each in test.main.get("html"))
-
-
-def large(test: AppTest) -> dict[str, str]:
-    """The large numbers by label."""
-    row = r"<div><span>(.*?)</span>.*?<b>(.*?)</b></div>"
-    return dict(
-        re.findall(row, html_of(test).split("presented-figures")[-1].split("</small></div>\n")[0])
-    )
 
 
 def test_the_large_numbers_are_those_of_the_page() -> None:
     session_of("base")
     plain, presented = page(off="A4.2,A4.3"), page(off="A4.2,A4.3", presenting="1")
     assert presented.query_params["presenting"] == "1"
-    assert not presented.metric
-    found = large(presented)
-    shown = {metric.label: metric.value for metric in plain.metric}
-    assert (
-        found.items()
-        >= {label: shown[label] for label in ("Whole model", "Circuit", "Faithfulness")}.items()
-    )
-    body = html_of(presented)
-    for metric in plain.metric:
-        if metric.label == "Circuit":
-            assert metric.delta.replace("-", "−") in body
-    assert body.count("n = 50") == 3
+    shown = figures(plain)
+    assert figures(presented) == {
+        label: shown[label] for label in ("Whole model", "Circuit", "Faithfulness")
+    }
+    changes = {figure["label"]: figure["change"] for figure in drawn(plain)["shown"]}
+    for figure in drawn(presented)["shown"]:
+        assert figure["change"] in changes[figure["label"]]
+        assert "n = 50" in figure["below"]
+    assert "95 % intervals" in drawn(presented)["note"]
 
 
 def test_a_test_of_heads_shows_both_answers() -> None:
@@ -57,7 +39,7 @@ def test_a_test_of_heads_shows_both_answers() -> None:
     )
     own, expected = answers(session, step), expected_answers(session, step)
     assert (
-        large(test).items()
+        figures(test).items()
         >= {
             "Base’s answer": f"{own.correct.mean():.3f}",
             "Expected answer": f"{expected.correct.mean():.3f}",

@@ -23,7 +23,7 @@ from backend.tasks.setting import Setting
 from tests import planted_ioi
 from tests.dashboard import ROOT
 from tests.own import IOI_FILE
-from tests.shell.apps import press, rerun
+from tests.shell.apps import figures, press, rerun
 from tests.tasks.test_own_prompt_sets import as_rows, jsonl
 
 N_ROWS, N = 20, 50
@@ -89,7 +89,7 @@ def test_the_circuit_page_measures_on_the_rows(model: str, empty_cache: Path) ->
     setting = Setting(model, Prompts(task, N, 0))
     jobs.job(setting, lambda report: iter([prepare(setting, report)])).future.result(120)
     test = page("circuit", task="ioi/mine", model=model, off="SI3.1")
-    shown = {metric.label: metric.value for metric in test.metric}
+    shown = figures(test)
     assert shown["Whole model"] == "1.000"
     assert float(shown["Circuit"]) < 0.9
     said = " ".join(

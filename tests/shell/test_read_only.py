@@ -26,7 +26,7 @@ from shell.models import models
 from shell.talk import talks
 from shell.talk.talk import Talk
 from tests.dashboard import ROOT, serving
-from tests.shell.apps import press, ready
+from tests.shell.apps import figures, press, ready
 
 FORBIDDEN: dict[str, Callable[[], Any]] = {
     "measure": lambda: jobs.job("new", lambda report: iter(())),
@@ -89,7 +89,7 @@ def test_pages_offer_nothing_that_is_refused(read_only: None) -> None:
 def test_heads_are_still_clicked(read_only: None) -> None:
     test = page()
     press(test, "All off")
-    assert {metric.label for metric in test.metric} >= {"Whole model", "Circuit"}
+    assert figures(test).keys() >= {"Whole model", "Circuit"}
 
 
 def test_a_run_says_why_it_does_not_start(read_only: None) -> None:

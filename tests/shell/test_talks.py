@@ -19,6 +19,7 @@ from shell.talk import following, kept, stepping, talks
 from shell.talk.speaker import speaker_html
 from shell.talk.talk import LONGEST_TITLE, MAX_KB, MOST_STEPS, Step, Talk, from_text, to_text
 from tests.dashboard import ROOT
+from tests.shell.apps import figures
 from tests.shell.test_page import session_of
 
 words = st.text(min_size=1, max_size=40).filter(str.strip)
@@ -251,7 +252,7 @@ def test_a_talk_that_is_not_there_is_said_and_the_page_works() -> None:
     test = app(talk="nowhere", n="50")
     assert not test.exception
     assert any("no talk" in each.value for each in test.sidebar.error)
-    assert test.metric
+    assert figures(test)
 
 
 def test_the_page_of_talks_shows_and_changes_them() -> None:

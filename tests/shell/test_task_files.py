@@ -21,7 +21,7 @@ from backend.tasks.setting import Mode, Reading, Setting, intervention
 from tests import planted_ioi
 from tests.dashboard import ROOT
 from tests.own import FRUIT, IOI_FILE
-from tests.shell.apps import press, rerun
+from tests.shell.apps import figures, press, rerun
 
 N = 50
 
@@ -60,7 +60,7 @@ def test_an_own_task_with_its_circuit_is_clicked_like_any_other(
     off = frozenset({("SI", head) for head in planted_ioi.CIRCUIT["SI"]})
     now = answers(session, intervention(circuit, Reading.circuit, Mode.mean, off))
     test = page("circuit", task="own-ioi", model=model, off="SI3.1")
-    shown = {metric.label: metric.value for metric in test.metric}
+    shown = figures(test)
     assert test.session_state["circuit"] == "mine"
     assert shown["Whole model"] == f"{session.whole.correct.mean():.3f}" == "1.000"
     assert float(shown["Circuit"]) == pytest.approx(now.correct.mean(), abs=5e-4)

@@ -23,6 +23,7 @@ from backend.tasks.setting import Mode, Reading, Setting, intervention
 from shell.frame.view import default_view, from_query, to_query
 from tests import planted_ioi
 from tests.dashboard import ROOT
+from tests.shell.apps import figures
 
 N = 50
 CIRCUIT = Circuit.of(IOI, planted_ioi.CIRCUIT, "planted")
@@ -97,7 +98,7 @@ def test_the_circuit_page_shows_what_the_engine_gives(model: str, circuit_file: 
     off = frozenset({("SI", head) for head in planted_ioi.CIRCUIT["SI"]})
     now = answers(session, intervention(CIRCUIT, Reading.circuit, Mode.mean, off))
     test = page(task="ioi", model=model, circuit="planted", off="SI3.1")
-    shown = {metric.label: metric.value for metric in test.metric}
+    shown = figures(test)
     assert shown["Whole model"] == f"{session.whole.correct.mean():.3f}" == "1.000"
     assert shown["Circuit"] == f"{now.correct.mean():.3f}"
     assert float(shown["Circuit"]) < 0.5
