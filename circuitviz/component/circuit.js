@@ -188,14 +188,17 @@ class CircuitView {
   /** Lay out in pixels for the room there is. */
   place() {
     this.root.style.setProperty("--scale", this.scale());
-    const width = this.root.clientWidth, height = this.root.clientHeight;
-    if (!width || !this.data) return;
+    const sheet = this.part("sheet"), isNarrow = this.root.clientWidth < NARROW.width;
+    if (!this.root.clientWidth || !this.data) return;
+    this.root.classList.toggle("zoomed", this.view.zoom > 1);
     this.part("zoom").hidden = this.data.nodes.length < 60 && this.view.zoom === 1;
-    const legend = this.part("legend").offsetHeight;
-    const box = { width, top: 0, bottom: height - legend - (this.data.switchable ? 52 : 14) };
+    sheet.style.minWidth = isNarrow ? `${leastWidth(this.data)}px` : "";
+    const box = { width: sheet.clientWidth, margin: isNarrow ? NARROW.margin : MARGIN, top: 0, bottom: 0 };
     box.top = placeHeadings(this.scene, this.data, makeFrame(this.data, box, this.view)) + 8;
-    this.scene.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.part("switches").style.bottom = `${legend + 6}px`;
+    // Only now: the legend has what the headings leave out.
+    const height = sheet.clientHeight;
+    box.bottom = height - (this.data.switchable ? 52 : 14);
+    this.scene.svg.setAttribute("viewBox", `0 0 ${box.width} ${height}`);
     clampView(this.view, makeFrame(this.data, box, this.view));
     this.frame = makeFrame(this.data, box, this.view);
     Object.assign(this, placeScene(this.scene, this.data, this.frame));
@@ -274,14 +277,15 @@ class CircuitView {
     make("div", {}, tip, `edge score ${score}`);
     const how = { q: "read as query (q)", k: "read as key (k)", v: "read as value (v)", logits: "into the answer" }[column.composition];
     make("div", { class: "tip-hint" }, tip, helps ? how : `${how} · hinders`);
-    const { left, top } = this.root.getBoundingClientRect(), scale = this.scale();
+    const { left, top } = this.scene.svg.getBoundingClientRect(), scale = this.scale();
     this.putTip({ x: (event.clientX - left) / scale, y: (event.clientY - top) / scale, r: 2 });
   }
 
   putTip(at) {
     const tip = this.part("tip");
     const size = { width: tip.offsetWidth, height: tip.offsetHeight };
-    const room = { width: this.root.clientWidth, height: this.frame.bottom + 6 };
+    const { scrollLeft, clientWidth } = this.part("scroll");
+    const room = { left: scrollLeft, right: scrollLeft + clientWidth, bottom: this.frame.bottom + 6 };
     const { x, y } = placeTip(this.places, at, size, room);
     tip.style.transform = `translate(${x}px,${y}px)`;
   }
@@ -331,7 +335,10 @@ class CircuitView {
     let drag = null;
     svg.addEventListener("click", (event) => {
       const i = nodeAt(event);
-      if (i !== null && !drag?.moved) this.toggle(i);
+      if (i === null || drag?.moved) return;
+      this.toggle(i);
+      // A finger cannot stay above a head: what is told of it goes with the next tap.
+      if (event.pointerType === "touch") this.showTip(i);
     });
     // Its two clicks have switched the head there and back.
     svg.addEventListener("dblclick", (event) => {

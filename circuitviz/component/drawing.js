@@ -46,7 +46,7 @@ function buildScene(root, data) {
   root.classList.toggle("switchable", data.switchable);
   root.style.setProperty("--hinders", data.hinderColour);
   root.style.setProperty("--helps", data.helpColour);
-  const scene = { svg: part("canvas"), nodes: [], stems: [], branches: [], spines: [], pills: [] };
+  const scene = { root, svg: part("canvas"), nodes: [], stems: [], branches: [], spines: [], pills: [] };
   for (const name of ["heads", "canvas", "switches", "legend"]) part(name).replaceChildren();
   scene.svg.setAttribute("aria-label", data.title);
   addMarkers(data, scene.svg);
@@ -159,6 +159,11 @@ function buildLegend(data, parent) {
     make("span", {}, item, text);
     return svg;
   };
+  for (const column of data.columns) {
+    const named = make("span", { class: "entry name" }, parent);
+    glyph(column, 22, named);
+    make("span", {}, named, column.name);
+  }
   const scale = entry("weak – strong score, one scale for all groups");
   [[6, 3], [18, 5.5], [35, 8.5]].forEach(([cx, r]) => make("circle", { cx, cy: 11, r, class: "sample" }, scale));
   if (data.columns.some((column) => column.composition === "v")) {
@@ -229,21 +234,39 @@ function setAll(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
 }
 
+/** How large the words of the headings are tried; at last without the groups' names, which are in the legend then. */
+const HEADINGS = [1, 0.9, 0.8, 0];
+
 /** Headings come first: how they wrap says how much room is left for the rest. */
 function placeHeadings(scene, data, frame) {
-  scene.heads.forEach((heading, i) => {
-    const gap = frame.x(data.columns[1].left) - frame.x(data.columns[0].right) - 8;
-    const x0 = Math.max(frame.x(data.columns[i].left) - gap / 2, frame.left - gap / 2);
-    const besideLogits = frame.x(data.width) - LOGITS.width / 2 - 4;
-    const x1 = Math.min(frame.x(data.columns[i].right) + gap / 2, frame.right, besideLogits);
-    heading.style.left = `${(x0 + x1) / 2}px`;
-    heading.style.width = `${Math.max(x1 - x0, 0)}px`;
-    heading.style.display = x1 - x0 > 84 ? "" : "none";
-  });
-  return Math.max(0, ...scene.heads.map((heading) => heading.offsetHeight));
+  const { root, heads } = scene;
+  for (const size of HEADINGS) {
+    root.classList.toggle("short", !size);
+    root.style.setProperty("--fit", size || 1);
+    heads.forEach((heading, i) => placeHeading(heading, data, frame, i, !size));
+    if (heads.every((heading) => heading.scrollWidth <= heading.clientWidth)) break;
+  }
+  const height = Math.max(0, ...heads.map((heading) => heading.offsetHeight));
+  return root.classList.contains("short") ? height + LOGITS.height : height;
 }
 
+/** Above its column, and beside the logits, or above them if it is short. */
+function placeHeading(heading, data, frame, i, isShort) {
+  const column = data.columns[i], next = data.columns[1]?.left ?? data.width;
+  const gap = frame.x(next) - frame.x(data.columns[0].right) - (isShort ? 2 : 8);
+  const x0 = Math.max(frame.x(column.left) - gap / 2, frame.left - gap / 2);
+  const besideLogits = isShort ? Infinity : frame.x(data.width) - LOGITS.width / 2 - 4;
+  const x1 = Math.min(frame.x(column.right) + gap / 2, frame.right, besideLogits);
+  heading.style.left = `${(x0 + x1) / 2}px`;
+  heading.style.width = `${Math.max(x1 - x0, 0)}px`;
+  heading.style.display = hasRoom(column, frame, x1 - x0) ? "" : "none";
+}
+
+/** Whether so many pixels of a column are in sight that it can be headed and have its switch. */
+const hasRoom = (column, frame, pixels) => pixels > Math.min(80, 0.7 * (column.right - column.left) * frame.unitX);
+
 function placeAxis(scene, data, frame) {
+  scene.root.classList.toggle("short-switches", pitchOf(data) * frame.unitX < SWITCH_WIDTH);
   scene.bands.forEach((band, i) => {
     const { left, right } = data.columns[i];
     const x0 = Math.max(frame.x(left) - 8, frame.left), x1 = Math.min(frame.x(right) + 8, frame.right);
@@ -251,7 +274,7 @@ function placeAxis(scene, data, frame) {
     const middle = (x0 + x1) / 2;
     if (!scene.switches[i]) return;
     scene.switches[i].button.style.left = `${middle}px`;
-    scene.switches[i].button.style.visibility = x1 - x0 > 80 ? "visible" : "hidden";
+    scene.switches[i].button.style.visibility = hasRoom(data.columns[i], frame, x1 - x0) ? "visible" : "hidden";
   });
   const byWeight = [...scene.rows].sort((a, b) => a.row.empty - b.row.empty || a.row.bottom - b.row.bottom);
   const shown = [];

@@ -1,13 +1,27 @@
 // Geometry: from abstract units to pixels. Pure functions of the picture's data; no DOM.
 
-const MARGIN = { left: 52, right: 48, logits: 34 };
-const LOGITS = { width: 66 };
+const MARGIN = { left: 52, right: 48 };
+const NARROW = { width: 480, margin: { left: 40, right: 36 }, slot: 16, column: 54 };
+const LOGITS = { width: 66, height: 30 };
+const SWITCH_WIDTH = 104;
 const LABEL = { advance: 0.53, height: 1.08 };
 const LANE_ROW = 44;
 
+/** Least distance between the middles of two columns, in units. */
+function pitchOf({ columns }) {
+  const middles = columns.map((column) => (column.left + column.right) / 2);
+  return Math.min(...middles.slice(1).map((middle, i) => middle - middles[i]));
+}
+
+/** The least width on a phone at which a finger hits a head and a group's switch has its words. */
+function leastWidth(data) {
+  const unit = Math.max(data.switchable ? NARROW.slot : 0, NARROW.column / pitchOf(data));
+  return NARROW.margin.left + data.width * unit + NARROW.margin.right;
+}
+
 /** The pixel frame of a picture: how units map to pixels at this size and zoom. */
 function makeFrame(data, box, view) {
-  const left = MARGIN.left, top = box.top, width = box.width - left - MARGIN.right;
+  const { left } = box.margin, top = box.top, width = box.width - left - box.margin.right;
   const height = box.bottom - top;
   const unitX = (width * view.zoom) / data.width, unitY = (height * view.zoom) / data.height;
   const font = Math.min(unitX, unitY) > 56 ? 16 : 14;
@@ -139,7 +153,7 @@ function neighbour(places, from, dx, dy) {
   return best;
 }
 
-/** Where a box of this size beside a head hides the fewest other heads. */
+/** Where a box of this size beside a head hides the fewest other heads; `room` is what is in sight. */
 function placeTip(places, at, size, room) {
   const away = at.r + 14;
   const spots = [
@@ -147,8 +161,8 @@ function placeTip(places, at, size, room) {
     [at.x - size.width / 2, at.y + away + 12], [at.x - size.width / 2, at.y - away - size.height],
     [at.x + away, at.y + away], [at.x - away - size.width, at.y - away - size.height],
   ].map(([x, y]) => ({
-    x: Math.min(Math.max(x, 4), room.width - size.width - 4),
-    y: Math.min(Math.max(y, 4), room.height - size.height - 4),
+    x: Math.max(Math.min(x, room.right - size.width - 4), room.left + 4),
+    y: Math.max(Math.min(y, room.bottom - size.height - 4), 4),
   }));
   const covers = (spot) => places.filter((p) => p.x + p.r > spot.x && p.x - p.r < spot.x + size.width
     && p.y + p.r > spot.y && p.y - p.r < spot.y + size.height).length
