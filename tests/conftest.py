@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from backend.tasks.sets import files as sets
 from shell.talk import talks
 from tests.dashboard import ROOT, browsing, chromium, serving
 
-# Two threads on tensors this small, on shared cores, take ten times longer than one.
+# Two threads on tensors this small, on shared cores, take ten times longer than one; so, too, in
+# the processes that tests start.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 # Nor may an example fail because the machine is busy.
 settings.register_profile(
     "shared", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -63,5 +66,5 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(local: Path) -> Iterator[str]:
     """The address of a dashboard that nobody has used yet."""
-    with serving(ROOT / "app.py", local=local) as address:
+    with serving(ROOT / "app.py", local=local, is_forked=True) as address:
         yield address

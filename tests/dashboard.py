@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.read_only import VARIABLE
+from tests.forking import Forked
 
 ROOT = Path(__file__).parent.parent
 _START_SECONDS = 60
@@ -45,12 +47,13 @@ def serving(
     folder: Path = ROOT,
     log: Path | None = None,
     path: str = "",
+    is_forked: bool = False,
 ) -> Iterator[str]:
     """The address of a new server process for the script, up and healthy.
 
     What it measures it keeps in `local`, if given. It is asked for its health as `health_host`,
-    runs in `folder`, and writes its log into a file, if given. All of it is under `path`. It ends
-    by SIGKILL, without time for anything.
+    runs in `folder`, and writes its log into a file, if given. All of it is under `path`. A forked
+    one is spared imports (`tests/forking.py`). It ends by SIGKILL, without time for anything.
     """
     told = {VARIABLE: "1"} if is_read_only else {}
     told |= {"CIRCUIT_EXPLORER_LOCAL": str(local)} if local else {}
@@ -58,14 +61,19 @@ def serving(
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     places = [f"--server.port={port}", f"--server.baseUrlPath={path}"]
-    with log.open("wb") if log else nullcontext(subprocess.DEVNULL) as heard:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", str(script), *places, *options],
-            cwd=folder,
-            env=os.environ | told,
-            stdout=subprocess.DEVNULL,
-            stderr=heard,
-        )
+    asked, environment = ["run", str(script), *places, *options], os.environ | told
+    server: subprocess.Popen[bytes] | Forked
+    if is_forked:
+        server = Forked("streamlit", asked, environment, folder, err=log or Path(os.devnull))
+    else:
+        with log.open("wb") if log else nullcontext(subprocess.DEVNULL) as heard:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "streamlit", *asked],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=heard,
+            )
     try:
         address = f"http://localhost:{port}{path}"
         _wait_until_healthy(address, health_host)
@@ -110,6 +118,31 @@ def watched_pages(browser: Any) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert not complaints, complaints
+
+
+def settled(page: Any, timeout_ms: float = 30_000) -> None:
+    """Come back when the page has taken in what was done to it: what was drawn before is gone."""
+    app = page.locator("[data-testid=stApp][data-test-script-state=notRunning]")
+    app.wait_for(timeout=timeout_ms)
+
+
+def choose(page: Any, box: str, option: str | re.Pattern[str], timeout_ms: float = 60_000) -> None:
+    """Choose in a combobox, whose list a script that runs may close: then it is opened again."""
+    from playwright.sync_api import TimeoutError
+
+    chosen = page.get_by_role("combobox", name=box, exact=True)
+    chosen.wait_for(timeout=timeout_ms)
+    listed = page.get_by_role("option", name=option, exact=True)
+    deadline = time.monotonic() + timeout_ms / 1000
+    while True:
+        settled(page, timeout_ms)
+        if chosen.get_attribute("aria-expanded") != "true":
+            chosen.click()
+        try:
+            return listed.click(timeout=5_000)
+        except TimeoutError:
+            if time.monotonic() > deadline:
+                raise
 
 
 def _is_external(url: str) -> bool:

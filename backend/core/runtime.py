@@ -29,7 +29,14 @@ class Runtime:
 def runtime_for(n_parameters: int, tf32: bool) -> Runtime:
     """What serves a model best: on tensors as small as a tiny one's, threads cost more than they
     bring."""
-    return Runtime(tf32, 1 if n_parameters < _TINY else os.cpu_count() or 1)
+    return Runtime(tf32, 1 if n_parameters < _TINY else _most_threads())
+
+
+def _most_threads() -> int:
+    """One for each core, or as many as OMP_NUM_THREADS says: where cores are shared with other
+    work, threads wait for each other, and two are many times slower than one."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) else os.cpu_count() or 1
 
 
 _changed = threading.Condition()

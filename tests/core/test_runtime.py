@@ -81,9 +81,21 @@ def test_what_was_set_before_is_what_is_put_back() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
-def test_threads_are_many_only_for_models_that_gain_by_them() -> None:
+def test_threads_are_many_only_for_models_that_gain_by_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert runtime_for(100, tf32=True) == Runtime(True, 1)
     assert runtime_for(10**9, tf32=False) == Runtime(False, os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(("said", "n_threads"), [("5", 5), ("0", None), ("", None), ("4,2", None)])
+def test_threads_are_as_many_as_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, said: str, n_threads: int | None
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert runtime_for(10**9, tf32=False).n_threads == (n_threads or os.cpu_count())
+    assert runtime_for(100, tf32=False).n_threads == 1
 
 
 def test_the_number_of_threads_is_each_thread_s_own() -> None:

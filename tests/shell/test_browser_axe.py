@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("playwright")
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.dashboard import watched_pages
+from tests.dashboard import settled, watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -42,8 +42,7 @@ def test_no_page_has_a_serious_barrier(server: str, browser: Any, theme: str) ->
             page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
             main = page.locator("[data-testid=stMain]")
             main.locator(sign).first.wait_for(timeout=START_MS)
-            idle = page.locator("[data-testid=stApp][data-test-script-state=notRunning]")
-            idle.wait_for(state="attached", timeout=START_MS)
+            settled(page, START_MS)
             for each in Axe().run(page, options=_RULES).response["violations"]:
                 if each["impact"] in ("serious", "critical"):
                     where = [node["html"][:120] for node in each["nodes"][:3]]

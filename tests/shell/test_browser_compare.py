@@ -20,7 +20,7 @@ from backend.models.loaded_models import load
 from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
-from tests.dashboard import watched_pages
+from tests.dashboard import settled, watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -96,8 +96,7 @@ def test_a_cmap_and_a_pinned_head(
         expect_row(page, name, outcome.accuracy, outcome.change)
     expect(page.get_by_text("At the last token")).to_be_attached(timeout=START_MS)
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
-    app = page.get_by_test_id("stApp")
-    expect(app).to_have_attribute("data-test-script-state", "notRunning")
+    settled(page)
     page.get_by_test_id("stVegaLiteChart").nth(1).click(position={"x": 150, "y": 60})
     expect(page.get_by_role("rowheader", name=re.compile("^your set"))).to_be_visible()
     expect(page.get_by_text(re.compile(r"^L\d\.\d at the previous label"))).to_be_visible()

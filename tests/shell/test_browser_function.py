@@ -17,7 +17,7 @@ from backend.models import catalogue
 from backend.tasks.circuit import Circuit
 from backend.tasks.ioi import IOI
 from tests import planted_ioi
-from tests.dashboard import watched_pages
+from tests.dashboard import choose, settled, watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -31,11 +31,6 @@ def open_page(browser: Any, server: str) -> Iterator[Any]:
         yield lambda **query: opened(f"{server}/?{urlencode({'n': '50', 'boxes': '3'} | query)}")
 
 
-def choose(page: Any, box: str, option: str) -> None:
-    page.get_by_role("combobox", name=box, exact=True).click(timeout=START_MS)
-    page.get_by_role("option", name=option, exact=True).click()
-
-
 def shares(page: Any) -> tuple[float, float]:
     """Of the base's own and of the expected answer, as a screen reader hears them."""
     expect(page.locator(".spoken")).to_have_text(_EXPECTED, timeout=START_MS)
@@ -44,14 +39,9 @@ def shares(page: Any) -> tuple[float, float]:
     return float(match[1]), float(match[2])
 
 
-def settled(page: Any) -> None:
-    """Come back when the page has taken in what was done to it."""
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
-
-
 def test_clicking_heads_moves_the_answer_to_the_expected_one(open_page: Any) -> None:
     page = open_page(reading="model", mode="counterfactual")
-    choose(page, "Counterfactual of", "Position")
+    choose(page, "Counterfactual of", "Position", START_MS)
     own, expected = shares(page)
     assert own > 0.5 > expected
     before = page.locator(".spoken").inner_text()
@@ -65,11 +55,11 @@ def test_clicking_heads_moves_the_answer_to_the_expected_one(open_page: Any) -> 
     expect(page).to_have_url(re.compile("desideratum=position"))
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".spoken")).not_to_have_text(before, timeout=START_MS)
-    choose(page, "Counterfactual of", "Boxes before the segment")
+    choose(page, "Counterfactual of", "Boxes before the segment", START_MS)
     expect(page.get_by_text("Choose another test, or a model").first).to_be_visible(
         timeout=START_MS
     )
-    choose(page, "Counterfactual of", "path patching")
+    choose(page, "Counterfactual of", "path patching", START_MS)
     expect(page.get_by_text("Expected answer")).to_have_count(0, timeout=START_MS)
 
 

@@ -24,7 +24,7 @@ from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from shell.frame.history import NodeKey
-from tests.dashboard import watched_pages
+from tests.dashboard import choose, watched_pages
 from tests.shell.test_browser import expect_numbers, head
 from tests.shell.test_browser_compare import expect_row
 from tests.studies.test_resume import started
@@ -62,8 +62,7 @@ def go_to(page: Any, title: str) -> None:
 
 
 def ask_for_1000_prompts(page: Any) -> None:
-    page.get_by_role("combobox", name="Prompts").click()
-    page.get_by_role("option", name="1000").click()
+    choose(page, "Prompts", "1000")
     expect(page.get_by_text("1000 prompts, seed").first).to_be_visible()
 
 

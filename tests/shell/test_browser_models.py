@@ -18,7 +18,7 @@ from backend.studies.session import prepare
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
-from tests.dashboard import watched_pages
+from tests.dashboard import choose, settled, watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -65,8 +65,7 @@ def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(
     expect(row(page)).to_contain_text("cpu · float32 · 1.3 MB")
 
     page.get_by_role("link", name="Circuit", exact=True).click()
-    page.get_by_role("combobox", name="Model").click()
-    page.get_by_role("option", name=NAME).click()
+    choose(page, "Model", NAME)
     expect(page.get_by_text("Fine-tuned on: what a test wants.")).to_be_visible()
     monkeypatch.setattr(registry, "ADDED", local / "models.toml")
     session = prepare(
@@ -80,8 +79,7 @@ def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(
     expect(button(page, "load")).to_be_visible()
     expect(row(page)).not_to_contain_text("Loaded")
     # A click while the page is drawn anew may hit a button that is just being replaced.
-    app = page.get_by_test_id("stApp")
-    expect(app).to_have_attribute("data-test-script-state", "notRunning")
+    settled(page)
     button(page, "remove").click()
     expect(row(page)).to_have_count(0)
     with pytest.raises(UserError):

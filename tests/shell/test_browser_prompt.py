@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
-from tests.dashboard import watched_pages
+from tests.dashboard import choose, watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -37,8 +37,7 @@ def word(page: Any, text: str, number: int) -> Any:
 
 
 def mark(page: Any, what: str, text: str, number: int) -> None:
-    page.get_by_role("combobox", name="A click marks").click()
-    page.get_by_role("option", name=what, exact=True).click()
+    choose(page, "A click marks", what)
     word(page, text, number).click()
 
 

@@ -29,6 +29,7 @@ def test_an_audience_clicks_heads_under_a_path(browser: Any, tmp_path: Path) -> 
             local=tmp_path,
             is_read_only=True,
             log=log,
+            is_forked=True,
         ) as address,
         watched_pages(browser) as open_page,
     ):

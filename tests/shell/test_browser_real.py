@@ -18,7 +18,7 @@ from backend.core.files import LOCAL
 from backend.models.real_model import NAME
 from backend.tasks.circuit import Circuit
 from backend.tasks.ioi import IOI
-from tests.dashboard import watched_pages
+from tests.dashboard import choose, watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -72,8 +72,7 @@ def test_the_circuit_of_its_search_is_taken(page: Any) -> None:
     page.get_by_role("link", name="Discover", exact=True).click()
     kept = page.get_by_role("spinbutton", name="Keep at most")
     expect(kept).to_have_count(len(IOI.groups), timeout=START_MS)
-    page.get_by_role("combobox", name="Score").click()
-    page.get_by_role("option", name="Logit difference", exact=True).click()
+    choose(page, "Score", "Logit difference", START_MS)
     expect(page.get_by_text("All four stages are done")).to_be_visible(timeout=START_MS)
     for box, group in zip(kept.all(), IOI.groups, strict=True):
         expect(box).to_have_value(str(group.size))

@@ -44,7 +44,7 @@ def test_what_was_finished_is_there_after_the_server_was_killed(
     browser: Any, tmp_path: Path
 ) -> None:
     local = tmp_path / "local"
-    with serving(ROOT / "app.py", local=local) as address:
+    with serving(ROOT / "app.py", local=local, is_forked=True) as address:
         page = open_page(unwatched(browser), address, "Compare")
         page.get_by_role("button", name="Run").click(timeout=START_MS)
         expect(row(page, "Base")).to_be_visible(timeout=START_MS)
@@ -53,7 +53,10 @@ def test_what_was_finished_is_there_after_the_server_was_killed(
     (file,) = (local / "results").glob("*.json")
     first_part = file.read_text().split('"parts": [\n')[1].splitlines()[0].rstrip(",")
 
-    with serving(ROOT / "app.py", local=local) as address, watched_pages(browser) as open_watched:
+    with (
+        serving(ROOT / "app.py", local=local, is_forked=True) as address,
+        watched_pages(browser) as open_watched,
+    ):
         page = open_page(open_watched, address, "Compare")
         expect(row(page, "Base")).to_be_visible(timeout=START_MS)
         half_done = re.compile(r"^From 2.* of 4 parts are there: press Run")

@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 from backend.tasks.circuit import Circuit
 from backend.tasks.ioi import IOI
 from tests import planted_ioi
-from tests.dashboard import watched_pages
+from tests.dashboard import choose, settled, watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -42,11 +42,6 @@ def page(server: str, browser: Any) -> Iterator[Any]:
         yield open_page(f"{server}/?n=50")
 
 
-def choose_task(page: Any, title: str) -> None:
-    page.get_by_role("combobox", name="Task").click(timeout=START_MS)
-    page.get_by_role("option", name=title).click()
-
-
 def type_model(page: Any, name: str) -> None:
     box = page.get_by_role("combobox", name="Model")
     box.fill(name)
@@ -57,17 +52,11 @@ def head(page: Any, name: str) -> Any:
     return page.locator(f'[data-id="{name}"]')
 
 
-def wait_until_drawn(page: Any) -> None:
-    """Until then, what was drawn before may stand beside what is drawn now."""
-    app = page.get_by_test_id("stApp")
-    expect(app).to_have_attribute("data-test-script-state", "notRunning", timeout=START_MS)
-
-
 def test_find_a_circuit_for_indirect_objects_and_click_it(
     page: Any, model: str, local: Path
 ) -> None:
     expect(page.locator(".spoken")).to_be_attached(timeout=START_MS)
-    choose_task(page, "Indirect object identification")
+    choose(page, "Task", "Indirect object identification", START_MS)
     expect(page.get_by_text("There is no circuit for indirect object")).to_be_visible()
     expect(page.get_by_text("It knows only the words of entity tracking")).to_be_visible()
     type_model(page, model)
@@ -81,7 +70,7 @@ def test_find_a_circuit_for_indirect_objects_and_click_it(
     page.get_by_role("textbox", name="Name").press("Enter")
     page.get_by_role("button", name="Open in the Circuit page").click()
     expect(page.locator(".spoken")).to_have_text(re.compile("accuracy 1.000"), timeout=START_MS)
-    wait_until_drawn(page)
+    settled(page, START_MS)
     saved = json.loads((local / "circuits" / "found-by-test.json").read_text())
     assert saved["task"] == "ioi"
     for key, heads in planted_ioi.CIRCUIT.items():
@@ -93,7 +82,7 @@ def test_find_a_circuit_for_indirect_objects_and_click_it(
 
     head(page, "SI L3.1").click()
     expect(page.locator(".spoken")).to_have_text(re.compile("accuracy 0"))
-    wait_until_drawn(page)
+    settled(page, START_MS)
     page.get_by_text("All heads", exact=True).click()
     negative = head(page, f"NM {planted_ioi.NEGATIVE}")
     expect(negative).to_have_class(re.compile("outside hinders"))
@@ -102,11 +91,11 @@ def test_find_a_circuit_for_indirect_objects_and_click_it(
     expect(page.get_by_text(re.compile(r"^score \+0\.\d+: hinders the answer"))).to_be_visible()
 
     type_model(page, "base")
-    choose_task(page, "Entity tracking")
+    choose(page, "Task", "Entity tracking", START_MS)
     expect(page.get_by_role("combobox", name="Circuit")).to_have_value("base")
     expect(head(page, "NM L4.0")).to_have_count(0, timeout=START_MS)
     expect(page.get_by_text("query “")).to_be_visible(timeout=START_MS)
-    choose_task(page, "Indirect object identification")
+    choose(page, "Task", "Indirect object identification", START_MS)
     expect(page.get_by_role("combobox", name="Circuit")).to_have_value("found-by-test")
     expect(page.get_by_text("of the 127 names as one token each")).to_be_visible(timeout=START_MS)
 

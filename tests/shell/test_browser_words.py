@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.dashboard import ROOT, serving, watched_pages
+from tests.dashboard import ROOT, serving, settled, watched_pages
 from tests.shell.test_words import AS_FILE, HOSTILE, planted  # noqa: F401
 
 pytestmark = pytest.mark.browser
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def address(planted: Path) -> Iterator[str]:  # noqa: F811
-    with serving(ROOT / "app.py", local=planted) as started:
+    with serving(ROOT / "app.py", local=planted, is_forked=True) as started:
         yield started
 
 
@@ -40,7 +40,7 @@ def test_unmarked_words_are_shown_as_they_are(browser: Any, tmp_path: Path) -> N
         "    st.button(unmarked(word), key=i, help=unmarked(word))\n"
         "st.text('the end')\n"
     )
-    with serving(script) as address, watched_pages(browser) as open_page:
+    with serving(script, is_forked=True) as address, watched_pages(browser) as open_page:
         page = open_page(address)
         page.get_by_text("the end").wait_for()
         shown = page.locator("[data-testid=stMarkdownContainer]").all_inner_texts()
@@ -80,9 +80,11 @@ def test_no_page_follows_words_of_others(
     with watched_pages(browser) as open_page:
         page = open_page(f"{address}/?{urlencode(query)}", color_scheme=theme)
         for name, sign in PAGES.items():
-            page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
+            # The first is open; what it complains of is shown once, and gone after another run.
+            if name != "Circuit":
+                page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
             page.locator("[data-testid=stMain]").locator(sign).first.wait_for(timeout=60_000)
-            page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+            settled(page)
             # A heading's link to itself has its words, too, and leads nowhere else.
             leading_away = page.locator("a[href*=evil]:not([href^='#']), img[src*=evil]")
             assert leading_away.count() == 0
