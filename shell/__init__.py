@@ -11,6 +11,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from backend.core.priority import urgent
 from shell.frame import presenting, sidebar, state, visitors
 from shell.talk import adding, stepping
 
@@ -57,7 +58,8 @@ def main() -> None:
         adding.offer(name, page.title)
     st.session_state["entered"] = True
     try:
-        page.run()
+        with urgent():
+            page.run()
     finally:
         st.session_state["entered"] = False
         stepping.prepare_next()

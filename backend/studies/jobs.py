@@ -25,7 +25,7 @@ from typing import Any
 from backend.core.errors import UserError
 from backend.core.pace import Pace
 from backend.core.placement import CPU
-from backend.core.priority import hold, look_again, urgent
+from backend.core.priority import give_way, hold, look_again, urgent
 from backend.core.progress import Cancelled, Report
 from backend.core.read_only import check_allowed
 from backend.core.tidying import tidy_up
@@ -268,6 +268,8 @@ def forget_all(is_meant: Callable[[Hashable], bool]) -> None:
 
 
 def _run_in_turn(new: Job, where: Where, work: Work) -> None:
+    if not new.kind.is_urgent:
+        give_way()
     devices: frozenset[str] = frozenset()
     with suppress(Exception):  # the work meets it, too, and says so
         devices = where()

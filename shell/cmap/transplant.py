@@ -14,6 +14,7 @@ import streamlit as st
 from backend.core.components import Component
 from backend.core.heads import Head, Site
 from backend.core.metrics import Metric
+from backend.core.priority import unhurried
 from backend.core.serialize import to_json
 from backend.core.statistics import clear_among
 from backend.methods.cmap import Cmap, CmapRequest, HeadMap, SetRequest, Transplanted
@@ -219,7 +220,8 @@ def _ticked(request: CmapRequest, sites: frozenset[Site]) -> dict[str, Transplan
         request.source, request.target, sites, request.part, request.prompts, request.metric
     )
     running = studies.job_of(asked)
-    wait([running.future], timeout=_A_MOMENT_S)
+    with unhurried():
+        wait([running.future], timeout=_A_MOMENT_S)
     waiting.follow(running)
     return {YOUR_SET: running.parts[0]} if running.parts else {}
 

@@ -11,6 +11,7 @@ from typing import Any
 import streamlit as st
 
 from backend.core.errors import UserError
+from backend.core.priority import unhurried
 from backend.core.progress import Report
 from backend.models import catalogue, loaded_models
 from backend.studies import jobs
@@ -54,7 +55,8 @@ def drawn_pairs(model: str, prompts: Prompts) -> Drawn | None:
     Meanwhile, it shows how far they are, or why there are none.
     """
     asked = drawing(model, prompts)
-    wait([asked.future], timeout=_A_MOMENT_S)
+    with unhurried():
+        wait([asked.future], timeout=_A_MOMENT_S)
     waiting.follow(asked)
     if asked.parts:
         found: Drawn = asked.parts[0]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -234,6 +237,27 @@ def test_urgent_jobs_do_not_queue_and_long_ones_hold_meanwhile(step: Step) -> No
     assert long.parts == ["first"]
     other.go_on.set()
     assert long.future.result(PATIENCE) == ["first", "second"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux has priorities of threads.")
+@pytest.mark.parametrize(
+    ("kind", "is_lower"), [(jobs.LONG, True), (jobs.SMALL, True), (jobs.PREPARATION, False)]
+)
+def test_work_that_nobody_waits_for_leaves_the_processors_to_others(
+    kind: jobs.Kind, is_lower: bool
+) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def work(report: Report) -> Iterator[int]:
+        yield niceness()
+        with ThreadPoolExecutor() as started_here:
+            yield started_here.submit(niceness).result()
+
+    before = niceness()
+    found = jobs.job(("nice", kind), work, kind=kind).future.result(PATIENCE)
+    assert [each > before for each in found] == [is_lower, is_lower]
+    assert niceness() == before
 
 
 def test_one_setting_is_prepared_at_a_time_whatever_long_work_does(step: Step) -> None:
