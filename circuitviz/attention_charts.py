@@ -30,6 +30,7 @@ _OTHER_EDGES = ("#CC79A7", "#56B4E9", "#E69F00", "#AA4499")
 _CONTROLS = ("#9AA3B2", "#6B7280")
 _ROW = 15
 """Pixels of a bar."""
+_LABEL_LINE = 14
 
 
 def pattern_matrix(
@@ -117,16 +118,17 @@ def role_bars(
             for column, (target, each) in enumerate(zip(targets, estimates, strict=True))
         ]
     )
-    labels = json.dumps([wrap(target, 20) for target in targets])
+    labels = [wrap(target, 15) for target in targets]
+    below = _LABEL_LINE * (max(map(len, labels)) - 1)
     axis = alt.Axis(
         orient="top",
         values=[*range(len(targets))],
-        labelExpr=f"{labels}[datum.value]",
+        labelExpr=f"{json.dumps(labels)}[datum.value]",
         labelAlign="left",
         labelFontSize=13,
         labelOverlap=False,
         labelLimit=150,
-        labelPadding=16,
+        labelPadding=2 + below,
         gridOpacity=0.35,
         ticks=False,
         domain=False,
@@ -159,7 +161,7 @@ def role_bars(
     whiskers = bars.mark_rule(strokeWidth=1.3, color=INK).encode(
         x=alt.X("low:Q", scale=scale, title=None, axis=axis), x2="high:Q"
     )
-    height = len(heads) * (_ROW * len(models) + 8) + (110 if len(models) > 1 else 70)
+    height = len(heads) * (_ROW * len(models) + 8) + (96 if len(models) > 1 else 56) + below
     return bare(alt.layer(marks, whiskers), height)
 
 

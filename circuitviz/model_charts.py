@@ -257,9 +257,10 @@ def transplant_chart(
             scale=alt.Scale(paddingInner=0.3),
         ).axis(
             labelExpr="split(datum.label, '\\n')",
-            labelFontSize=16,
-            labelLineHeight=20,
+            labelFontSize=14,
+            labelLineHeight=18,
             labelAngle=0,
+            labelOverlap=False,
             labelLimit=120,
             labelPadding=8,
             ticks=False,

@@ -129,6 +129,7 @@ def _show_pattern(
         f"Attention of {head} from every token to every earlier one",
         partial(_take_row, key),
         what=f"pattern {head} {words}",
+        is_wide=True,
     )
 
 
@@ -210,9 +211,12 @@ def _choose_beside(model: str) -> None:
 
 
 def _choose_prompt(number: int, n: int) -> None:
-    st.button("◀", key="attention_back", on_click=_go, args=((number - 1) % n,), help="Previous")
-    st.markdown(f"Example {number + 1} of {n}", width="content")
-    st.button("▶", key="attention_on", on_click=_go, args=((number + 1) % n,), help="Next")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
+        st.button(
+            "◀", key="attention_back", on_click=_go, args=((number - 1) % n,), help="Previous"
+        )
+        st.markdown(f"Example {number + 1} of {n}", width="content")
+        st.button("▶", key="attention_on", on_click=_go, args=((number + 1) % n,), help="Next")
 
 
 def _go(number: int) -> None:

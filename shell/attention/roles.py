@@ -81,6 +81,7 @@ def _show(study: Study[AttentionRequest]) -> None:
             origin_of("attention", request),
             f"roles_{group.key}",
             f"Mean attention of the heads of group {group.key}, by role of the token",
+            is_wide=True,
         )
     st.caption(
         "Share of a head’s attention that goes to tokens of each role; a column is as wide as all "

@@ -97,6 +97,7 @@ def show_accuracies(request: ComparisonRequest, result: Comparison) -> None:
         origin_of("compare", request),
         "accuracies",
         f"The {measure} of full model, circuit and random circuits, for each model",
+        is_wide=True,
     )
 
 
@@ -129,6 +130,7 @@ def show_knockouts(request: ComparisonRequest, result: Comparison) -> None:
         "knockouts",
         f"The {METRICS[request.metric]} left {where} without each group, for each model",
         what=f"knocked out {where}",
+        is_wide=True,
     )
 
 

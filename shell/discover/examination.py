@@ -131,7 +131,7 @@ def _show_minimality(whole: Circuit, circuit: Circuit, setting: Setting) -> None
         )
     frame = contribution_frame(found, least, circuit.task)
     origin = origin_of("discover", request)
-    show_chart(contribution_bars(frame, least), origin, "contributions")
+    show_chart(contribution_bars(frame, least), origin, "contributions", is_wide=True)
     st.caption(_what_is_clear(found))
     with st.expander("As a table"):
         table = frame[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -69,10 +70,15 @@ def show_chart(
     on_select: Callable[[], None] | None = None,
     *,
     what: str = "",
+    is_wide: bool = False,
 ) -> None:
-    """A chart as wide as there is room, and its pictures, called `what` or else as the key."""
+    """A chart as wide as there is room, and its pictures, called `what` or else as the key.
+
+    One that `is_wide` has more beside each other than a phone shows: there it is scrolled.
+    """
     selected: Any = {"on_select": on_select} if on_select else {}
-    st.altair_chart(chart, width="stretch", key=key, alt=alt, **selected)
+    with st.container(key=f"wide_{key}") if is_wide else nullcontext():
+        st.altair_chart(chart, width="stretch", key=key, alt=alt, **selected)
     show_control(key, lambda: chart_files(chart, origin, what or key))
 
 

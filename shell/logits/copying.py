@@ -87,6 +87,7 @@ def _show_scores(
         f"copying_{model}",
         f"Copying scores of the heads of {model}",
         what="copying",
+        is_wide=True,
     )
 
 

@@ -87,6 +87,7 @@ def show_minimality(model: str) -> None:
         Origin("paper", (model,)),
         "published_contributions",
         what=f"contributions {group}",
+        is_wide=True,
     )
     st.caption(
         f"What each head v of the pool adds, F(circuit − K) / F(circuit − K − v) − 1, on "
@@ -107,6 +108,7 @@ def show_minimality(model: str) -> None:
             ),
             _here(found, found.result.model),
             "here_contributions",
+            is_wide=True,
         )
         st.caption(
             f"{unmarked(found.title)}. {found.setting}; the dashed line is at {LEAST_GAIN:.0%}."

@@ -55,6 +55,7 @@ def show_knockout(_: str) -> None:
         Origin("paper", ("llama-7b",)),
         "published_knockout",
         "Accuracy of Llama-7B by the first layer in which an attention edge is cut",
+        is_wide=True,
     )
     st.caption(
         "Each line: one token may not attend to another, and the cut begins at the layer given; "

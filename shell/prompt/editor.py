@@ -82,7 +82,7 @@ def show_editor(which: str, task: Task, prompt: Written, complaints: Mapping[str
     )
     _complain(complaints, "text")
     clickable_words(prompt, task, _words_key(which), lambda: _take_click(which, task))
-    left, middle, right = st.columns([1.25, 1, 1.5], gap="small")
+    left, middle = st.columns([1.4, 1], gap="small")
     with left:
         names = (_ANSWER, _COMPETITOR, *task.position_names)
         state.remember(**{f"{which}_marks": _ANSWER})
@@ -98,16 +98,15 @@ def show_editor(which: str, task: Task, prompt: Written, complaints: Mapping[str
     with middle:
         st.text_input("Answer", key=answer, on_change=_take_answer, args=(which, task))
         _complain(complaints, "answer")
-    with right:
-        st.text_input(
-            "Competitors",
-            key=competitors,
-            on_change=_take_competitors,
-            args=(which, task),
-            help="Words that the answer competes with, with commas between them: the logit "
-            "difference is against their mean.",
-        )
-        _complain(complaints, "competitors")
+    st.text_input(
+        "Competitors",
+        key=competitors,
+        on_change=_take_competitors,
+        args=(which, task),
+        help="Words that the answer competes with, with commas between them: the logit "
+        "difference is against their mean.",
+    )
+    _complain(complaints, "competitors")
     _complain(complaints, "positions")
 
 

@@ -121,7 +121,8 @@ def show_numbers(now: WrittenRun, after: Answers, view: View, second: WrittenRun
     if now.prompts.n_choices > 1:
         ahead = before.logit_difference[0], after.logit_difference[0]
         figures.append(("Logit difference", *ahead, ".2f"))
-    for column, (label, then, value, form) in zip(st.columns(len(figures)), figures, strict=True):
+    columns = st.columns(len(figures), vertical_alignment="bottom")
+    for column, (label, then, value, form) in zip(columns, figures, strict=True):
         change = value - then
         told = f"{change:+{form}}" if view.off else "untouched"
         moved = bool(view.off) and f"{abs(change):{form}}" != f"{0:{form}}"

@@ -27,8 +27,8 @@ _SETTLED = """async () => {
 _FOCUSED = """() => {
     let element = document.activeElement;
     while (element.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
-    const { id, group } = element.dataset;
-    return { id, group, words: element.textContent.trim() };
+    const { at, group, id } = element.dataset;
+    return { at, group, id, words: element.textContent.trim() };
 }"""
 _MANY_TABS = 40
 Open = Callable[..., Any]
@@ -73,6 +73,23 @@ def test_a_head_is_reached_and_switched_by_keys_alone(open_page: Open) -> None:
         expect(head).to_have_attribute("aria-checked", state)
     page.keyboard.press("Tab")
     assert page.evaluate(_FOCUSED)["group"]
+
+
+def test_the_words_of_a_prompt_are_one_stop_and_arrows_lead_through_them(open_page: Open) -> None:
+    page = open_page("?n=50&boxes=3", viewport=PROJECTOR)
+    page.get_by_role("navigation").get_by_role("link", name="Prompt", exact=True).press("Enter")
+    words = page.get_by_role("toolbar", name="Words of the prompt").get_by_role("button")
+    words.first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(words.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    answer = page.get_by_label("Answer", exact=True)
+    expect(answer).to_have_value(words.nth(1).inner_text())
+    expect(words.nth(1)).to_be_focused()
+    page.keyboard.press("Tab")
+    assert page.evaluate(_FOCUSED)["at"] is None
+    page.keyboard.press("Shift+Tab")
+    expect(words.nth(1)).to_be_focused()
 
 
 def test_a_finger_switches_heads_on_a_phone(open_page: Open) -> None:
