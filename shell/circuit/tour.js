@@ -49,6 +49,7 @@ class Tour {
       this.go(2);
       return;
     }
+    if (this.seen !== this.place) this.arrive(target);
     const at = target.getBoundingClientRect();
     Object.assign(this.ring.style, {
       left: `${at.left - 6}px`, top: `${at.top - 6}px`, width: `${at.width + 12}px`, height: `${at.height + 12}px`,
@@ -59,9 +60,24 @@ class Tour {
       [at.left - width - GAP, at.top],
       [at.left - width - GAP, at.top + at.height / 3],
     ];
-    const [x, y] = spots[this.place];
+    const [x, beside] = spots[this.place];
+    const y = x < 8 && this.place > 0 ? this.aboveOrBelow(at, height) : beside;
     this.card.style.left = `${Math.max(8, Math.min(x, innerWidth - width - 8))}px`;
     this.card.style.top = `${Math.max(8, Math.min(y, innerHeight - height - 8))}px`;
+  }
+
+  /** Once in each step: into sight, and what leads on to the keyboard. */
+  arrive(target) {
+    this.seen = this.place;
+    target.style.scrollMarginTop = "48px";
+    if (target.getBoundingClientRect().top > innerHeight - 48) target.scrollIntoView();
+    if (this.place === 0) this.root.querySelector(".next").focus({ preventScroll: true });
+  }
+
+  /** On a phone there is no room beside anything. */
+  aboveOrBelow(at, height) {
+    const above = at.top - height - GAP, below = at.bottom + GAP;
+    return below + height > innerHeight - 8 && above > 8 ? above : below;
   }
 
   run() {
