@@ -16,6 +16,11 @@ from shell.talk.talk import Talk
 
 def show(name: str) -> None:
     """Follow the window in which the talk of this name is given."""
+    if not name:
+        st.info(
+            "This view follows a talk. Choose one on the Talks page and press Speaker view there."
+        )
+        return
     try:
         talk = talks.talk(name)
     except UserError as error:
