@@ -7,7 +7,7 @@ run: .venv/run.ok  ## start the dashboard on the bundled models
 	$(BIN)/streamlit run app.py
 
 test: .venv/test.ok  ## run every test, the browser tests too when a Chromium is found
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 real: .venv/run.ok  ## fetch a real language model, SmolLM2-135M, and add it (under 5 minutes)
 	$(BIN)/python -m backend real

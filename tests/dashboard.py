@@ -98,12 +98,16 @@ def browsing(executable: str) -> Iterator[Any]:
 
 @contextmanager
 def watched_pages(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open pages; afterwards no page may have gone wrong, nor asked anything of another machine."""
+    """Open pages; afterwards no page may have gone wrong, nor asked anything of another machine.
+
+    If nothing else is asked for, things do not glide to their places, which takes a processor.
+    """
     complaints: list[str] = []
     contexts = []
 
     def open_page(address: str, *, first_visit: bool = False, **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}} | options)
+        usual = {"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce"}
+        context = browser.new_context(**usual | options)
         contexts.append(context)
         if not first_visit:
             context.add_init_script(TOUR_SEEN)

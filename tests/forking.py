@@ -15,8 +15,8 @@ from io import FileIO, TextIOWrapper
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-_FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(
+FORKING = multiprocessing.get_context("forkserver")
+FORKING.set_forkserver_preload(
     [
         "torch",
         "transformers.models.auto.modeling_auto",
@@ -43,9 +43,9 @@ class Forked:
         out: Path | None = None,
         err: Path | None = None,
     ) -> None:
-        ours, theirs = _FORKING.Pipe(duplex=False)
+        ours, theirs = FORKING.Pipe(duplex=False)
         files = (out or Path(os.devnull), err)
-        self._process = _FORKING.Process(
+        self._process = FORKING.Process(
             target=_run,
             args=(module, [*arguments], {**environment}, folder, *files, theirs),
             daemon=True,

@@ -26,7 +26,8 @@ def open_picture(playground_address: str, browser: Any) -> Iterator[Callable[...
     with watched_pages(browser) as open_watched:
 
         def open_page(query: str = "", **options: Any) -> Any:
-            page = open_watched(f"{playground_address}/?{query}", **options)
+            moving = {"reduced_motion": "no-preference"}
+            page = open_watched(f"{playground_address}/?{query}", **moving | options)
             page.get_by_role("switch").first.wait_for()
             return page
 

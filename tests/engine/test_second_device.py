@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,7 @@ def methods(model: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield f"stage {group}", partial(scores_of, pairs, group, receivers)
         yield f"attributions {group}", partial(attributions_of, pairs, group, receivers, steps=1)
 
+    @cache
     def evaluation() -> Evaluation:
         return Evaluation(loaded, prompts, reference_prompts(tokenizer, 6, 1, 3))
 

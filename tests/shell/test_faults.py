@@ -31,41 +31,15 @@ from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from tests import planted
 from tests.dashboard import ROOT
+from tests.forking import Forked
 
 HEADS = catalogue.circuit("base")
 PROMPTS = Prompts(ENTITY_TRACKING, 20, 0, (3,))
-SERVER = """
-import sys
-from backend.methods.compare import ComparisonRequest
-from backend.models import catalogue
-from backend.studies import jobs, studies
-from backend.tasks.entity_tracking import ENTITY_TRACKING
-from backend.tasks.prompts import Prompts
-models, circuit = ("base", "chat"), catalogue.circuit("base")
-request = ComparisonRequest(models, circuit, Prompts(ENTITY_TRACKING, 20, 0, (3,)))
-def work(report):
-    def told(stage, share):
-        print(stage, flush=True)
-        report(stage, share)
-    for part in studies.run(request, told):
-        print("a part", flush=True)
-        if "killed" in sys.argv:
-            sys.stdin.read()
-        yield part
-jobs.job(request, work, "Compare", request).future.result()
-"""
-"""A job as a page of the dashboard starts it; one that is to be killed waits after a part."""
 
 
-def serve(local: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", SERVER, *arguments],
-        cwd=ROOT,
-        env=os.environ | {"CIRCUIT_EXPLORER_LOCAL": str(local), "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def serve(local: Path, *arguments: str) -> Forked:
+    environment = os.environ | {"CIRCUIT_EXPLORER_LOCAL": str(local)}
+    return Forked("tests.job_alone", arguments, environment, ROOT)
 
 
 def silent(stage: str, share: float) -> None:
@@ -73,17 +47,17 @@ def silent(stage: str, share: float) -> None:
 
 
 def test_two_servers_go_on_where_a_killed_one_was(tmp_path: Path) -> None:
-    with serve(tmp_path, "killed") as killed:
-        assert killed.stdout
-        said = [*takewhile("a part".__ne__, map(str.strip, killed.stdout))]
-        killed.kill()
+    killed = serve(tmp_path, "killed")
+    said = [*takewhile("a part".__ne__, map(str.strip, killed.stderr))]
+    killed.kill()
+    assert killed.wait(60) < 0
     assert "Measuring Base" in said
     (half,) = (tmp_path / "results").glob("*.json")
     first = json.loads(half.read_text())["parts"]
     assert len(first) == 1
     servers = [serve(tmp_path), serve(tmp_path)]
-    said = "".join(server.communicate(timeout=240)[0] for server in servers).splitlines()
-    assert [server.returncode for server in servers] == [0, 0]
+    said = "".join(server.stderr.read() for server in servers).splitlines()
+    assert [server.wait(60) for server in servers] == [0, 0]
     assert "Measuring Base" not in said
     assert said.count("a part") == 4
     (whole,) = (tmp_path / "results").glob("*.json")

@@ -25,6 +25,7 @@ from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from tests import planted
 from tests.dashboard import ROOT
+from tests.forking import Forked
 
 COMMANDS = {
     "compare": ("compare", "base", "arithmetic-full", "chat"),
@@ -36,8 +37,22 @@ FIRST = {"compare": "Measuring Base", "cmap": "sets of heads"}
 SECOND = {"compare": "Measuring Arithmetic (full)", "cmap": "at the previous label"}
 
 
-def started(local: Path, *arguments: str, **variables: str) -> Any:
-    places = {"CIRCUIT_EXPLORER_LOCAL": str(local), "OMP_NUM_THREADS": "1"}
+def started(local: Path, *arguments: str, **variables: str) -> Forked:
+    local.mkdir(exist_ok=True)
+    environment = os.environ | {"CIRCUIT_EXPLORER_LOCAL": str(local)} | variables
+    return Forked("backend", arguments, environment, ROOT, out=local / "printed")
+
+
+def finished(local: Path, *arguments: str, **variables: str) -> tuple[Any, str]:
+    process = started(local, *arguments, **variables)
+    err = process.stderr.read()
+    assert process.wait(60) == 0, err
+    return json.loads((local / "printed").read_text()), err
+
+
+def with_hash_seed(seed: str, local: Path, *arguments: str, **variables: str) -> Any:
+    """A process that begins anew: a forked one has the seed of what it was forked from."""
+    places = {"CIRCUIT_EXPLORER_LOCAL": str(local), "PYTHONHASHSEED": seed}
     return subprocess.Popen(
         [sys.executable, "-m", "backend", *arguments],
         cwd=ROOT,
@@ -48,13 +63,6 @@ def started(local: Path, *arguments: str, **variables: str) -> Any:
     )
 
 
-def finished(local: Path, *arguments: str, **variables: str) -> tuple[Any, str]:
-    process = started(local, *arguments, **variables)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    return json.loads(out), err
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, command: str) -> None:
     asked = (*COMMANDS[command], *SMALL)
@@ -63,8 +71,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, command: str) -> None
         if SECOND[command] in line:
             process.kill()
             break
-    process.communicate()
-    assert process.returncode < 0
+    assert process.wait(60) < 0
     (half,) = (tmp_path / "killed" / "results").glob("*.json")
     n_parts = json.loads(half.read_text())["header"]["n_parts"]
 
@@ -81,7 +88,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, command: str) -> None
 def test_a_killed_part_goes_on_within_itself(tmp_path: Path) -> None:
     asked, small_chunks = ("minimality", "base", *SMALL), {"CIRCUIT_EXPLORER_CHUNK": "8"}
     place = tmp_path / "killed"
-    process = started(place, *asked, **small_chunks, PYTHONHASHSEED="1")
+    process = with_hash_seed("1", place, *asked, **small_chunks)
     for _ in process.stderr:
         if any(place.rglob("*.safetensors")):
             process.kill()
@@ -90,7 +97,10 @@ def test_a_killed_part_goes_on_within_itself(tmp_path: Path) -> None:
     assert process.returncode < 0
     assert not (place / "results").exists()
 
-    data, err = finished(place, *asked, **small_chunks, PYTHONHASHSEED="2")
+    process = with_hash_seed("2", place, *asked, **small_chunks)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    data = json.loads(out)
     assert "resuming: an unfinished part is there" in err
     assert not [*(place / "unfinished").iterdir()]
     whole, told = finished(tmp_path / "whole", *asked, **small_chunks)

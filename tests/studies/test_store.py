@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from backend.studies.keys import identity, marks_of
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from tests import planted
+from tests.forking import FORKING
 
 PROMPTS = Prompts(ENTITY_TRACKING, 20, 0, (3,))
 HEADS = catalogue.circuit("base")
@@ -531,8 +531,7 @@ def _write_often(folder: Path, n: int) -> None:
 
 def test_two_processes_write_at_once() -> None:
     store.RESULTS.mkdir()
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_often, args=(store.RESULTS, 150)) for _ in range(2)]
+    writers = [FORKING.Process(target=_write_often, args=(store.RESULTS, 150)) for _ in range(2)]
     for writer in writers:
         writer.start()
     n_read = 0
