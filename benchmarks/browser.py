@@ -1,14 +1,18 @@
 """What a user waits for: `python -m benchmarks.browser`.
 
 First paint: from the start of a new server process until the page's first words are there, with
-nothing loaded yet. Click: from a mouse click on a head until the numbers for that set of heads are
-on screen, base model, 200 prompts. Both in a real Chromium, by its own clock.
+nothing loaded yet; and of each page of a running server, alone and beside a long job on the same
+processors. Click: from a mouse click on a head until the numbers for that set of heads are on
+screen, base model, 200 prompts; and how many of twenty clicks in two seconds are lost. All in a
+real Chromium, clicks by its own clock.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median, quantiles
 from typing import Any
 
@@ -16,7 +20,11 @@ from tests.dashboard import ROOT, browsing, chromium, serving
 
 N_STARTS = 3
 N_CLICKS = 30
+N_FAST = 20
 _PAUSE_MS = 300
+_PATIENCE_MS = 120_000
+_VIEWPORT = {"width": 1440, "height": 900}
+PAGES = ("", "prompt", "compare", "cmap", "discover", "function", "attention", "logits", "results")
 
 # Resolves with the milliseconds from the click until the page shows that it served this click.
 _CLICK = """
@@ -31,9 +39,26 @@ _CLICK = """
 })
 """
 
+# Twenty heads within two seconds; resolves with how many clicks the page has then served.
+_FAST_CLICKS = """
+async (heads) => {
+  const served = () => Number(document.querySelector(".spoken").dataset.click.split(".")[1]);
+  const before = served();
+  for (const head of heads) {
+    head.dispatchEvent(new MouseEvent("click", { bubbles: true, composed: true }));
+    await new Promise((resolve) => { setTimeout(resolve, 2000 / heads.length); });
+  }
+  const until = performance.now() + 10000;
+  while (served() < before + heads.length && performance.now() < until) {
+    await new Promise(requestAnimationFrame);
+  }
+  return served() - before;
+}
+"""
+
 
 def main() -> None:
-    """Measure and print both."""
+    """Measure and print all of it."""
     executable = chromium()
     if not executable:
         sys.exit("No Chromium found. Install one (Debian: apt-get install chromium).")
@@ -41,17 +66,23 @@ def main() -> None:
         starts = [first_paint(browser) for _ in range(N_STARTS)]
         print(f"first paint: {', '.join(f'{s:.2f}' for s in starts)} s after the process start")
         with serving(ROOT / "app.py") as address:
-            times = click_times(browser, address)
-    ninety_fifth = quantiles(times, n=20)[-1]
-    print(
-        f"click to new numbers, {len(times)} clicks: median {median(times):.0f} ms, "
-        f"95th percentile {ninety_fifth:.0f} ms, longest {max(times):.0f} ms"
-    )
+            times, n_served = click_times(browser, address)
+            print(
+                f"click to new numbers, {len(times)} clicks: median {median(times):.0f} ms, "
+                f"95th percentile {quantiles(times, n=20)[-1]:.0f} ms, longest {max(times):.0f} ms"
+            )
+            print(f"{N_FAST} clicks in two seconds: {N_FAST - n_served} lost")
+            alone = {name: paint(browser, f"{address}/{name}") for name in PAGES}
+            with beside_a_long_job(browser, address):
+                beside = {name: paint(browser, f"{address}/{name}") for name in PAGES}
+    for name in PAGES:
+        print(f"first paint, {name or 'circuit'}: {alone[name]:.2f} s, {beside[name]:.2f} s beside")
+    print(f"longest beside a long job: {max(beside.values()):.2f} s")
 
 
 def first_paint(browser: Any) -> float:
     """Seconds from the process start to the first words of the page."""
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page = browser.new_page(viewport=_VIEWPORT)
     start = time.monotonic()
     with serving(ROOT / "app.py") as address:
         page.goto(address)
@@ -61,19 +92,48 @@ def first_paint(browser: Any) -> float:
     return seconds
 
 
-def click_times(browser: Any, address: str) -> list[float]:
-    """Milliseconds from click to numbers, one click after the other over the heads."""
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
+def paint(browser: Any, address: str) -> float:
+    """Seconds until the first words of a page itself, in a browser that has nothing of it yet."""
+    page = browser.new_page(viewport=_VIEWPORT)
+    start = time.monotonic()
+    page.goto(address, wait_until="commit")
+    page.get_by_test_id("stMain").locator("p:visible, label:visible").first.wait_for(
+        timeout=_PATIENCE_MS
+    )
+    seconds = time.monotonic() - start
+    page.close()
+    return seconds
+
+
+@contextmanager
+def beside_a_long_job(browser: Any, address: str) -> Iterator[None]:
+    """In the block the server compares all models on 1,000 prompts; cancelled afterwards."""
+    page = browser.new_page(viewport=_VIEWPORT)
+    page.goto(f"{address}/compare?n=1000")
+    page.get_by_role("button", name="Run", exact=True).click(timeout=_PATIENCE_MS)
+    jobs = page.get_by_role("button", name="Jobs · 1 active")
+    jobs.wait_for(timeout=_PATIENCE_MS)
+    yield
+    # Otherwise it was not beside it.
+    jobs.wait_for(timeout=_PATIENCE_MS)
+    page.close()
+
+
+def click_times(browser: Any, address: str) -> tuple[list[float], int]:
+    """Milliseconds from click to numbers, one click after the other over the heads; and how many of
+    the fast clicks afterwards are served."""
+    page = browser.new_page(viewport=_VIEWPORT)
     page.goto(address)
-    page.locator(".spoken").wait_for(state="attached", timeout=120_000)
+    page.locator(".spoken").wait_for(state="attached", timeout=_PATIENCE_MS)
     heads = page.get_by_role("switch", name=", group ")
     heads.first.wait_for()
     times = []
     for click in range(N_CLICKS):
         times.append(heads.nth(click % heads.count()).evaluate(_CLICK))
         page.wait_for_timeout(_PAUSE_MS)
+    n_served = heads.evaluate_all(f"(heads) => ({_FAST_CLICKS})(heads.slice(0, {N_FAST}))")
     page.close()
-    return times
+    return times, n_served
 
 
 if __name__ == "__main__":
