@@ -19,8 +19,6 @@ from backend.core.priority import urgent
 from backend.models import catalogue, loaded_models, prepared
 from backend.tasks.setting import Mode
 from circuitviz.figures import Figures
-from circuitviz.graph import outside_heads
-from shell.circuit.figures import figures
 from shell.frame.view import View, from_query, to_query
 
 
@@ -50,6 +48,10 @@ def figures_if_prepared(view: View) -> Figures | None:
         return None
     if view.mode is Mode.other and view.source not in loaded_models.loaded():
         return None
+    # Only now: the server starts with this module, and its first page is to be there soon.
+    from circuitviz.graph import outside_heads
+    from shell.circuit.figures import figures
+
     try:
         circuit = catalogue.circuit(view.circuit)
         shape = session.loaded.shape

@@ -203,7 +203,10 @@ def test_durations(seconds: float, words: str) -> None:
 
 
 def test_the_first_paint_does_not_wait_for_charts() -> None:
-    check = "import sys, shell; sys.exit(bool({'altair', 'pandas', 'torch'} & {*sys.modules}))"
+    check = (
+        "import sys, shell, shell.circuit.answering; "
+        "sys.exit(bool({'altair', 'pandas', 'torch'} & {*sys.modules}))"
+    )
     assert (
         subprocess.run([sys.executable, "-c", check], cwd=APP.parent, check=False).returncode == 0
     )
