@@ -40,7 +40,7 @@ class Place {
     this.value.textContent = value;
     this.change.textContent = change;
     this.change.className = `change ${way}`;
-    this.below.textContent = below;
+    this.below.textContent = below.replace("n = ", "n\u00a0=\u00a0");
   }
 
   explain() {

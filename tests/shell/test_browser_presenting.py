@@ -34,7 +34,7 @@ _NO_SCROLLING = """() => {
 
 
 def large(page: Any, label: str) -> Any:
-    return page.locator(".presented-figures > div").filter(has_text=label).locator("b")
+    return page.locator(".large .figure").filter(has_text=label).locator(".value")
 
 
 def expect_presented(page: Any, presented: bool) -> None:
@@ -44,12 +44,12 @@ def expect_presented(page: Any, presented: bool) -> None:
     )
     for each in seen:
         (each.not_to_be_visible if presented else each.to_be_visible)()
-    expect(page.locator(".presented-figures")).to_have_count(int(presented))
+    expect(page.locator(".answer-figures.large")).to_have_count(int(presented))
 
 
 def boxes(page: Any) -> Any:
     """Where everything of the right side is that could be moved by another number."""
-    parts = ".presented-figures > div, .presented-answers > div, .st-key-presented_steps button"
+    parts = ".large .figure, .presented-answers > div, .st-key-presented_steps button"
     return page.evaluate(
         "(parts) => [...document.querySelectorAll(parts)].map((each) => "
         "{ const { x, y, width, height } = each.getBoundingClientRect();"
@@ -113,7 +113,7 @@ def test_it_is_large_and_fits_the_screen(
         assert box["x"] + box["width"] <= width
         assert box["y"] + box["height"] <= height
     unit = height / 720
-    for words in (".presented-figures div small", ".presented-answers span", ".prompt"):
+    for words in (".large .below", ".presented-answers span", ".prompt"):
         size_of = page.locator(words).first.evaluate(
             "(each) => parseFloat(getComputedStyle(each).fontSize)"
         )
