@@ -171,7 +171,10 @@ def test_a_deep_link_can_be_the_servers_first_request(
 ) -> None:
     member = circuit.members[0]
     link = f"/?off={member[0]}{str(member[1])[1:]}&mode=counterfactual"
-    with serving(ROOT / "app.py") as address, watched_pages(browser) as open_watched:
+    with (
+        serving(ROOT / "app.py", is_forked=True) as address,
+        watched_pages(browser) as open_watched,
+    ):
         page = open_watched(address + link)
         expect(page.locator(".spoken")).to_be_attached(timeout=START_MS)
         expect(page.get_by_text("Circuit explorer").first).to_be_visible()
