@@ -29,8 +29,9 @@ from backend.studies.stages import run_stages, stage_request, stored_stages
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from tests.dashboard import ROOT
 
-FINDING = ("stage", "search")
-"""With these a circuit is found; their receivers and heads are those that came before."""
+FINDING = ("stage", "attribution-patching", "search")
+"""With these a circuit is found, or its stages previewed; their receivers and heads are those that
+came before."""
 README = (ROOT / "README.md").read_text()
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from backend.commands.parts import measure
+from backend.methods.attention_knockout import AttentionKnockoutRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
 from backend.methods.functions import FunctionsRequest
@@ -24,7 +25,7 @@ NAMES, FEWER_NAMES = Prompts(IOI, 100, 10), Prompts(IOI, 50, 10)
 
 
 def requests() -> list[Request]:
-    """What the README shows of them, but for how their circuits were found."""
+    """What the README shows of them, but for how their circuits were found and previewed."""
     circuit = catalogue.circuit(f"{BASE}-ioi")
     return [
         ComparisonRequest((BASE, ARITHMETIC, BOXES), circuit, NAMES),
@@ -33,6 +34,7 @@ def requests() -> list[Request]:
         MinimalityRequest(ARITHMETIC, circuit, NAMES),
         CompletenessRequest(BASE, circuit, NAMES),
         FunctionsRequest(BASE, circuit, FEWER_NAMES, draws=1),
+        AttentionKnockoutRequest((BASE, ARITHMETIC), NAMES, IOI.edges),
     ]
 
 
