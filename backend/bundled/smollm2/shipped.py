@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from backend.commands.parts import measure
+from backend.core.components import Component
 from backend.methods.attention_knockout import AttentionKnockoutRequest
+from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
 from backend.methods.functions import FunctionsRequest
@@ -34,6 +36,7 @@ def requests() -> list[Request]:
         MinimalityRequest(ARITHMETIC, circuit, NAMES),
         CompletenessRequest(BASE, circuit, NAMES),
         FunctionsRequest(BASE, circuit, FEWER_NAMES, draws=1),
+        CmapRequest(ARITHMETIC, BASE, circuit, Component.output, NAMES),
         AttentionKnockoutRequest((BASE, ARITHMETIC), NAMES, IOI.edges),
     ]
 
