@@ -11,6 +11,7 @@ from backend.methods.attention_knockout import AttentionKnockoutRequest
 from backend.methods.cmap import CmapRequest
 from backend.methods.compare import ComparisonRequest
 from backend.methods.completeness import CompletenessRequest
+from backend.methods.dcm import Among, DcmRequest
 from backend.methods.functions import FunctionsRequest
 from backend.methods.logit_attribution import LogitAttributionRequest
 from backend.methods.minimality import MinimalityRequest
@@ -22,7 +23,7 @@ from backend.tasks.ioi import IOI
 from backend.tasks.prompts import Prompts
 
 ARITHMETIC, BOXES = f"{BASE}-arithmetic", f"{BASE}-boxes"
-NAMES, FEWER_NAMES = Prompts(IOI, 100, 10), Prompts(IOI, 50, 10)
+NAMES, FEWER_NAMES, MORE_NAMES = (Prompts(IOI, n, 10) for n in (100, 50, 400))
 """Of another seed than those on which the circuit was found."""
 
 
@@ -38,6 +39,11 @@ def requests() -> list[Request]:
         FunctionsRequest(BASE, circuit, FEWER_NAMES, draws=1),
         CmapRequest(ARITHMETIC, BASE, circuit, Component.output, NAMES),
         AttentionKnockoutRequest((BASE, ARITHMETIC), NAMES, IOI.edges),
+        *(
+            DcmRequest(model, circuit, MORE_NAMES, "SI", "position", among, epochs=10)
+            for model in (BASE, ARITHMETIC)
+            for among in (Among.group, Among.all)
+        ),
     ]
 
 
