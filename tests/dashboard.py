@@ -124,6 +124,11 @@ def watched_pages(browser: Any) -> Iterator[Callable[..., Any]]:
     assert not complaints, complaints
 
 
+def figure(page: Any, label: str) -> Any:
+    """A figure beside the circuit, by what stands above it."""
+    return page.locator(".figure").filter(has=page.get_by_text(label, exact=True))
+
+
 def settled(page: Any, timeout_ms: float = 30_000) -> None:
     """Come back when the page has taken in what was done to it: what was drawn before is gone."""
     app = page.locator("[data-testid=stApp][data-test-script-state=notRunning]")

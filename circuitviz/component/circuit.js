@@ -410,7 +410,9 @@ export default function circuit({ parentElement, data, setStateValue }) {
   view.observer.observe(root);
   // Whatever else is pressed comes after the clicks.
   const until = new AbortController(), options = { capture: true, signal: until.signal };
-  const elsewhere = (event) => { if (!event.composedPath().includes(root)) view.tell(); };
+  const elsewhere = (event) => {
+    if (!event.composedPath().includes(root) || event.ctrlKey || event.metaKey) view.tell();
+  };
   for (const kind of ["pointerdown", "keydown"]) window.addEventListener(kind, elsewhere, options);
   return () => {
     view.observer.disconnect();

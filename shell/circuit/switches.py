@@ -168,11 +168,13 @@ def _button(
     help: str | None = None,
 ) -> None:
     history: History = st.session_state["history"]
+    # On a stage it is not seen, and its key may follow a click that the page has not drawn yet.
+    is_useless = leads(history) == history and not st.session_state["presenting"]
     st.button(
         label,
         on_click=_go,
         args=(leads,),
-        disabled=leads(history) == history,
+        disabled=is_useless,
         shortcut=shortcut,
         help=help,
     )

@@ -18,7 +18,7 @@ from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Mode, Reading, Setting, intervention
 from shell.frame.history import NodeKey
-from tests.dashboard import ROOT, serving, watched_pages
+from tests.dashboard import ROOT, figure, serving, watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -46,8 +46,7 @@ def head(page: Any, member: NodeKey) -> Any:
 
 
 def expect_figure(page: Any, label: str, value: float) -> None:
-    figure = page.locator(".figure").filter(has=page.get_by_text(label, exact=True))
-    expect(figure.locator(".value")).to_have_text(f"{value:.3f}")
+    expect(figure(page, label).locator(".value")).to_have_text(f"{value:.3f}")
 
 
 def expect_numbers(
@@ -100,6 +99,7 @@ def test_keyboard_and_group_switch(open_page: Open, session: Session, circuit: C
     head(page, circuit.members[0]).focus()
     page.keyboard.press("Space")
     expect_numbers(page, session, circuit, {circuit.members[0]})
+    expect(page.get_by_role("button", name="Undo")).to_be_enabled()
     page.keyboard.press("Control+z")
     expect_numbers(page, session, circuit, set())
     page.get_by_role("button", name=re.compile("^Group B,")).click()

@@ -18,7 +18,7 @@ from backend.studies.session import prepare
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
-from tests.dashboard import choose, settled, watched_pages
+from tests.dashboard import choose, figure, settled, watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -71,7 +71,7 @@ def test_a_model_is_added_by_its_folder_loaded_used_and_unloaded(
     session = prepare(
         Setting(NAME, Prompts(ENTITY_TRACKING, 200, 0, (7,))), lambda stage, share: None
     )
-    whole = page.locator(".figure").filter(has_text="Whole model")
+    whole = figure(page, "Whole model")
     expect(whole).to_contain_text(f"{session.whole.correct.mean():.3f}", timeout=START_MS)
 
     page.get_by_role("link", name="Models", exact=True).click()

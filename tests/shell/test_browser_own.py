@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 from backend.tasks.circuit import Circuit
 from backend.tasks.ioi import IOI
 from tests import planted_ioi
-from tests.dashboard import watched_pages
+from tests.dashboard import figure, watched_pages
 from tests.own import FRUIT
 from tests.tasks.test_own_prompt_sets import as_rows, jsonl
 
@@ -85,7 +85,5 @@ def test_a_set_with_three_bad_rows_is_uploaded_and_its_good_ones_are_asked(
         told = page.get_by_role("listitem").filter(has_text=f"Row {number}: {reason}")
         expect(told).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.locator(".figure").filter(has_text="Whole model")).to_contain_text(
-        "1.000", timeout=START_MS
-    )
+    expect(figure(page, "Whole model")).to_contain_text("1.000", timeout=START_MS)
     expect(page.get_by_text("“mine” has 12 prompts for it")).to_be_visible()

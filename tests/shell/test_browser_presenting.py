@@ -16,6 +16,7 @@ from backend.studies.session import answers, prepare
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Mode, Reading, Setting, intervention
+from tests.dashboard import settled
 
 pytestmark = pytest.mark.browser
 
@@ -75,11 +76,14 @@ def test_in_by_p_a_head_clicked_and_out_again(open_page: Open) -> None:
     expect(page).to_have_url(re.compile("presenting=1"))
     everything = answers(session, intervention(circuit, Reading.circuit, Mode.mean))
     expect(large(page, "Circuit")).to_have_text(f"{everything.correct.mean():.3f}")
+    settled(page)
     before = boxes(page)
     page.get_by_role("button", name=re.compile("^Group A,")).click()
     off = frozenset(member for member in circuit.members if member[0] == "A")
     now = answers(session, intervention(circuit, Reading.circuit, Mode.mean, off))
     expect(large(page, "Circuit")).to_have_text(f"{now.correct.mean():.3f}")
+    assert boxes(page) == before
+    settled(page)
     assert boxes(page) == before
     page.keyboard.press("Control+z")
     expect(large(page, "Circuit")).to_have_text(f"{everything.correct.mean():.3f}")
