@@ -51,7 +51,7 @@ def test_unmarked_words_are_shown_as_they_are(browser: Any, tmp_path: Path) -> N
 
 PAGES = {
     "Circuit": ":is([data-testid=stAlert], [role=switch])",
-    "Prompt": "[data-testid=stAlert]",
+    "Prompt": ":is([data-testid=stAlert], [data-testid=stTextArea])",
     "Compare": "text=Are two circuits the same heads?",
     "CMAP": "text=What is transplanted",
     "Discover": "text=find a circuit by path patching",
