@@ -37,6 +37,7 @@ def requests() -> list[Request]:
         MinimalityRequest(ARITHMETIC, circuit, NAMES),
         CompletenessRequest(BASE, circuit, NAMES),
         FunctionsRequest(BASE, circuit, FEWER_NAMES, draws=1),
+        FunctionsRequest(ARITHMETIC, circuit, FEWER_NAMES, draws=1),
         CmapRequest(ARITHMETIC, BASE, circuit, Component.output, NAMES),
         AttentionKnockoutRequest((BASE, ARITHMETIC), NAMES, IOI.edges),
         *(
