@@ -30,6 +30,7 @@ from backend.tasks.prompts import Prompts
 from shell.frame.words import unmarked
 from tests import hublike, planted, tiny, trained
 from tests.dashboard import ROOT
+from tests.shell.apps import figures
 
 APP = ROOT / "app.py"
 
@@ -197,16 +198,15 @@ def html(test: AppTest) -> str:
 @pytest.mark.parametrize("name", ["base", "adapter"])
 def test_the_circuit_page(name: str, family: dict[str, str]) -> None:
     test = page("circuit", model=family[name])
-    figures = {metric.label: metric.value for metric in test.metric}
     whole = examine(load_model(family[name]), Prompts(ENTITY_TRACKING, 50, 0, (3,))).whole
-    assert figures["Whole model"] == f"{whole.mean():.3f}"
+    assert figures(test)["Whole model"] == f"{whole.mean():.3f}"
     assert is_noted(test, family[name])
 
 
 def test_the_circuit_page_patches_from_the_adapted_model(family: dict[str, str]) -> None:
     heads = {"off": "A3.1", "mode": "other", "source": family["adapter"]}
     test = page("circuit", model=family["base"], **heads)
-    assert {metric.label for metric in test.metric} >= {"Whole model", "Faithfulness"}
+    assert figures(test).keys() >= {"Whole model", "Faithfulness"}
 
 
 def test_the_compare_page(family: dict[str, str]) -> None:

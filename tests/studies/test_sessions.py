@@ -14,6 +14,7 @@ from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from tests.dashboard import ROOT
+from tests.shell.apps import figures
 from tests.studies.test_jobs import PATIENCE, Step
 
 APP = ROOT / "app.py"
@@ -58,7 +59,7 @@ def test_a_session_holds_on_to_nothing_that_was_prepared_for_it() -> None:
     page = AppTest.from_file(str(APP), default_timeout=60)
     page.query_params.update({"n": "50", "boxes": "3", "seed": "5"})
     assert not page.run().exception
-    assert "Circuit" in {metric.label for metric in page.metric}
+    assert "Circuit" in figures(page)
     assert ready() is prepared.get(setting)
     prepared.forget("base")
     gc.collect()
@@ -66,4 +67,4 @@ def test_a_session_holds_on_to_nothing_that_was_prepared_for_it() -> None:
     # What has made room for others is prepared again, and the session goes on.
     page.run()
     assert jobs.job(setting, lambda report: iter([])).future.exception(60) is None
-    assert "Circuit" in {metric.label for metric in page.run().metric}
+    assert "Circuit" in figures(page.run())

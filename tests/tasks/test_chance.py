@@ -17,6 +17,7 @@ from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Setting
 from tests.dashboard import ROOT
+from tests.shell.apps import drawn, figures
 from tests.tiny import llama, word_tokenizer
 
 APP = ROOT / "app.py"
@@ -92,10 +93,12 @@ def test_the_circuit_page_says_that_there_is_nothing_to_be_faithful_to(guesser: 
     assert not forced_choice(session.whole.forced, 7).is_above_chance
     test.run()
     assert not test.exception
-    shown = {metric.label: metric.value for metric in test.metric}
+    shown = figures(test)
     assert shown["Faithfulness"] == "–"
     captions = " ".join(caption.value for caption in test.caption)
+    below = {figure["label"]: figure["below"] for figure in drawn(test)["shown"]}
     n_right = int(session.whole.correct.sum())
-    assert f"The model answers {n_right} of 50 prompts right, and is not above chance" in captions
+    why = f"The model answers {n_right} of 50 prompts right, and is not above chance"
+    assert why in below["Faithfulness"]
     assert "Not above chance: right answer ahead of its competitors in" in captions
     loaded_models.unload(guesser)
