@@ -10,10 +10,12 @@ import multiprocessing
 import os
 import runpy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import FileIO, TextIOWrapper
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 
 FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(
@@ -50,7 +52,8 @@ class Forked:
             args=(module, [*arguments], {**environment}, folder, *files, theirs),
             daemon=True,
         )
-        self._process.start()
+        with _nothing_run_before():
+            self._process.start()
         theirs.close()
         self._ours = ours
         self.stderr = TextIOWrapper(FileIO(ours.fileno(), closefd=False), encoding="utf-8")
@@ -73,6 +76,18 @@ class Forked:
         if self.returncode is None:
             raise TimeoutError(f"Process {self.pid} still runs after {timeout} s.")
         return self.returncode
+
+
+@contextmanager
+def _nothing_run_before() -> Iterator[None]:
+    """A process runs anew what its parent was started with, and a page that was tested calls itself
+    that: its imports would come before the environment that is meant."""
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = before
 
 
 def _run(
