@@ -3,14 +3,15 @@
 const instances = new WeakMap();
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const MOST_ZOOM = 8;
+const PATIENCE_MS = 3000;
 const LARGE = { times: 1.45, width: 1280, height: 720 };
 
-/** The figures for these switches; nothing where the page has to be asked. */
+/** The figures for these switches; nothing where the page has to be asked, or it takes too long: the page says so. */
 async function fetchFigures(address, off, switched) {
   const heads = (ids) => [...ids].map((id) => id.replace(" L", "")).join();
   const asked = new URLSearchParams({ off: heads(off), switched: heads(switched) });
   try {
-    const answer = await fetch(`${address}&${asked}`, { method: "POST" });
+    const answer = await fetch(`${address}&${asked}`, { method: "POST", signal: AbortSignal.timeout(PATIENCE_MS) });
     return answer.status === 200 ? await answer.json() : null;
   } catch {
     return null;

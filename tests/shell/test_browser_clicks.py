@@ -58,6 +58,18 @@ def test_the_page_answers_where_nothing_else_does(open_page: Open) -> None:
     expect(spoken(page)).not_to_have_text(before)
 
 
+def test_the_page_answers_where_the_figures_do_not_come(open_page: Open) -> None:
+    page = open_page()
+    before = spoken(page).inner_text()
+    held: list[Any] = []
+    page.route(FIGURES, lambda route: held.append(route))  # Playwright marks what it is given
+    with page.expect_request(FIGURES):
+        page.get_by_role("button", name=re.compile("^Group A,")).focus()
+        page.keyboard.press("Enter")
+    expect(spoken(page)).to_have_attribute("data-click", "0.1")
+    expect(spoken(page)).not_to_have_text(before)
+
+
 def test_a_late_answer_does_not_undo_an_undo(open_page: Open) -> None:
     page = open_page()
     before = spoken(page).inner_text()
