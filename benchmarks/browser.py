@@ -107,14 +107,13 @@ def paint(browser: Any, address: str) -> float:
 
 @contextmanager
 def beside_a_long_job(browser: Any, address: str) -> Iterator[None]:
-    """In the block the server compares all models on 1,000 prompts; cancelled afterwards."""
+    """In the block the server compares all models on 1,000 prompts, and has not ended after it."""
     page = browser.new_page(viewport=_VIEWPORT)
     page.goto(f"{address}/compare?n=1000")
     page.get_by_role("button", name="Run", exact=True).click(timeout=_PATIENCE_MS)
     jobs = page.get_by_role("button", name="Jobs · 1 active")
     jobs.wait_for(timeout=_PATIENCE_MS)
     yield
-    # Otherwise it was not beside it.
     jobs.wait_for(timeout=_PATIENCE_MS)
     page.close()
 

@@ -19,7 +19,7 @@ from circuitviz.figures import figures_component
 from shell.attention.opening import look_at
 from shell.circuit import answering, carried, picture, presented, tour
 from shell.circuit.example import chosen_prompt, show_example
-from shell.circuit.figures import figures, steps
+from shell.circuit.figures import compared, figures
 from shell.circuit.files import show_files
 from shell.circuit.numbers import not_as_in_the_paper, show_chance
 from shell.circuit.switches import show_readings, show_switches
@@ -45,7 +45,7 @@ def explore(circuit: Circuit) -> None:
     from backend.studies.session import alternate, answers
 
     tested = view.tested
-    everything_on, now = steps(circuit, view)
+    everything_on, now = compared(circuit, view)
     if view.presenting:
         presented.show_what(view)
     else:

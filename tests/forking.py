@@ -10,10 +10,10 @@ import multiprocessing
 import os
 import runpy
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from io import FileIO, TextIOWrapper
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import ModuleType
 
@@ -52,8 +52,7 @@ class Forked:
             args=(module, [*arguments], {**environment}, folder, *files, theirs),
             daemon=True,
         )
-        with _nothing_run_before():
-            self._process.start()
+        start(self._process)
         theirs.close()
         self._ours = ours
         self.stderr = TextIOWrapper(FileIO(ours.fileno(), closefd=False), encoding="utf-8")
@@ -78,14 +77,13 @@ class Forked:
         return self.returncode
 
 
-@contextmanager
-def _nothing_run_before() -> Iterator[None]:
+def start(process: ForkServerProcess) -> None:
     """A process runs anew what its parent was started with, and a page that was tested calls itself
-    that: its imports would come before the environment that is meant."""
+    that: its imports would come before the environment that is meant. So it finds nothing there."""
     before = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
-        yield
+        process.start()
     finally:
         sys.modules["__main__"] = before
 

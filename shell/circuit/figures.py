@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from backend.studies.session import Session
 
 
-class Steps(NamedTuple):
+class Compared(NamedTuple):
     """Every head on, and the switches as they are."""
 
     before: Intervention
     now: Intervention
 
 
-def steps(circuit: Circuit, view: View) -> Steps:
+def compared(circuit: Circuit, view: View) -> Compared:
     """What is compared in a view."""
     asked = (circuit, view.reading, view.mode)
-    return Steps(
+    return Compared(
         intervention(*asked, source=view.source, desideratum=view.desideratum),
         intervention(*asked, view.off, view.switched, view.source, view.desideratum),
     )
@@ -35,23 +35,23 @@ def figures(session: Session, circuit: Circuit, view: View) -> Figures:
 
     Raises RuntimeError when the memory is full.
     """
-    measured, spoken = _measured(session, steps(circuit, view), view)
+    measured, spoken = _measured(session, compared(circuit, view), view)
     if view.presenting:
         return Figures(tuple(map(presented.read_out, measured)), spoken, presented.how(view))
     return Figures(tuple(map(numbers.read_out, measured)), spoken)
 
 
-def _measured(session: Session, compared: Steps, view: View) -> tuple[list[numbers.Measured], str]:
+def _measured(session: Session, both: Compared, view: View) -> tuple[list[numbers.Measured], str]:
     if view.tested:
         if view.presenting:
-            found = carried.headlines(session, view.metric, *compared)
+            found = carried.headlines(session, view.metric, *both)
         else:
-            found = [each for row in carried.figures(session, *compared).values() for each in row]
-        return found, carried.spoken(session, compared.now)
+            found = [each for row in carried.figures(session, *both).values() for each in row]
+        return found, carried.spoken(session, both.now)
     from backend.studies.session import answers
 
     whole, words = session.whole, view.task.words
-    before, after = (answers(session, step) for step in compared)
+    before, after = (answers(session, step) for step in both)
     found = numbers.headlines(view.reading, view.metric, words, whole, before, after)
     if not view.presenting:
         found.append(numbers.beside(view.metric, words, before, after))

@@ -32,7 +32,7 @@ from backend.studies.keys import identity, marks_of
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from tests import planted
-from tests.forking import FORKING
+from tests.forking import FORKING, start
 
 PROMPTS = Prompts(ENTITY_TRACKING, 20, 0, (3,))
 HEADS = catalogue.circuit("base")
@@ -533,7 +533,7 @@ def test_two_processes_write_at_once() -> None:
     store.RESULTS.mkdir()
     writers = [FORKING.Process(target=_write_often, args=(store.RESULTS, 150)) for _ in range(2)]
     for writer in writers:
-        writer.start()
+        start(writer)
     n_read = 0
     while any(writer.is_alive() for writer in writers):
         for path in store.RESULTS.glob("*.json"):
