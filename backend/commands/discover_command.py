@@ -24,7 +24,6 @@ from backend.commands.parts import (
 from backend.core.arguments import checked_by
 from backend.core.errors import UserError
 from backend.core.files import shown
-from backend.core.placement import Dtype
 from backend.methods.requests import SCORES
 from backend.methods.stage import Stage
 from backend.methods.stages import DEFAULT_FDR, Criteria, next_stage, nothing_to_feed, remark
@@ -157,10 +156,10 @@ def _say_what_was_found(task: Task, stages: Sequence[Stage], criteria: Criteria)
 
 def _say_how_noisy(name: str, task: Task) -> None:
     loaded = loaded_models.loaded().get(name)
-    if loaded and loaded.placement.dtype is not Dtype.float32:
+    if loaded and loaded.placement.rounds:
         from backend.methods.noise import N_PROMPTS, probe, verdict
 
         try:
-            say(verdict(probe(loaded, Prompts(task, N_PROMPTS, 0)), loaded.placement.dtype))
+            say(verdict(probe(loaded, Prompts(task, N_PROMPTS, 0)), loaded.placement.numbers))
         except UserError as error:  # it says nothing of what was found
             say(f"What rounding does cannot be told: {error}")

@@ -40,6 +40,16 @@ class Placement:
         """The numbers that a model runs in; they determine results."""
         return self.dtype.name + ("+tf32" if self.tf32 else "")
 
+    @property
+    def numbers(self) -> str:
+        """The same in words."""
+        return self.dtype.name + (" with TF32" if self.tf32 else "")
+
+    @property
+    def rounds(self) -> bool:
+        """Whether scores, which are small differences, may drown in the rounding of its numbers."""
+        return self.dtype is not Dtype.float32 or self.tf32
+
 
 def check_device(device: str, n_gpus: int) -> str:
     """The device that is meant, `auto` decided; raises UserError when it is not there."""

@@ -154,8 +154,7 @@ def read_alike(source: LoadedModel, target: LoadedModel, prompts: PromptSet) -> 
 
 
 def _where(loaded: LoadedModel) -> str:
-    tf32 = " with TF32" if loaded.placement.tf32 else ""
-    return f"on {loaded.placement.device} in {loaded.placement.dtype.name}{tf32}"
+    return f"on {loaded.placement.device} in {loaded.placement.numbers}"
 
 
 def group_sets(

@@ -1,8 +1,8 @@
-"""Does a model in small numbers still tell its scores from rounding?
+"""Does a model in rough numbers still tell its scores from rounding?
 
-A short discovery, on few prompts, in float32 and in the model's own dtype with the same weights and
-the same receivers: what differs is rounding. Where that is as large as the scores themselves, heads
-cannot be ranked.
+A short discovery, on few prompts, in float32 and in the model's own numbers (16 bits, or TF32) with
+the same weights and the same receivers: what differs is rounding. Where that is as large as the
+scores themselves, heads cannot be ranked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ N_PROMPTS = 8
 class Noise:
     """Rounding against scores, for the heads of one stage.
 
-    noise: the largest difference between a head's scores in the two dtypes; largest, weakest: the
+    noise: the largest difference between a head's scores in the two; largest, weakest: the
     largest and the smallest score, without its sign, of the heads that would be kept in float32.
     """
 
@@ -55,7 +55,7 @@ def probe(
     prompts: Prompts,
     progress: Progress = silent,
 ) -> tuple[Noise, ...]:
-    """The noise of a model's dtype in each group, on prompts that it answers right in float32.
+    """The noise of a model's numbers in each group, on prompts that it answers right in float32.
 
     Raises UserError when the model answers too few prompts right.
     """
@@ -114,31 +114,31 @@ def said(loaded: LoadedModel, task: Task) -> tuple[str, bool]:
     Raises UserError like `probe`.
     """
     found = probe(loaded, Prompts(task, N_PROMPTS, 0))
-    return verdict(found, loaded.placement.dtype), any(each.blurs for each in found)
+    return verdict(found, loaded.placement.numbers), any(each.blurs for each in found)
 
 
-def verdict(found: tuple[Noise, ...], dtype: Dtype) -> str:
-    """What the noise means for discovery, in a sentence or two."""
+def verdict(found: tuple[Noise, ...], numbers: str) -> str:
+    """What the noise of numbers, named in words, means for discovery, in a sentence or two."""
     drowned = [each.group for each in found if each.drowns]
     blurred = [each.group for each in found if each.blurs and not each.drowns]
-    numbers = "; ".join(
+    sizes = "; ".join(
         f"{each.group} {each.noise:.2g} (scores {each.weakest:.2g} to {each.largest:.2g})"
         for each in found
     )
     said = []
     if drowned:
         said.append(
-            f"In {_list(drowned)}, rounding in {dtype.name} is larger than every score: "
+            f"In {_list(drowned)}, rounding in {numbers} is larger than every score: "
             "use float32 there."
         )
     if blurred:
         said.append(
-            f"In {_list(blurred)}, rounding in {dtype.name} is as large as the weakest scores "
+            f"In {_list(blurred)}, rounding in {numbers} is as large as the weakest scores "
             "that are kept: which heads come last is not certain."
         )
     if not said:
-        said.append(f"Rounding in {dtype.name} is smaller than the scores in every group.")
-    return f"{' '.join(said)} Largest rounding error: {numbers}; {found[0].prompts}."
+        said.append(f"Rounding in {numbers} is smaller than the scores in every group.")
+    return f"{' '.join(said)} Largest rounding error: {sizes}; {found[0].prompts}."
 
 
 def _list(groups: list[str]) -> str:

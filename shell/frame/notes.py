@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 
 import streamlit as st
 
-from backend.core.placement import Dtype
 from backend.core.progress import Report
 from backend.models import catalogue, loaded_models
 from backend.studies import jobs
@@ -27,9 +26,9 @@ def show_notes(names: Iterable[str], task: Task) -> None:
 
 
 def show_noise(name: str, task: Task) -> None:
-    """What rounding does to the scores of a loaded model in small numbers; nothing of others."""
+    """What rounding does to the scores of a loaded model in rough numbers; nothing of others."""
     loaded = loaded_models.loaded().get(name)
-    if not loaded or loaded.placement.dtype is Dtype.float32:
+    if not loaded or not loaded.placement.rounds:
         return
     asked = jobs.job(
         ("noise", loaded, task),

@@ -78,10 +78,16 @@ def test_the_dtype_is_used_and_told(capsys: pytest.CaptureFixture[str], folder: 
     assert figures[1] == pytest.approx(figures[0], abs=0.01)
 
 
-def test_discover_in_small_numbers_tells_the_noise(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "discover", "base", "--prompts", "5", "--dtype", "bfloat16")
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [(("--dtype", "bfloat16"), "bfloat16"), (("--tf32",), "float32 with TF32")],
+)
+def test_discover_in_rough_numbers_tells_the_noise(
+    capsys: pytest.CaptureFixture[str], numbers: tuple[str, ...], named: str
+) -> None:
+    code, _, err = run(capsys, "discover", "base", "--prompts", "5", *numbers)
     assert code == 0
-    assert "ounding in bfloat16" in err
+    assert f"ounding in {named} is" in err
     assert "8 prompts, seed 0, 7 boxes." in err
 
 

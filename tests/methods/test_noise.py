@@ -64,8 +64,8 @@ def test_the_verdict_names_groups_that_rounding_hides() -> None:
     fine = Noise("A", 0.001, 0.4, 0.1, asked)
     blurred = Noise("B", 0.02, 0.4, 0.01, asked)
     drowned = Noise("C", 0.005, 0.002, 0.001, asked)
-    text = verdict((fine, blurred, drowned), Dtype.bfloat16)
+    text = verdict((fine, blurred, drowned), "bfloat16")
     assert "In C, rounding in bfloat16 is larger than every score: use float32 there." in text
     assert "In B, rounding in bfloat16 is as large as the weakest" in text
     assert "C 0.005 (scores 0.001 to 0.002); 8 prompts, seed 3, 7 boxes." in text
-    assert "smaller than the scores in every group" in verdict((fine,), Dtype.bfloat16)
+    assert "smaller than the scores in every group" in verdict((fine,), "bfloat16")
