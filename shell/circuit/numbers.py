@@ -126,10 +126,10 @@ def read_out(measured: Measured) -> Figure:
     told = ": too few to say how much" if measured.is_share and estimate.is_vague else ""
     return Figure(
         measured.label,
-        f"{estimate.value:.3f}",
+        signed(f"{estimate.value:.3f}"),
         "untouched" if change is None else signed(f"{change:+.3f} since all on"),
         way_of(change),
-        f"95 %: {estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}{told}",
+        signed(f"95 %: {estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}{told}"),
         measured.about,
     )
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 import pytest
 
+from backend.core.statistics import Estimate
 from backend.models import catalogue
 from backend.studies.session import answers, expected_answers
 from backend.tasks.setting import Mode, Reading, intervention
 from circuitviz.charts import BEFORE, LOOKS, RIGHT
+from circuitviz.figures import Figure
+from shell.circuit import numbers, presented
+from shell.circuit.numbers import Measured
 from shell.circuit.presented import answers_html
 from tests.shell.apps import drawn, figures
 from tests.shell.test_page import page, session_of
@@ -16,17 +22,24 @@ from tests.shell.test_page import page, session_of
 
 def test_the_large_numbers_are_those_of_the_page() -> None:
     session_of("base")
-    plain, presented = page(off="A4.2,A4.3"), page(off="A4.2,A4.3", presenting="1")
-    assert presented.query_params["presenting"] == "1"
+    plain, staged = page(off="A4.2,A4.3"), page(off="A4.2,A4.3", presenting="1")
+    assert staged.query_params["presenting"] == "1"
     shown = figures(plain)
-    assert figures(presented) == {
+    assert figures(staged) == {
         label: shown[label] for label in ("Whole model", "Circuit", "Faithfulness")
     }
     changes = {figure["label"]: figure["change"] for figure in drawn(plain)["shown"]}
-    for figure in drawn(presented)["shown"]:
+    for figure in drawn(staged)["shown"]:
         assert figure["change"] in changes[figure["label"]]
         assert "n = 50" in figure["below"]
-    assert "95 % intervals" in drawn(presented)["note"]
+    assert "95 % intervals" in drawn(staged)["note"]
+
+
+@pytest.mark.parametrize("read_out", [numbers.read_out, presented.read_out])
+def test_a_figure_below_zero_has_minus_signs(read_out: Callable[[Measured], Figure]) -> None:
+    shown = read_out(Measured("Logit difference", Estimate(-0.25, -0.5, -0.125, 50), -0.0625))
+    assert (shown.value, shown.change.split()[0]) == ("−0.250", "−0.062")
+    assert "−0.500 to −0.125, n = 50" in shown.below
 
 
 def test_a_test_of_heads_shows_both_answers() -> None:
