@@ -30,7 +30,12 @@ _MOMENT_S = 0.5
 _NICE = 10
 """Against the usual 0, about a tenth of a contended processor."""
 
+_DRAWN_S = 3.0
+"""How long a browser takes to load and draw a page that it has not seen, on two cores at most."""
+
 _n_urgent = 0
+_expected_until = float("-inf")
+"""When a browser that has been sent the dashboard will have drawn it."""
 _seen = "", float("-inf")
 """The mark as it was last found, and when it was found so first."""
 _changed = threading.Condition()
@@ -47,6 +52,14 @@ def urgent() -> Iterator[None]:
     finally:
         _mark()
         _count(-1)
+
+
+def expect_browser() -> None:
+    """Long work holds until a browser that asks for the dashboard now has had time to draw it: it
+    mostly runs on this machine's processors, too."""
+    global _expected_until
+    with _changed:
+        _expected_until = monotonic() + _DRAWN_S
 
 
 def give_way() -> None:
@@ -82,11 +95,19 @@ def unheld() -> Iterator[None]:
 
 
 def hold(is_over: Callable[[], bool]) -> None:
-    """Come back once nothing urgent runs, or it is over; never call it from urgent work."""
+    """Come back once nothing urgent runs and no browser is expected, or it is over; never call it
+    from urgent work."""
     if getattr(_here, "is_unheld", False):
         return
+    until = monotonic() + _MOST_HELD_S
     with standing_aside(), _changed:
-        _changed.wait_for(lambda: not _n_urgent or is_over(), _MOST_HELD_S)
+        while not is_over() and (wait := min(until, _free_at()) - monotonic()) > 0:
+            _changed.wait(wait)
+
+
+def _free_at() -> float:
+    """When long work may go on, as far as is known now."""
+    return float("inf") if _n_urgent else _expected_until
 
 
 def hold_for_others(told: Callable[[], None]) -> None:

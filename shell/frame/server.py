@@ -1,14 +1,19 @@
-"""What the server answers besides pages: whether it is well; and what it writes into its log."""
+"""What the server does besides pages: it says whether it is well, makes room for a browser that
+comes, and writes a log."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backend.core.priority import expect_browser
 from backend.core.read_only import is_read_only
 from backend.models import loaded_models
 from backend.studies import jobs
@@ -30,6 +35,20 @@ def _health(_: Request) -> JSONResponse:
 
 
 ROUTES = [Route(HEALTH, _health)]
+
+
+def expecting(app: ASGIApp) -> ASGIApp:
+    """The app, before which long work holds while a browser opens a page of it."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "text/html" in Headers(scope=scope).get("accept", ""):
+            expect_browser()
+        await app(scope, receive, send)
+
+    return answer
+
+
+MAKING_ROOM = Middleware(expecting)
 
 
 def log_jobs() -> None:

@@ -313,6 +313,21 @@ def test_a_job_that_holds_can_be_cancelled(step: Step) -> None:
         assert isinstance(long.future.exception(PATIENCE), Cancelled)
 
 
+def test_long_work_holds_while_a_browser_is_expected(
+    step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(priority, "_expected_until", priority._expected_until)
+    monkeypatch.setattr(priority, "_DRAWN_S", 2 * A_MOMENT)
+    long = jobs.job("long", step)
+    assert step.begun.wait(PATIENCE)
+    priority.expect_browser()
+    step.go_on.set()
+    with pytest.raises(TimeoutError):
+        long.future.result(A_MOMENT)
+    assert long.is_held
+    assert long.future.result(PATIENCE) == ["first", "second"]
+
+
 def test_work_that_waits_for_what_long_work_has_is_not_stuck(
     step: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:
