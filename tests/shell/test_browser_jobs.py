@@ -194,7 +194,7 @@ def test_a_job_that_fails_says_why_and_the_next_one_runs(open_page: Open, tmp_pa
     page = open_page("Compare", "n=50&boxes=3&seed=9")
     models = page.get_by_role("combobox", name="Models")
     models.fill(str(damaged))
-    models.press("Enter")
+    page.get_by_role("option").filter(has_text=str(damaged)).click()
     models.press("Escape")
     run(page)
     go_to(page, "CMAP")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("playwright")
-from playwright.sync_api import expect
+from playwright.sync_api import TimeoutError, expect
 
 from tests.shell.test_browser_axe import PAGES, START_MS
 
@@ -17,8 +17,9 @@ pytestmark = pytest.mark.browser
 
 PROJECTOR = {"width": 1280, "height": 720}
 PHONE = {"width": 390, "height": 844}
-_TOO_WIDE = """() => [document.scrollingElement, document.querySelector("[data-testid=stMain]")]
-    .map((element) => element.scrollWidth - element.clientWidth)"""
+_FITS = """() => [document.scrollingElement, document.querySelector("[data-testid=stMain]")]
+    .every((element) => element.scrollWidth <= element.clientWidth)"""
+_DRAWN_MS = 10_000
 _SETTLED = """async () => {
     await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
     const ends = (move) => move.effect.getComputedTiming().iterations !== Infinity;
@@ -46,7 +47,9 @@ def test_no_page_scrolls_sideways(open_page: Open) -> None:
         for size in (PHONE, PROJECTOR):
             page.set_viewport_size(size)
             page.evaluate(_SETTLED)
-            if any(page.evaluate(_TOO_WIDE)):
+            try:
+                page.wait_for_function(_FITS, timeout=_DRAWN_MS)
+            except TimeoutError:
                 too_wide[name] = size
     assert not too_wide
 

@@ -20,7 +20,7 @@ from backend.core.progress import Cancelled, Report
 from backend.studies import jobs
 from backend.studies.jobs import Job, State
 
-PATIENCE = 10
+PATIENCE = 60
 A_MOMENT = 0.2
 
 
