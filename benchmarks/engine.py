@@ -18,6 +18,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,9 @@ from backend.core.heads import Head, Site
 from backend.core.runtime import Runtime, at_work
 from backend.engine.activation_patching import patched_logits, patched_logits_plainly, prepare_clean
 from backend.engine.mean_ablation import circuit_logits, circuit_logits_plainly, prepare_ablated_run
+from backend.engine.path_patching.quick import quick_scores_of
 from backend.engine.path_patching.run_pairs import RunPairs
+from backend.engine.path_patching.scores import scores_of
 from backend.engine.positions import (
     input_ids,
     mean_head_outputs,
@@ -37,6 +40,7 @@ from backend.methods.cmap import cmap, group_sets, head_map
 from backend.methods.discovery import summarised
 from backend.methods.evaluation import Evaluation
 from backend.methods.minimality import minimality, n_circuits
+from backend.methods.quick import N_TOKENS
 from backend.tasks.entity_tracking import counterfactual_prompts, reference_prompts, sample_prompts
 from backend.tasks.prompts import PromptSet
 from benchmarks.cases import CASES, SEVEN_B_NEEDS_GB, Case, rehearsal
@@ -118,6 +122,29 @@ def _compare_tf32(case: Case, pairs: RunPairs, without: Mapping[str, MeasuredSta
                 f"{f'{len(shared)} of {len(expected)}':>28} {same:26}",
                 flush=True,
             )
+
+
+def compare_quick(case: Case) -> None:
+    """Stages in which few tokens of each prompt run again, against all."""
+    model: Any = case.loaded.model
+    tokenizer = case.loaded.tokenizer
+    model.set_attn_implementation("eager")  # as models are loaded, and tells where heads look
+    prompts = sample_prompts(tokenizer, case.n_prompts)
+    pairs = RunPairs(model, prompts, counterfactual_prompts(tokenizer, prompts))
+    for batch in pairs.batches:
+        pairs.of(batch)
+    print(f"At most {N_TOKENS} tokens run again, {len(prompts)} prompts")
+    print("stage          s   all of them / s   share   strongest heads shared")
+    for group, receivers in case.receivers.items():
+        exactly, scores = timed(case.device, scores_of, pairs, group, receivers)
+        taken, estimated = timed(case.device, quick_scores_of, pairs, group, receivers, N_TOKENS)
+        heads, expected = top_heads(estimated), top_heads(scores)
+        shared = f"{len({*heads} & {*expected})} of {len(expected)}"
+        print(
+            f"{group:5} {taken:10.2f} {exactly:17.2f} {taken / exactly:7.3f} {shared:>24}",
+            flush=True,
+        )
+    print("(What is lost in trained models is in the README: random ones look everywhere.)")
 
 
 def top_heads(scores: Tensor) -> tuple[Head, ...]:
@@ -214,6 +241,7 @@ PARTS: dict[str, Callable[[Case], None]] = {
     "cmap": compare_cmap,
     "minimality": compare_minimality,
     "path-patching": compare_stages,
+    "quick": compare_quick,
 }
 
 

@@ -239,17 +239,27 @@ def path_patching_score(
     clean: Any = None,
     other: Any = None,
     score: Score = Score.probability,
+    few: Collection[Collection[int]] | None = None,
 ) -> Tensor:
     """(p_patched - p_clean) / p_clean of the right answer [n], or the change of logit difference.
 
-    `clean` and `other` are the runs on both prompt sets.
+    `clean` and `other` are the runs on both prompt sets; `few` as in `path_patched_logits`.
     """
     of = prompts.task.group(group)
     projection = {"q": "q_proj", "k": "k_proj", "v": "v_proj"}.get(of.component)
     clean = clean or run(model, prompts)
     other = other or run(model, counterfactual)
     logits = path_patched_logits(
-        model, prompts, counterfactual, of.position, projection, receivers, sender, clean, other
+        model,
+        prompts,
+        counterfactual,
+        of.position,
+        projection,
+        receivers,
+        sender,
+        clean,
+        other,
+        few,
     )
     if score is Score.logit_difference:
         return logit_differences(logits, prompts) - logit_differences(clean[0], prompts)
@@ -267,12 +277,14 @@ def path_patched_logits(
     sender: Head,
     clean: Any,
     other: Any,
+    few: Collection[Collection[int]] | None = None,
 ) -> Tensor:
     """Logits at the last token [n, vocab], by two plain runs of the model.
 
     First run: the sender at the position has the counterfactual's value, every other head output
     its clean one. Second run: the receivers' queries, keys or values at that token come from the
-    first; everything else is computed. Without a projection the first run is all.
+    first; everything else is computed. Without a projection the first run is all. With `few`, keys
+    and values of all tokens but these of each prompt are clean in the second run, in every layer.
     """
     n_layers, n_heads, n_kv_heads, d_head = sizes(model)
     (_, clean_seen), (_, other_seen) = clean, other
@@ -305,7 +317,31 @@ def path_patched_logits(
         return change
 
     changes = {(layer, projection): receive(layer) for layer in range(n_layers)}
-    return run(model, prompts, None, changes)[0]
+    return run(model, prompts, None, staying(changes, clean_seen, few, n_layers))[0]
+
+
+def staying(
+    changes: Mapping[tuple[int, str], Change],
+    clean: Mapping[tuple[int, str], Tensor],
+    few: Collection[Collection[int]] | None,
+    n_layers: int,
+) -> Mapping[tuple[int, str], Change]:
+    """The same changes, with keys and values of all tokens but these few of each prompt clean."""
+    if few is None:
+        return changes
+
+    def stay(layer: int, name: str) -> Change:
+        def change(flat: Tensor) -> None:
+            if (layer, name) in changes:
+                changes[layer, name](flat)
+            for row, tokens in enumerate(few):
+                for token in {*range(flat.shape[1])} - {*tokens}:
+                    flat[row, token] = clean[layer, name][row, token]
+
+        return change
+
+    names = {"k_proj", "v_proj"} | {name for _, name in changes}
+    return {(layer, name): stay(layer, name) for layer in range(n_layers) for name in names}
 
 
 def attributions(
@@ -316,11 +352,13 @@ def attributions(
     receivers: Collection[Head],
     score: Score = Score.probability,
     points: Collection[float] = (0.0,),
+    few: Collection[Collection[int]] | None = None,
 ) -> Tensor:
     """[n, n_layers, n_heads]: how fast the score changes as each head goes to its counterfactual.
 
     Each head has a share of its own, and gives clean + share x (counterfactual - clean) in the
     first run; derivatives in the shares, where all are at one of the points, averaged over these.
+    `few` as in `path_patched_logits`.
     """
     n_layers, n_heads, n_kv_heads, d_head = sizes(model)
     of = prompts.task.group(group)
@@ -358,7 +396,8 @@ def attributions(
 
         if projection:
             changes = {(layer, projection): receive(layer) for layer in range(n_layers)}
-            logits, _ = run_with_gradients(model, prompts, None, changes)
+            changed = staying(changes, clean, few, n_layers)
+            logits, _ = run_with_gradients(model, prompts, None, changed)
         answers = torch.tensor(prompts.answer_ids)
         if score is Score.probability:
             p_clean = answer_probabilities(clean_logits, prompts)

@@ -272,14 +272,15 @@ def _attend(
     scaling: float | None = None,
     softcap: float | None = None,
     **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention by its definition: heads of [n, n_heads, seq, d_head]."""
+) -> tuple[Tensor, Tensor]:
+    """Attention by its definition: heads of [n, n_heads, seq, d_head]; and its weights."""
     per_head = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(per_head, 1), value.repeat_interleave(per_head, 1)
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if softcap:
         scores = torch.tanh(scores / softcap) * softcap
-    return ((scores + attention_mask).softmax(-1) @ value).transpose(1, 2).contiguous(), None
+    weights = (scores + attention_mask).softmax(-1)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 AttentionInterface.register("float64", _attend)

@@ -7,7 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from backend.commands.discover_preview import add_preview, check_preview, preview
+from backend.commands.discover_preview import (
+    add_preview,
+    check_preview,
+    is_preview,
+    look_of,
+    preview,
+)
 from backend.commands.discover_search import add_search, check_search, searched
 from backend.commands.method_commands import add_choice, choice_of
 from backend.commands.parts import (
@@ -29,7 +35,6 @@ from backend.methods.stage import Stage
 from backend.methods.stages import DEFAULT_FDR, Criteria, next_stage, nothing_to_feed, remark
 from backend.models import catalogue, loaded_models
 from backend.studies import studies
-from backend.studies.previews import Look
 from backend.studies.stages import found_circuit, run_stages, stage_request, stored_stages
 from backend.tasks.prompts import N_PATCHED, Prompts
 from backend.tasks.registry import known_groups
@@ -113,8 +118,8 @@ def _discover(options: argparse.Namespace) -> Any:
     for key in criteria.sizes.keys() - {*task.keys}:
         raise UserError(f"{task.title} has no group “{key}”. Choose of {', '.join(task.keys)}.")
     loaded_models.fingerprint_of(options.model)  # an odd name is told before anything is computed
-    if options.preview:
-        return preview(Look(setting, criteria, score, options.steps or 0), options)
+    if is_preview(options):
+        return preview(look_of(options, setting, criteria, score), options)
     stored = [found.parts[0] for found in stored_stages(setting, criteria, score)]
     if stored:
         say(f"resuming: {len(stored)} of {len(task.groups)} stages are there")

@@ -1,4 +1,4 @@
-"""`discover --preview`: attribution patching of every stage, and exact scores of some heads."""
+"""`discover --preview` and `--quick`: every stage estimated, and exact scores of some heads."""
 
 from __future__ import annotations
 
@@ -14,28 +14,42 @@ from backend.commands.parts import (
 )
 from backend.core.arguments import whole
 from backend.core.errors import UserError
+from backend.core.metrics import Score
 from backend.core.serialize import to_json
 from backend.methods.agreement import in_words
-from backend.methods.attribution_patching import MOST_STEPS, how
+from backend.methods.attribution_patching import MOST_STEPS
+from backend.methods.quick import N_TOKENS
+from backend.methods.stages import Criteria
 from backend.studies import studies
 from backend.studies.previews import (
     DEFAULT_CHECKED,
     MOST_CHECKED,
+    FewTokens,
+    Gradients,
     Look,
     Previewed,
     run_previews,
 )
+from backend.tasks.setting import Setting
 
 _SHOWN = 8
 
 
 def add_preview(discover: argparse.ArgumentParser) -> None:
     """Add the options of a preview."""
-    discover.add_argument(
+    way = discover.add_mutually_exclusive_group()
+    way.add_argument(
         "--preview",
         action="store_true",
         help="estimate all scores by attribution patching, in seconds, and measure some heads "
         "exactly to see how far that can be trusted; makes no circuit",
+    )
+    way.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"estimate all scores by path patching in which at most {N_TOKENS} tokens of each "
+        "prompt run again, with gradients for the rest, and measure some heads exactly; makes no "
+        "circuit",
     )
     discover.add_argument(
         "--steps",
@@ -47,20 +61,34 @@ def add_preview(discover: argparse.ArgumentParser) -> None:
         "--check",
         type=whole(0, MOST_CHECKED),
         metavar="K",
-        help="with --preview: measure the K heads that rank highest, and K random others, exactly "
-        f"(default: {DEFAULT_CHECKED})",
+        help="with --preview or --quick: measure the K heads that rank highest, and K random "
+        f"others, exactly (default: {DEFAULT_CHECKED})",
     )
 
 
 def check_preview(options: argparse.Namespace) -> None:
     """Raise UserError for options that do not go together."""
-    if options.preview and options.save is not None:
+    if is_preview(options) and options.save is not None:
         raise UserError(
-            "A preview is not exact and makes no circuit. Leave --save out, or --preview."
+            "A preview is not exact and makes no circuit. Leave --save out, or run the stages."
         )
-    for name in ("steps", "check"):
-        if not options.preview and getattr(options, name) is not None:
-            raise UserError(f"--{name} is about a preview. Add --preview, or leave it out.")
+    if options.steps is not None and not options.preview:
+        raise UserError("--steps is about gradients. Add --preview, or leave it out.")
+    if options.check is not None and not is_preview(options):
+        raise UserError("--check is about a preview. Add --preview or --quick, or leave it out.")
+
+
+def is_preview(options: argparse.Namespace) -> bool:
+    """Whether stages are to be estimated."""
+    return bool(options.preview or options.quick)
+
+
+def look_of(
+    options: argparse.Namespace, setting: Setting, criteria: Criteria, score: Score
+) -> Look:
+    """What is previewed, and how it is estimated."""
+    by = FewTokens() if options.quick else Gradients(options.steps or 0)
+    return Look(setting, criteria, score, by)
 
 
 def preview(look: Look, options: argparse.Namespace) -> Any:
@@ -69,7 +97,7 @@ def preview(look: Look, options: argparse.Namespace) -> Any:
     setting = look.setting
     found = [*run_previews(look, k, progress())]
     say_what_is_to_be_known([setting.model], setting.prompts.task)
-    say(f"preview, not exact: attribution patching, {how(look.steps)}; no circuit is made of it")
+    say(f"preview, not exact: {look.by}; no circuit is made of it")
     for each in found:
         _say(each)
     say_what_is_at_chance([setting.model], [each.preview for each in found])
@@ -100,6 +128,7 @@ def _agreement(each: Previewed) -> Any:
         "rank_correlation_of_others": to_json(found.of_others),
         "strongest": to_json(found.strongest),
         "missed": to_json(found.missed),
+        "off": {str(head): error for head, error in found.off.items()},
     }
 
 

@@ -70,7 +70,7 @@ def check_search(options: argparse.Namespace) -> None:
         for name in ("most", *_CHOICES):
             if getattr(options, name) is not None:
                 raise UserError(f"--{name} is about a search. Add --until, or leave it out.")
-    elif options.preview:
+    elif options.preview or options.quick:
         raise UserError("A preview is not exact and makes no circuit. Leave --until out.")
 
 

@@ -48,14 +48,17 @@ class Scale:
         by_layer = (self._rerun(rows, layer) for layer in range(self.n_layers))
         return n * self.n_heads * sum(by_layer)
 
-    def senders(self, group: Group, receiving: Collection[int]) -> dict[int, float]:
+    def senders(
+        self, group: Group, receiving: Collection[int], n_tokens: int | None = None
+    ) -> dict[int, float]:
         """All heads of a layer as senders to receivers in these layers: by layer, on one prompt.
 
-        Layers below no receiver send nothing, and are left out.
+        At most `n_tokens` of it run again, if that is given. Layers below no receiver send nothing,
+        and are left out.
         """
         if group.component == "logits":
             return {layer: self.n_heads * (self.n_layers - layer) for layer in range(self.n_layers)}
-        top, rows = max(receiving, default=0), self._tokens(group.position)
+        top, rows = max(receiving, default=0), self._rerun_tokens(group, n_tokens)
 
         def cost(layer: int) -> float:
             first = min(each for each in receiving if each > layer)
@@ -63,17 +66,29 @@ class Scale:
 
         return {layer: cost(layer) for layer in range(top)}
 
-    def gradients(self, n: int, group: Group, receiving: Collection[int], steps: int) -> float:
+    def gradients(
+        self,
+        n: int,
+        group: Group,
+        receiving: Collection[int],
+        steps: int,
+        n_tokens: int | None = None,
+    ) -> float:
         """Attribution patching of `n` prompts: all heads at once, forward and back.
 
-        A backward pass costs about two forward ones.
+        `n_tokens` as in `senders`. A backward pass costs about two forward ones.
         """
         top, rerun = self.n_layers, 0.0
         if group.component != "logits":
             top = max(receiving, default=0)
             above = [layer for layer in receiving if layer > 0]
-            rerun = self._rerun(self._tokens(group.position), min(above)) if above else 0.0
+            rows = self._rerun_tokens(group, n_tokens)
+            rerun = self._rerun(rows, min(above)) if above else 0.0
         return 3 * n * max(steps, 1) * (top + rerun)
+
+    def reruns_all(self, group: Group, n_tokens: int) -> bool:
+        """Whether, as far as is known before, only so many tokens run again for a group anyway."""
+        return group.component == "logits" or self._tokens(group.position) <= n_tokens
 
     def _patch(self, sites: Collection[Site]) -> float:
         if not sites:
@@ -85,6 +100,10 @@ class Scale:
     def _rerun(self, rows: float, first_layer: int) -> float:
         """Some rows of a prompt from a layer on; of the last layer, the last token is enough."""
         return rows * (self.n_layers - 1 - first_layer) + 1
+
+    def _rerun_tokens(self, group: Group, n_tokens: int | None) -> float:
+        rows = self._tokens(group.position)
+        return rows if n_tokens is None else min(rows, n_tokens)
 
     def _tokens(self, position: str) -> float:
         """From a token to the end; one without a tail may be anywhere."""

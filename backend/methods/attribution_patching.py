@@ -13,19 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from backend.core.heads import Head
 from backend.core.metrics import Score
 from backend.core.progress import Plan, Report, Step, step_of
 from backend.core.runtime import at_work
-from backend.core.statistics import student
 from backend.methods.asking import loaded
 from backend.methods.method import Figure, Finished, Method, Unfinished
 from backend.methods.plans import chosen_step, scale_of
-from backend.methods.requests import score_name
-from backend.methods.stage import Stage
-from backend.tasks.chance import ForcedChoice
+from backend.methods.preview import Preview, estimates
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 
@@ -48,40 +43,6 @@ class AttributionRequest:
 
     def __post_init__(self) -> None:
         Circuit.of(self.prompts.task, {self.group: self.receivers})  # raises for an unknown group
-
-
-@dataclass(frozen=True, eq=False)
-class Preview:
-    """What a stage's scores are estimated to be: preview, not exact.
-
-    estimated: the stage with attributions, means over prompts, in the place of scores.
-    """
-
-    estimated: Stage
-    steps: int = 0
-
-    @property
-    def ranked(self) -> tuple[Head, ...]:
-        """The heads that can reach a receiver, the most negative attribution first."""
-        mean, receivers = self.estimated.mean, self.estimated.receivers
-        top = max((head.layer for head in receivers), default=len(mean))  # of none, the logits
-        order = mean[:top].flatten().argsort(kind="stable").tolist()
-        return tuple(Head(*divmod(place, mean.shape[1])) for place in order)
-
-    def top(self, k: int) -> tuple[Head, ...]:
-        """The `k` heads that it ranks highest."""
-        return self.ranked[:k]
-
-    def to_check(self, k: int, seed: int) -> tuple[Head, ...]:
-        """The `k` heads that it ranks highest, and as many random others: what to measure."""
-        others = self.ranked[k:]
-        drawn = np.random.default_rng(seed).permutation(len(others))[:k]
-        return (*self.top(k), *sorted(others[place] for place in drawn.tolist()))
-
-    @property
-    def choices(self) -> tuple[ForcedChoice | None]:
-        """How the model does beside guessing."""
-        return self.estimated.choices
 
 
 def _plan(request: AttributionRequest) -> Plan:
@@ -118,12 +79,7 @@ def _work(
 
 
 def _rows(request: AttributionRequest, _: int, part: Preview) -> Iterator[Figure]:
-    stage = part.estimated
-    what = f"{score_name(request.score)}, preview, not exact"
-    for place in abs(stage.mean).argsort(axis=None)[::-1].tolist():
-        head = Head(*divmod(place, stage.mean.shape[1]))
-        found = student(float(stage.mean[head]), float(stage.standard_error[head]), stage.n)
-        yield Figure(str(head), what, found)
+    return estimates(part)
 
 
 def _settings(request: AttributionRequest) -> str:

@@ -21,6 +21,7 @@ from backend.methods import (
     logit_attribution,
     logit_lens,
     minimality,
+    quick,
     search,
     stage,
 )
@@ -38,6 +39,7 @@ METHODS: dict[str, Method] = {
         cmap.ONE_SET,
         stage.METHOD,
         attribution_patching.METHOD,
+        quick.METHOD,
         chosen_senders.METHOD,
         minimality.METHOD,
         completeness.METHOD,

@@ -1,7 +1,7 @@
-"""Previews of discovery, stage by stage: attributions, and exact scores of some heads beside them.
+"""Previews of discovery, stage by stage: estimates, and exact scores of some heads beside them.
 
 What a stage feeds are the heads kept in those before it: by their exact scores where the whole
-stage is in the store, else as many as asked with the most negative attributions, clear or not: all
+stage is in the store, else as many as asked with the most negative estimates, clear or not: all
 stages are to be seen. No circuit is made of them.
 """
 
@@ -14,9 +14,12 @@ from typing import Any
 from backend.core.heads import Head
 from backend.core.metrics import Score
 from backend.core.progress import Report
+from backend.methods import attribution_patching, quick
 from backend.methods.agreement import Agreement, agreement
-from backend.methods.attribution_patching import AttributionRequest, Preview
+from backend.methods.attribution_patching import AttributionRequest
 from backend.methods.chosen_senders import SenderScores, SendersRequest
+from backend.methods.preview import Preview
+from backend.methods.quick import N_TOKENS, QuickRequest
 from backend.methods.requests import Request
 from backend.methods.stage import NO_TEST, Stage, StageRequest
 from backend.methods.stages import Criteria
@@ -26,18 +29,55 @@ from backend.tasks.setting import Setting
 
 DEFAULT_CHECKED = 20
 MOST_CHECKED = 200
-_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Scores are estimated by attribution patching, with gradients integrated over some steps."""
+
+    steps: int = 0
+
+    def __str__(self) -> str:
+        return f"attribution patching, {attribution_patching.how(self.steps)}"
+
+
+@dataclass(frozen=True)
+class FewTokens:
+    """Scores are estimated by path patching in which at most `n` tokens of a prompt run again."""
+
+    n: int = N_TOKENS
+
+    def __str__(self) -> str:
+        return quick.how(self.n)
+
+
+EstimateRequest = AttributionRequest | QuickRequest
+_SHARES = {Gradients: 0.2, FewTokens: 0.5}
 """Of the time for a stage that is previewed and checked, what the preview takes, about."""
+
+
+def by_of(request: EstimateRequest) -> Gradients | FewTokens:
+    """How a stage's scores were estimated."""
+    if isinstance(request, QuickRequest):
+        return FewTokens(request.n_tokens)
+    return Gradients(request.steps)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What is previewed of a model: which heads feed later stages, and how gradients are taken."""
+    """What is previewed of a model: which heads feed later stages, and how scores are estimated."""
 
     setting: Setting
     criteria: Criteria
     score: Score = Score.probability
-    steps: int = 0
+    by: Gradients | FewTokens = Gradients()
+
+    def request(self, group: str, receivers: tuple[Head, ...]) -> EstimateRequest:
+        """The preview of one stage."""
+        asked = self.setting.model, self.setting.prompts, group, receivers, self.score
+        if isinstance(self.by, FewTokens):
+            return QuickRequest(*asked, self.by.n)
+        return AttributionRequest(*asked, self.by.steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +88,14 @@ class Previewed:
     scores, or the logits receive.
     """
 
-    request: AttributionRequest
+    request: EstimateRequest
     preview: Preview
     checked: Agreement | None
     checked_by: StageRequest | SendersRequest | None
     into_exact: bool
 
 
-def check_request(request: AttributionRequest, preview: Preview, k: int) -> SendersRequest:
+def check_request(request: EstimateRequest, preview: Preview, k: int) -> SendersRequest:
     """The exact scores that a preview is checked by: of its first `k` heads and random others."""
     return SendersRequest(
         request.model,
@@ -73,18 +113,18 @@ def run_previews(look: Look, k: int, report: Report) -> Iterator[Previewed]:
     What is stored is not computed again. Raises UserError when the model cannot be loaded or
     answers too few prompts right.
     """
-    keys = look.setting.prompts.task.keys
+    keys, share = look.setting.prompts.task.keys, _SHARES[type(look.by)] if k else 1.0
 
     def told(group: str, start: float, end: float) -> Report:
         place = keys.index(group)
-        return lambda what, share: report(what, (place + start + (end - start) * share) / len(keys))
+        return lambda what, done: report(what, (place + start + (end - start) * done) / len(keys))
 
-    def ask(request: AttributionRequest) -> Preview:
-        (preview,) = studies.run(request, told(request.group, 0, _SHARE if k else 1))
+    def ask(request: EstimateRequest) -> Preview:
+        (preview,) = studies.run(request, told(request.group, 0, share))
         return preview
 
     def check(request: SendersRequest) -> SenderScores:
-        (scores,) = studies.run(request, told(request.group, _SHARE, 1))
+        (scores,) = studies.run(request, told(request.group, share, 1))
         return scores
 
     yield from _previews(look, k, ask, check)
@@ -103,7 +143,7 @@ def stored_previews(look: Look, k: int) -> list[Previewed]:
 def _previews(
     look: Look,
     k: int,
-    ask: Callable[[AttributionRequest], Preview | None],
+    ask: Callable[[EstimateRequest], Preview | None],
     check: Callable[[SendersRequest], SenderScores | None],
 ) -> Iterator[Previewed]:
     """Stage by stage, until `ask` gives none; those whose stage is stored are checked by all."""
@@ -117,9 +157,7 @@ def _previews(
             continue
         receivers, in_order = tuple(dict.fromkeys(into)), tuple(sorted({*into}))
         # Which is first says only what found them, and makes no other preview.
-        request = AttributionRequest(
-            setting.model, setting.prompts, group.key, in_order, look.score, look.steps
-        )
+        request = look.request(group.key, in_order)
         preview = ask(request)
         if preview is None:
             return

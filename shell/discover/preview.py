@@ -1,4 +1,4 @@
-"""A first look on the Discover page: attribution patching, and how far it can be trusted."""
+"""A first look on the Discover page: scores estimated, and how far that can be trusted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import streamlit as st
 
 from backend.core.metrics import Score
 from backend.methods.agreement import Agreement, in_words
-from backend.methods.attribution_patching import MOST_STEPS, Preview
+from backend.methods.attribution_patching import MOST_STEPS
+from backend.methods.preview import Preview
+from backend.methods.quick import N_TOKENS
 from backend.methods.requests import SCORES
 from backend.studies.previews import MOST_CHECKED, Previewed
 from backend.tasks.task import Task
@@ -22,11 +24,20 @@ from shell.frame.chance import warn_of_chance
 from shell.frame.take_home import origin_of, show_chart
 
 _HELP = (
-    "**Attribution patching** (Nanda, 2023; Syed et al., 2023; not the paper’s): what path "
-    "patching measures head by head is taken to be linear in each head’s output, so one backward "
-    "pass has all heads of a stage. The paths, the frozen heads and the MLPs that respond are "
-    "those of path patching. It misses attention and probabilities that saturate, so it is "
-    "checked: path patching of the heads that it ranks highest and of as many random ones."
+    "Every head’s score in every stage is estimated, and the estimate is checked: path patching of "
+    "the heads that it ranks highest and of as many random ones."
+)
+_BY = (
+    "**Gradients**: attribution patching (Nanda, 2023; Syed et al., 2023; not the paper’s): what "
+    "path patching measures head by head is taken to be linear in each head’s output, so one "
+    "backward pass has all heads of a stage. The paths, the frozen heads and the MLPs that respond "
+    "are those of path patching. It misses attention and probabilities that saturate.\n\n"
+    "**Runs of few tokens**: path patching, head by head, in which at most "
+    f"{N_TOKENS} tokens of each prompt run again: the group’s, the last, and those between that "
+    "attend most to the group’s token and get most attention from the last. What goes through "
+    "others is added by gradients, and only that is taken to be linear. Stages at the last tokens "
+    "come out exactly. It takes longer than gradients: 0.4 of the time of a stage at an early "
+    "token, measured in SmolLM2."
 )
 _STEPS = (
     "0: the gradient at the clean run, first order. More: the mean of gradients at so many points "
@@ -42,7 +53,7 @@ _CHECKED = (
 def show_preview(of: Plan) -> None:
     """The switch of the preview, and below it, while it is on, the preview."""
     previewing.set_defaults()
-    st.toggle("First look: preview all stages in seconds", key="preview_shown", help=_HELP)
+    st.toggle("First look: preview all stages", key="preview_shown", help=_HELP)
     if st.session_state["preview_shown"]:
         with st.container(border=True):
             _show(of)
@@ -53,15 +64,24 @@ def _show(of: Plan) -> None:
     jobs = [job for job in map(previewing.job_of, (plain, checked)) if job]
     is_running = any(not job.future.done() for job in jobs)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.number_input(
-            "Steps of integration",
-            min_value=0,
-            max_value=MOST_STEPS,
-            key="preview_steps",
+        st.segmented_control(
+            "Estimated by",
+            [previewing.GRADIENTS, previewing.FEW_TOKENS],
+            key="preview_by",
+            required=True,
             persist_state="session",
-            width=165,
-            help=_STEPS,
+            help=_BY,
         )
+        if st.session_state["preview_by"] == previewing.GRADIENTS:
+            st.number_input(
+                "Steps of integration",
+                min_value=0,
+                max_value=MOST_STEPS,
+                key="preview_steps",
+                persist_state="session",
+                width=165,
+                help=_STEPS,
+            )
         st.number_input(
             "Heads to check",
             min_value=1,

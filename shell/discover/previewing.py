@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from backend.methods.attribution_patching import how
 from backend.models import catalogue, loaded_models
 from backend.studies import jobs
 from backend.studies.previews import (
     DEFAULT_CHECKED,
+    FewTokens,
+    Gradients,
     Look,
     Previewed,
     run_previews,
@@ -19,6 +20,9 @@ from backend.studies.previews import (
 )
 from shell.discover.discovery import Plan
 from shell.frame.visitors import telling_refusals, visitor
+
+GRADIENTS, FEW_TOKENS = "gradients", "runs of few tokens"
+"""How scores may be estimated, in words."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +34,34 @@ class PreviewPlan:
 
     @property
     def title(self) -> str:
-        """“Preview, first order: Base · 100 prompts, …”."""
+        """“Preview, attribution patching, first order: Base · 100 prompts, …”."""
         setting = self.look.setting
         exactly = f", {self.n_checked} heads checked" if self.n_checked else ""
         label = catalogue.label(setting.model)
-        return f"Preview, {how(self.look.steps)}{exactly}: {label} · {setting.prompts}"
+        return f"Preview, {self.look.by}{exactly}: {label} · {setting.prompts}"
 
 
 def set_defaults() -> None:
     """The controls of a new session."""
-    for key, value in (("preview_steps", 0), ("preview_checked", DEFAULT_CHECKED)):
+    defaults = {"preview_by": GRADIENTS, "preview_steps": 0, "preview_checked": DEFAULT_CHECKED}
+    for key, value in defaults.items():
         st.session_state.setdefault(key, value)
+
+
+def estimated_again(by: Gradients | FewTokens) -> None:
+    """Show the first look, and choose how its scores are estimated."""
+    now = st.session_state
+    now["preview_shown"], now["preview_by"] = True, FEW_TOKENS
+    if isinstance(by, Gradients):
+        now["preview_by"], now["preview_steps"] = GRADIENTS, by.steps
 
 
 def plan(of: Plan, is_checked: bool) -> PreviewPlan:
     """What the page's controls ask for, of the discovery that it would be."""
     now = st.session_state
-    look = Look(of.setting, of.criteria, of.score, now["preview_steps"])
+    is_quick = now["preview_by"] == FEW_TOKENS
+    by = FewTokens() if is_quick else Gradients(now["preview_steps"])
+    look = Look(of.setting, of.criteria, of.score, by)
     return PreviewPlan(look, now["preview_checked"] if is_checked else 0)
 
 
@@ -78,4 +93,4 @@ def found(asked: PreviewPlan) -> Sequence[Previewed]:
 def _key(asked: PreviewPlan) -> Hashable:
     look, criteria = asked.look, asked.look.criteria
     kept = *sorted(criteria.sizes.items()), criteria.centred, criteria.fdr, criteria.least_effect
-    return "preview", look.setting, look.score, look.steps, asked.n_checked, kept
+    return "preview", look.setting, look.score, look.by, asked.n_checked, kept

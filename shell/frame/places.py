@@ -22,6 +22,7 @@ from backend.methods.knockouts import KnockoutsRequest
 from backend.methods.logit_attribution import LogitAttributionRequest
 from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
+from backend.methods.quick import QuickRequest
 from backend.methods.registry import method_of
 from backend.methods.requests import Request
 from backend.methods.search import SearchRequest
@@ -29,11 +30,12 @@ from backend.methods.stage import StageRequest
 from backend.models import catalogue
 from backend.studies import jobs, studies
 from backend.studies.keys import identity
+from backend.studies.previews import EstimateRequest, by_of
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 from shell.attention.opening import BY_ROLE, KNOCKOUT
 from shell.circuit import files
-from shell.discover import discovery, search
+from shell.discover import discovery, previewing, search
 from shell.discover.discovery import Plan
 from shell.discover.previewing import PreviewPlan
 from shell.frame import state
@@ -53,6 +55,7 @@ _STUDIES: dict[type, tuple[str, str]] = {
     StageRequest: ("", "discover"),
     **{request: (study, "logits") for request, study in logits.STUDIES.items()},
     AttributionRequest: ("", "discover"),
+    QuickRequest: ("", "discover"),
     SendersRequest: ("", "discover"),
     Plan: ("", "discover"),
     PreviewPlan: ("", "discover"),
@@ -121,7 +124,7 @@ def show_job(job: jobs.Job) -> None:
     elif isinstance(job.request, PreviewPlan):
         look = job.request.look
         _plan_again(Plan(look.setting, look.criteria, look.score))
-        _preview_again(look.steps)
+        previewing.estimated_again(look.by)
         if job.request.n_checked:
             st.session_state["preview_checked"] = job.request.n_checked
     else:
@@ -176,13 +179,13 @@ def choose_again(request: Request, study: Study) -> None:
                 now["model"],
             )
             now["logits_read"] = logits.reading_of(request)
-        case StageRequest() | AttributionRequest() | SendersRequest():
+        case StageRequest() | AttributionRequest() | QuickRequest() | SendersRequest():
             _choose(request.prompts)
             now["model"], now["discover_n"] = request.model, request.prompts.n
             now["discover_score"] = request.score
             _keep_receivers(request)
-            if isinstance(request, AttributionRequest):
-                _preview_again(request.steps)
+            if isinstance(request, AttributionRequest | QuickRequest):
+                previewing.estimated_again(by_of(request))
             elif isinstance(request, SendersRequest):
                 now["preview_shown"] = True
         case FunctionsRequest():
@@ -219,10 +222,6 @@ def _plan_again(plan: Plan) -> None:
     now.update({f"discover_keep_{key}": n for key, n in criteria.sizes.items()})
 
 
-def _preview_again(steps: int) -> None:
-    st.session_state["preview_shown"], st.session_state["preview_steps"] = True, steps
-
-
 def _choose(prompts: Prompts, circuit: Circuit | None = None) -> None:
     now = st.session_state
     if prompts.task != now["task"]:
@@ -242,7 +241,7 @@ def _is_known(circuit: Circuit) -> bool:
         return False
 
 
-def _keep_receivers(request: StageRequest | AttributionRequest | SendersRequest) -> None:
+def _keep_receivers(request: StageRequest | EstimateRequest | SendersRequest) -> None:
     """As many heads in the group before as this stage has receivers."""
     task = request.prompts.task
     discovery.set_defaults(task)

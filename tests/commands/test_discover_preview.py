@@ -41,6 +41,22 @@ def test_a_preview_says_how_it_agrees_and_makes_no_circuit(
     assert "A, checked: All 16 heads exactly" in err
 
 
+def test_a_quick_preview_is_checked_and_makes_no_circuit(
+    capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    code, data, err = discover(capsys, folder, *FEW, "--quick", "--check", "3")
+    assert code == 0
+    assert data["preview"] is True
+    assert "groups" not in data
+    methods = [result["header"]["method"] for result in data["results"]]
+    assert methods == ["quick", "chosen-senders"] * 4
+    assert "gradients for the rest; no circuit is made of it" in err
+    for stage in data["stages"]:
+        assert stage["missed"] == []
+        assert len(stage["off"]) == 3
+        assert max(map(abs, stage["off"].values())) < 0.01
+
+
 def test_without_a_check_nothing_is_said_to_agree(
     capsys: pytest.CaptureFixture[str], folder: str
 ) -> None:
@@ -54,8 +70,11 @@ def test_without_a_check_nothing_is_said_to_agree(
     ("options", "message"),
     [
         (("--preview", "--save", "found"), "A preview is not exact and makes no circuit"),
-        (("--steps", "2"), "--steps is about a preview. Add --preview, or leave it out."),
-        (("--check", "2"), "--check is about a preview. Add --preview, or leave it out."),
+        (("--quick", "--save", "found"), "A preview is not exact and makes no circuit"),
+        (("--quick", "--until", "0.9"), "A preview is not exact and makes no circuit"),
+        (("--steps", "2"), "--steps is about gradients. Add --preview, or leave it out."),
+        (("--quick", "--steps", "2"), "--steps is about gradients. Add --preview, or leave it"),
+        (("--check", "2"), "--check is about a preview. Add --preview or --quick, or leave it out"),
     ],
 )
 def test_options_that_do_not_go_together(

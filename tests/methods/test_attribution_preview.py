@@ -15,16 +15,20 @@ from backend.core.metrics import Score
 from backend.core.progress import Cancelled, silent
 from backend.core.statistics import mean_estimate
 from backend.engine.path_patching.attribution_patching import attribution_scores
+from backend.engine.path_patching.quick import quick_scores_of
+from backend.engine.path_patching.run_pairs import RunPairs
 from backend.engine.path_patching.scores import path_patching_scores
 from backend.methods.agreement import agreement, in_words
-from backend.methods.attribution_patching import AttributionRequest, Preview
+from backend.methods.attribution_patching import AttributionRequest
 from backend.methods.chosen_senders import SenderScore, SenderScores, SendersRequest
+from backend.methods.preview import Preview
+from backend.methods.quick import QuickRequest
 from backend.methods.registry import title_of
 from backend.methods.rows import figures
 from backend.methods.stage import Stage
 from backend.methods.stages import Criteria
 from backend.studies import studies
-from backend.studies.previews import Look, run_previews, stored_previews
+from backend.studies.previews import FewTokens, Gradients, Look, run_previews, stored_previews
 from backend.studies.stages import run_stages, stored_stages
 from backend.tasks.entity_tracking import ENTITY_TRACKING, counterfactual_prompts
 from backend.tasks.prompts import Prompts
@@ -45,12 +49,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def look(model: str) -> Look:
-    return Look(Setting(model, PROMPTS), CRITERIA, Score.logit_difference)
+WAYS = [Gradients(), FewTokens()]
 
 
-def test_previews_find_the_planted_heads_and_their_receivers(model: str) -> None:
-    found = [*run_previews(look(model), K, silent)]
+def look(model: str, by: Gradients | FewTokens = WAYS[0]) -> Look:
+    return Look(Setting(model, PROMPTS), CRITERIA, Score.logit_difference, by)
+
+
+@pytest.mark.parametrize("by", WAYS, ids=str)
+def test_previews_find_the_planted_heads_and_their_receivers(
+    model: str, by: Gradients | FewTokens
+) -> None:
+    found = [*run_previews(look(model, by), K, silent)]
     assert [each.request.group for each in found] == [*planted.CIRCUIT]
     for each in found:
         heads = planted.CIRCUIT[each.request.group]
@@ -86,8 +96,23 @@ def test_a_preview_and_its_check_are_the_engines(model: str, steps: int) -> None
         assert each.score.n == len(prompts)
 
 
-def test_what_is_stored_is_found_and_whole_stages_check_all(model: str) -> None:
-    asked = look(model)
+def test_a_quick_preview_is_the_engines(model: str) -> None:
+    receivers = planted.CIRCUIT["C"]
+    (found,) = studies.run(QuickRequest(model, PROMPTS, "D", receivers, n_tokens=3), silent)
+    prompts, loaded = PROMPTS.sample(planted.tokenizer()), planted.model()
+    loaded.set_attn_implementation("eager")
+    pairs = RunPairs(loaded, prompts, counterfactual_prompts(planted.tokenizer(), prompts))
+    scores = quick_scores_of(pairs, "D", receivers, 3).double()
+    np.testing.assert_allclose(found.estimated.mean, scores.mean(0), rtol=1e-4, atol=1e-6)
+    error = scores.std(0) / len(scores) ** 0.5
+    np.testing.assert_allclose(found.estimated.standard_error, error, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("by", WAYS, ids=str)
+def test_what_is_stored_is_found_and_whole_stages_check_all(
+    model: str, by: Gradients | FewTokens
+) -> None:
+    asked = look(model, by)
     assert not stored_previews(asked, K)
     first = [*run_previews(asked, K, silent)]
     again = stored_previews(asked, K)
@@ -105,8 +130,9 @@ def test_what_is_stored_is_found_and_whole_stages_check_all(model: str) -> None:
             assert score == stage.mean[head]
 
 
-def test_no_preview_is_taken_for_a_stage(model: str) -> None:
-    asked = look(model)
+@pytest.mark.parametrize("by", WAYS, ids=str)
+def test_no_preview_is_taken_for_a_stage(model: str, by: Gradients | FewTokens) -> None:
+    asked = look(model, by)
     [*run_previews(asked, K, silent)]
     assert not stored_stages(asked.setting, CRITERIA, asked.score)
     after = [*run_stages(asked.setting, CRITERIA, (), "D", silent, asked.score)]
@@ -126,19 +152,25 @@ def test_figures_and_titles_say_what_they_are(model: str) -> None:
     assert "integrated over 2 steps" in title_of(request)
     checked = SendersRequest(model, PROMPTS, "B", planted.CIRCUIT["A"], found.to_check(K, 0))
     assert "into L3.1, L3.3, 6 heads" in title_of(checked)
+    quick = QuickRequest(model, PROMPTS, "B", planted.CIRCUIT["A"])
+    assert "quick preview" in title_of(quick)
+    assert "runs of at most 4 tokens" in title_of(quick)
+    (found,) = studies.run(quick, silent)
+    assert {row.what for row in figures(quick, (found,))} == {"score, preview, not exact"}
 
 
-def test_progress_goes_on_and_may_cancel(model: str) -> None:
+@pytest.mark.parametrize("by", WAYS, ids=str)
+def test_progress_goes_on_and_may_cancel(model: str, by: Gradients | FewTokens) -> None:
     told: list[float] = []
-    [*run_previews(look(model), K, lambda _, share: told.append(share))]
-    assert told == sorted(told)
+    [*run_previews(look(model, by), K, lambda _, share: told.append(share))]
+    assert min(np.diff(told)) > -1e-9
     assert 0 <= told[0] < 0.1
     assert told[-1] <= 1.0001
 
     def cancel(what: str, share: float) -> None:
         raise Cancelled
 
-    other = replace(look(model), steps=1)
+    other = replace(look(model, by), score=Score.probability)
     with pytest.raises(Cancelled):
         [*run_previews(other, K, cancel)]
     assert not stored_previews(other, K)
@@ -191,6 +223,12 @@ def test_the_agreement_is_what_ranks_say(is_whole: bool) -> None:
     assert [*agreed.strongest] == [head for head in strongest if exact[head] < 0]
     assert {*agreed.missed} == {*agreed.strongest} - {*found.top(k)}
     assert agreed.missed
+    off = {head: MEAN[head] - exact[head] for head in found.top(k)}
+    assert dict(agreed.off) == off
+    furthest = max(off, key=lambda head: abs(off[head]))
+    assert next(iter(agreed.off)) == furthest
+    assert f"off by at most {abs(off[furthest]):.2g} ({furthest}: " in in_words(agreed)
+    assert "n = 10 prompts" in in_words(agreed)
     assert agreed.is_whole == is_whole
     assert ("known only when the whole stage has run" in in_words(agreed)) != is_whole
     assert all(str(head) in in_words(agreed) for head in agreed.missed)

@@ -28,6 +28,7 @@ from backend.methods.knockouts import KnockoutsRequest
 from backend.methods.logit_attribution import LogitAttributionRequest
 from backend.methods.logit_lens import LogitLensRequest
 from backend.methods.minimality import MinimalityRequest
+from backend.methods.quick import QuickRequest
 from backend.methods.registry import METHODS, method_of, n_parts, plan_of
 from backend.methods.requests import Request
 from backend.methods.search import SearchRequest
@@ -50,6 +51,8 @@ REQUESTS: list[Request] = [
     StageRequest("base", FEW, "D", CIRCUIT.heads("C")),
     AttributionRequest("base", FEW, "A", ()),
     AttributionRequest("base", FEW, "D", CIRCUIT.heads("C"), steps=3),
+    QuickRequest("base", FEW, "A", ()),
+    QuickRequest("base", FEW, "D", CIRCUIT.heads("C")),
     SendersRequest("base", FEW, "B", CIRCUIT.heads("A"), CIRCUIT.heads("B")),
     MinimalityRequest("base", CIRCUIT, FEW),
     CompletenessRequest("base", CIRCUIT, FEW, 5),

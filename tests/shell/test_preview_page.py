@@ -14,8 +14,8 @@ from backend.methods.agreement import in_words
 from backend.methods.chosen_senders import SendersRequest
 from backend.methods.stage import NO_TEST
 from backend.methods.stages import Criteria
-from backend.studies import jobs
-from backend.studies.previews import Look, run_previews
+from backend.studies import jobs, studies
+from backend.studies.previews import FewTokens, Gradients, Look, run_previews
 from backend.studies.stages import run_stages
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
@@ -26,7 +26,7 @@ from shell.discover.discovery import Plan
 from shell.discover.previewing import PreviewPlan
 from tests import planted
 from tests.dashboard import ROOT
-from tests.shell.apps import press, rerun
+from tests.shell.apps import opened, press, rerun
 
 N, K = 12, 3
 KEPT = {key: len(heads) for key, heads in planted.CIRCUIT.items()}
@@ -44,8 +44,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return planted.saved(tmp_path_factory.mktemp("models") / "planted")
 
 
-def look(model: str) -> Look:
-    return Look(Setting(model, Prompts(ENTITY_TRACKING, N, 0, (3,))), CRITERIA)
+WAYS = [(previewing.GRADIENTS, Gradients()), (previewing.FEW_TOKENS, FewTokens())]
+
+
+def look(model: str, by: Gradients | FewTokens = WAYS[0][1]) -> Look:
+    return Look(Setting(model, Prompts(ENTITY_TRACKING, N, 0, (3,))), CRITERIA, by=by)
 
 
 def page(model: str, **values: Any) -> AppTest:
@@ -58,8 +61,10 @@ def page(model: str, **values: Any) -> AppTest:
     return rerun(test.switch_page("pages/discover.py"))
 
 
-def finish(test: AppTest, model: str, n_checked: int) -> AppTest:
-    job = previewing.job_of(PreviewPlan(look(model), n_checked))
+def finish(
+    test: AppTest, model: str, n_checked: int, by: Gradients | FewTokens = WAYS[0][1]
+) -> AppTest:
+    job = previewing.job_of(PreviewPlan(look(model, by), n_checked))
     assert job is not None
     job.future.exception(120)
     return rerun(test)
@@ -73,13 +78,18 @@ def said(test: AppTest) -> list[str]:
     return [each.value for each in (*test.caption, *test.markdown)]
 
 
-def test_previews_and_then_exact_scores_beside_them(model: str) -> None:
+@pytest.mark.parametrize(("words", "by"), WAYS, ids=[words for words, _ in WAYS])
+def test_previews_and_then_exact_scores_beside_them(
+    model: str, words: str, by: Gradients | FewTokens
+) -> None:
     test = page(model)
     assert not any(button.label.startswith("Preview 4") for button in test.button)
     test.toggle(key="preview_shown").set_value(True)
     rerun(test)
     assert any("no circuit is made of them" in text for text in said(test))
-    test = finish(press(test, "Preview 4 stages"), model, 0)
+    test.segmented_control(key="preview_by").set_value(words)
+    rerun(test)
+    test = finish(press(test, "Preview 4 stages"), model, 0, by)
     assert len(charts(test)) == 4
     assert sum("Preview, not exact]" in text for text in said(test)) == 4
     assert sum("Not checked yet" in text for text in said(test)) == 4
@@ -88,9 +98,9 @@ def test_previews_and_then_exact_scores_beside_them(model: str) -> None:
     assert any(button.label == "Run all four stages" for button in test.button)
     assert any("when the stages have run" in text for text in said(test))
 
-    test = finish(press(test, "Check 3 heads"), model, K)
+    test = finish(press(test, "Check 3 heads"), model, K, by)
     assert len(charts(test)) == 8
-    for each in run_previews(look(model), K, silent):
+    for each in run_previews(look(model, by), K, silent):
         assert each.checked
         assert in_words(each.checked) in said(test)
 
@@ -127,15 +137,27 @@ def test_a_failure_is_told_and_the_page_goes_on(tmp_path: Path) -> None:
     assert any(button.label == "Run all four stages" for button in test.button)
 
 
-def test_the_job_can_be_shown_again(model: str) -> None:
+@pytest.mark.parametrize("by", [by for _, by in WAYS], ids=str)
+def test_the_job_can_be_shown_again(model: str, by: Gradients | FewTokens) -> None:
     from shell.frame import places
 
-    asked = PreviewPlan(look(model), K)
+    asked = PreviewPlan(look(model, by), K)
     previewing.run(asked)
     job = previewing.job_of(asked)
     assert job is not None
     job.future.exception(120)
-    assert "Preview, first order, 3 heads checked" in job.title
+    assert f"Preview, {by}, 3 heads checked" in job.title
     assert places.page_of(asked) == "pages/discover.py"
     plan = Plan(asked.look.setting, asked.look.criteria, asked.look.score)
-    assert Look(plan.setting, plan.criteria, plan.score) == asked.look
+    assert Look(plan.setting, plan.criteria, plan.score, by) == asked.look
+
+
+@pytest.mark.parametrize(("words", "by"), WAYS, ids=[words for words, _ in WAYS])
+def test_a_stored_preview_opens_as_it_was_estimated(
+    model: str, words: str, by: Gradients | FewTokens
+) -> None:
+    request = look(model, by).request("A", ())
+    [*studies.run(request, silent)]
+    there = opened(page(model), studies.find(request))
+    assert there.session_state["preview_shown"]
+    assert there.session_state["preview_by"] == words

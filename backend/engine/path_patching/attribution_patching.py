@@ -37,6 +37,7 @@ from backend.engine import checkpoints
 from backend.engine.architectures import Projection, dtype_of, shape_of
 from backend.engine.finite import check_finite
 from backend.engine.memory import gradient_batches, memory_errors_explained
+from backend.engine.path_patching.few_tokens import few_tokens
 from backend.engine.path_patching.plain_patching import jointly_patched_plainly
 from backend.engine.path_patching.receivers_runs import joint_receivers_run
 from backend.engine.path_patching.run_pairs import RunPair, RunPairs, Scene, part_of, scenes
@@ -82,11 +83,13 @@ def attributions_of(
     kept_in: Path | None = None,
     score: Score = Score.probability,
     steps: int = 0,
+    n_tokens: int | None = None,
 ) -> Tensor:
     """`attribution_scores`, when several stages share the same runs.
 
     Those of finished batches of prompts are kept in a folder, if there is one, and taken from
-    there. Raises UserError where they are not finite.
+    there. With `n_tokens`, only through so many tokens of each prompt
+    (`backend.engine.path_patching.few_tokens`). Raises UserError where they are not finite.
     """
     shape, sending = shape_of(pairs.model), pairs.task.group(group)
     dtype = torch.promote_types(dtype_of(pairs.model), torch.float32)
@@ -104,7 +107,9 @@ def attributions_of(
             progress(batch.start + size * share, pairs.n_prompts)
 
         def compute() -> Tensor:
-            return _of_pair(pairs.of(batch), sending, receivers, dtype, told, score, steps)
+            return _of_pair(
+                pairs.of(batch), sending, receivers, dtype, told, score, steps, n_tokens
+            )
 
         progress(batch.start, pairs.n_prompts)
         return checkpoints.tensor(folder, batch, (size, *shape[:2]), dtype, compute)
@@ -121,12 +126,13 @@ def _of_pair(
     told: Callable[[float], None],
     score: Score,
     steps: int,
+    n_tokens: int | None,
 ) -> Tensor:
     """The attributions of a batch's prompts: [n, n_layers, n_heads]; `told` how many are done."""
     found = torch.zeros(len(pair.answers), *shape_of(pair.clean.model)[:2], dtype=dtype)
     points = [(step + 0.5) / steps for step in range(steps)] if steps else [0.0]
     position, done = pair.clean.positions.index(group.position), 0.0
-    for rows, run in _runs(pair, group, receivers, score):
+    for rows, run in _runs(pair, group, receivers, score, n_tokens):
         change = change_from(pair, rows, score)
         clean, other = (each[:, rows, position] for each in (pair.heads, pair.counterfactual))
         gradient = torch.zeros_like(clean, dtype=dtype)
@@ -148,7 +154,11 @@ def _gradient(run: _Run, heads: Tensor, change: Callable[[Tensor], Tensor]) -> T
 
 
 def _runs(
-    pair: RunPair, group: Group, receivers: Collection[Head], score: Score
+    pair: RunPair,
+    group: Group,
+    receivers: Collection[Head],
+    score: Score,
+    n_tokens: int | None,
 ) -> Iterator[tuple[Tensor, _Run]]:
     """Row numbers of some prompts that fit into memory, and their logits given head outputs."""
     model, projection = pair.clean.model, RECEIVED.get(group.component)
@@ -165,7 +175,10 @@ def _runs(
         for some in gradient_batches(model, len(rows), length):
             few = everyone[some]
             part = scene if len(few) == len(rows) else part_of(scene, few)
-            yield rows[some], _scene_run(part, pair, rows[some], receivers, projection, score)
+            yield (
+                rows[some],
+                _scene_run(part, pair, rows[some], receivers, projection, score, n_tokens),
+            )
 
 
 def _plain_run(
@@ -190,12 +203,15 @@ def _scene_run(
     receivers: Collection[Head],
     projection: Projection | None,
     score: Score,
+    n_tokens: int | None,
 ) -> _Run:
+    few = few_tokens(scene, receivers, projection, n_tokens) if projection and n_tokens else None
+
     def run(heads: Tensor) -> Tensor:
         if projection is None:
             *_, (_, final) = joint_sender_run(scene, heads, len(heads))
         else:
-            final = joint_receivers_run(scene, heads, receivers, projection)
+            final = joint_receivers_run(scene, heads, receivers, projection, few)
         return scored_logits_of(scene.model, final, pair, rows, score)
 
     return run

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from backend.core.heads import Head
 from backend.engine.architectures import Projection, layers, shape_of, widths
-from backend.engine.hooks import Edit, edited_projections, recorded_head_outputs
+from backend.engine.hooks import Edit, at_tokens, edited_projections, recorded_head_outputs
 from backend.engine.path_patching.run_pairs import Scene
 from backend.engine.path_patching.sender_runs import Senders, joint_sender_run, sender_runs
 from backend.engine.replay import Context, layer_inputs, replay
@@ -42,23 +42,29 @@ _NUMBERS_AT_ONCE = 6 << 20
 
 
 def receivers_runs(
-    scene: Scene, senders: Senders, receivers: Collection[Head], projection: Projection
+    scene: Scene,
+    senders: Senders,
+    receivers: Collection[Head],
+    projection: Projection,
+    chosen: Tensor | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Each sending layer, and how its senders' runs end: last residuals [n, n_senders, d_model].
 
-    Each sending layer is below some receiver.
+    Each sending layer is below some receiver. With `chosen` [n, p], only these tokens of each
+    prompt run again, in order, from the group's to the last; all others keep their clean keys and
+    values.
     """
 
     def first_receiver(layer: int) -> int:
         return min(head.layer for head in receivers if head.layer > layer)
 
-    tokens, context = _rerun_tokens(scene)
+    tokens, context = _rerun_tokens(scene) if chosen is None else _only(scene, chosen)
     rows_at_once = _rows_at_once(scene)
     for first, below in groupby(senders, first_receiver):
         if projection == "v_proj":
             start, enter = first + 1, _moved_by_values(scene, first, tokens, context)
         else:
-            start, enter = first, _as_they_were(scene, first)
+            start, enter = first, _as_they_were(scene, first, tokens)
         for layer in below:
             heads, top = senders[layer], max(head.layer for head in receivers)
             runs = sender_runs(scene, layer, heads, top)
@@ -73,17 +79,22 @@ def receivers_runs(
 
 
 def joint_receivers_run(
-    scene: Scene, heads: Tensor, receivers: Collection[Head], projection: Projection
+    scene: Scene,
+    heads: Tensor,
+    receivers: Collection[Head],
+    projection: Projection,
+    chosen: Tensor | None = None,
 ) -> Tensor:
     """How the run ends whose receivers receive from `joint_sender_run`: [n, 1, d_model].
 
-    heads [n_layers, n, n_heads, d_head]; some receiver is above the first layer.
+    heads [n_layers, n, n_heads, d_head]; some receiver is above the first layer; `chosen` as in
+    `receivers_runs`.
     """
-    tokens, context = _rerun_tokens(scene)
+    tokens, context = _rerun_tokens(scene) if chosen is None else _only(scene, chosen)
     runs = joint_sender_run(scene, heads, max(head.layer for head in receivers))
     received, alone = _received(scene, runs, receivers, projection), torch.arange(1)
     start = min(received)
-    rows = _as_they_were(scene, start)(received, alone)
+    rows = _as_they_were(scene, start, tokens)(received, alone)
     with edited_projections(scene.model, projection, _arrive(received, alone)):
         return replay(scene.model, rows, tokens, context, start)
 
@@ -95,6 +106,15 @@ def _rerun_tokens(scene: Scene) -> tuple[Tensor, Context]:
     return tokens, scene.run.context.before(scene.token)
 
 
+def _only(scene: Scene, chosen: Tensor) -> tuple[Tensor, Context]:
+    """These tokens [n, p], and what they see of all others."""
+    n, length = scene.run.residuals[0].shape[:2]
+    is_other = torch.ones(n, length, dtype=torch.bool, device=chosen.device)
+    is_other.scatter_(1, chosen, False)
+    others = is_other.nonzero()[:, 1].view(n, -1)
+    return chosen, scene.run.context.at(others)
+
+
 def _rows_at_once(scene: Scene) -> int:
     """Of each prompt, in one receivers' run."""
     if scene.clean.device.type != "cpu":
@@ -104,9 +124,15 @@ def _rows_at_once(scene: Scene) -> int:
     return max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // numbers))
 
 
-def _as_they_were(scene: Scene, layer: int) -> _Entrance:
+def _rows(scene: Scene, layer: int, tokens: Tensor) -> Tensor:
+    """What entered a layer at these tokens: [n, p, d_model]."""
+    residual = scene.run.residuals[layer]
+    return at_tokens(residual, tokens.expand(len(residual), -1))
+
+
+def _as_they_were(scene: Scene, layer: int, tokens: Tensor) -> _Entrance:
     """Rows that enter a layer."""
-    residual = scene.run.residuals[layer][:, scene.token :]
+    residual = _rows(scene, layer, tokens)
     return lambda _, senders: residual.repeat(1, len(senders), 1)
 
 
@@ -114,7 +140,7 @@ def _moved_by_values(scene: Scene, layer: int, tokens: Tensor, context: Context)
     """Rows that leave a layer in which values were received, and nothing else had changed."""
     model, shape = scene.model, shape_of(scene.model)
     here = layers(model)[layer]
-    residual = scene.run.residuals[layer][:, scene.token :]
+    residual = _rows(scene, layer, tokens)
     values = scene.run.context.values[layer][:, :, scene.token]
     inputs = layer_inputs(model, residual, tokens, context.tokens)[layer]
     with recorded_head_outputs(model) as recorded:

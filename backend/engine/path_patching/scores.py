@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from backend.core.errors import UserError
 from backend.core.heads import Head
 from backend.core.metrics import Score
 from backend.core.progress import Progress, silent
@@ -38,6 +39,7 @@ from backend.engine.activation_patching import clean_logits
 from backend.engine.answers import log_probability, logit_difference
 from backend.engine.architectures import Projection, dtype_of, logits_of, logits_of_tokens, shape_of
 from backend.engine.memory import memory_errors_explained
+from backend.engine.path_patching.few_tokens import few_tokens
 from backend.engine.path_patching.plain_patching import patched_plainly
 from backend.engine.path_patching.receivers_runs import receivers_runs
 from backend.engine.path_patching.run_pairs import RunPair, RunPairs, scenes
@@ -78,11 +80,14 @@ def scores_of(
     senders: Collection[Head] | None = None,
     kept_in: Path | None = None,
     score: Score = Score.probability,
+    n_tokens: int | None = None,
 ) -> Tensor:
     """`path_patching_scores`, when several stages or receivers share the same runs.
 
     If there are `senders`, only they are run, and all other heads are left at zero. Scores of
-    finished batches of prompts are kept in a folder, if there is one, and taken from there.
+    finished batches of prompts are kept in a folder, if there is one, and taken from there. With
+    `n_tokens`, at most so many tokens of each prompt run again, and the others stay as they were
+    (`backend.engine.path_patching.few_tokens`).
     """
     shape, sending = shape_of(pairs.model), pairs.task.group(group)
     dtype = torch.promote_types(dtype_of(pairs.model), torch.float32)
@@ -92,9 +97,10 @@ def scores_of(
         if heads:
             chosen[layer] = heads
     folder = checkpoints.inside(kept_in, score.name)
+    receiving = {head.layer for head in receivers}
     costs = {
         layer: cost * len(chosen[layer]) / shape.n_heads
-        for layer, cost in pairs.scale.senders(sending, {head.layer for head in receivers}).items()
+        for layer, cost in pairs.scale.senders(sending, receiving, n_tokens).items()
         if layer in chosen
     }
     if not chosen:
@@ -108,7 +114,9 @@ def scores_of(
             progress(batch.start + size * (first + done / size) / whole, pairs.n_prompts)
 
         def compute() -> Tensor:
-            return _of_pair(pairs.of(batch), sending, chosen, receivers, dtype, costs, told, score)
+            return _of_pair(
+                pairs.of(batch), sending, chosen, receivers, dtype, costs, told, score, n_tokens
+            )
 
         progress(batch.start, pairs.n_prompts)
         return checkpoints.tensor(folder, batch, (size, *shape[:2]), dtype, compute)
@@ -137,11 +145,12 @@ def _of_pair(
     costs: Mapping[int, float],
     told: Callable[[float], None],
     score: Score,
+    n_tokens: int | None,
 ) -> Tensor:
     """The scores of a batch's prompts: [n, n_layers, n_heads]; `told` the costs that are done."""
     scores = torch.zeros(len(pair.answers), *shape_of(pair.clean.model)[:2], dtype=dtype)
     done = 0.0
-    for rows, patched in _patched_runs(pair, group, senders, receivers, score):
+    for rows, patched in _patched_runs(pair, group, senders, receivers, score, n_tokens):
         change = change_from(pair, rows, score)
         for layer, logits in patched:
             heads = torch.tensor(senders[layer])
@@ -184,7 +193,12 @@ def scored_logits_of(
 
 
 def _patched_runs(
-    pair: RunPair, group: Group, senders: Senders, receivers: Collection[Head], score: Score
+    pair: RunPair,
+    group: Group,
+    senders: Senders,
+    receivers: Collection[Head],
+    score: Score,
+    n_tokens: int | None,
 ) -> Iterator[tuple[Tensor, Iterator[tuple[int, Tensor]]]]:
     """Row numbers of some prompts, and for each layer their logits with its senders' paths patched.
 
@@ -192,6 +206,11 @@ def _patched_runs(
     """
     model = pair.clean.model
     if pair.clean.run is None:
+        if n_tokens:
+            raise UserError(
+                "This model can only be run whole, so that no few of its tokens run again alone. "
+                "Estimate by gradients, or run the stages."
+            )
         everyone = torch.arange(len(pair.answers), device=pair.answers.device)
         runs = patched_plainly(pair, group, senders, receivers, RECEIVED.get(group.component))
         yield everyone, ((layer, scored(logits, pair, everyone, score)) for layer, logits in runs)
@@ -200,7 +219,9 @@ def _patched_runs(
         if group.component == "logits":
             finals = sender_finals(scene, senders)
         else:
-            finals = receivers_runs(scene, senders, receivers, RECEIVED[group.component])
+            projection = RECEIVED[group.component]
+            few = few_tokens(scene, receivers, projection, n_tokens) if n_tokens else None
+            finals = receivers_runs(scene, senders, receivers, projection, few)
         yield (
             rows,
             ((layer, scored_logits_of(model, final, pair, rows, score)) for layer, final in finals),
