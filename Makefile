@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test real lint types models adapters check bench pictures notebook clean
+.PHONY: run test cluster-test real lint types models adapters check bench pictures notebook clean
 
 run: .venv/run.ok  ## start the dashboard on the bundled models
 	$(BIN)/streamlit run app.py
@@ -25,6 +25,9 @@ models: .venv/run.ok  ## train the bundled models again (20 to 25 minutes)
 
 adapters: real  ## train the adapters of SmolLM2 again (about an hour)
 	$(BIN)/python -m backend.bundled.smollm2.train
+
+cluster-test: .venv/cluster.ok  ## run the tests of several processes, on a Ray cluster of this computer
+	$(BIN)/python -m pytest tests/cluster
 
 check: .venv/run.ok  ## measure what the bundled models show
 	$(BIN)/python -m backend.bundled.check
@@ -54,4 +57,8 @@ clean:
 
 .venv/test.ok: requirements-test.txt .venv/run.ok
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-test.txt
+	touch $@
+
+.venv/cluster.ok: requirements-cluster.txt .venv/test.ok
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-cluster.txt
 	touch $@

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from backend.core.files import write_atomically
 from backend.core.progress import Cancelled
 from backend.core.serialize import to_json
 from backend.models import catalogue, loaded_models
+from backend.studies import studies
 from backend.tasks.circuit import Circuit
 
 _EXAMPLES = """examples:
@@ -45,8 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         loaded_models.place_by_default(placement_of(options))
+        studies.work_on(getattr(options, "ray", None))
         take_prompts(options)
-        result = to_json(options.run(options))
+        with redirect_stdout(sys.stderr):  # What libraries say is no part of the result.
+            result = to_json(options.run(options))
     except Cancelled:
         say(f"stopped from the dashboard. {_KEPT}")
         return 130

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from backend.cluster.where import cluster
 from backend.core.arguments import checked_by, whole
 from backend.core.errors import UserError
 from backend.core.files import Absent, obstacle, read, shown
@@ -104,6 +105,12 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tf32", action="store_true", help="let a GPU multiply float32 faster and less exactly"
+    )
+    parser.add_argument(
+        "--ray",
+        type=checked_by(cluster),
+        metavar="CLUSTER",
+        help="let several processes work: local:N here, auto or HOST:PORT on a Ray cluster",
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
+from typing import TypeVar
 
 from backend.core.errors import UserError
 from backend.core.files import shown
+
+Value = TypeVar("Value")
 
 _WHOLE = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 
@@ -43,10 +46,10 @@ def number(least: float, most: float) -> Callable[[str], float]:
     return checked
 
 
-def checked_by(check: Callable[[str], str]) -> Callable[[str], str]:
-    """An argument's type: text that passes a check which raises UserError."""
+def checked_by(check: Callable[[str], Value]) -> Callable[[str], Value]:
+    """An argument's type: what is made of text that passes a check which raises UserError."""
 
-    def checked(text: str) -> str:
+    def checked(text: str) -> Value:
         try:
             return check(text)
         except UserError as error:

@@ -9,6 +9,10 @@ class UserError(Exception):
     """Something the user can put right; the message ends with what to do next."""
 
 
+class OutOfMemory(UserError):
+    """Too many prompts at once for a device's memory."""
+
+
 def explained(error: BaseException) -> str:
     """What went wrong and what to do next, in words for the screen."""
     if isinstance(error, UserError):

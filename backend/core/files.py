@@ -20,7 +20,8 @@ from backend.core.errors import UserError
 
 CACHE = Path(__file__).parents[2] / "cache"
 """What ships with this tool: results that are there at once."""
-LOCAL = Path(os.environ.get("CIRCUIT_EXPLORER_LOCAL") or CACHE / "local")
+VARIABLE = "CIRCUIT_EXPLORER_LOCAL"
+LOCAL = Path(os.environ.get(VARIABLE) or CACHE / "local")
 """What is made here; elsewhere if the environment says so, as where homes are small."""
 MB = 2**20
 _DEEPEST = 64

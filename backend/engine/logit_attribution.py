@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from backend.core.errors import UserError
+from backend.core.kept import Kept
 from backend.core.progress import Progress, silent
 from backend.engine import checkpoints
 from backend.engine.answers import is_ahead, logit_difference
@@ -72,7 +72,7 @@ class Contributions:
 
 @torch.no_grad()
 def direct_contributions(
-    model: nn.Module, prompts: PromptSet, progress: Progress = silent, kept_in: Path | None = None
+    model: nn.Module, prompts: PromptSet, progress: Progress = silent, kept_in: Kept | None = None
 ) -> Contributions:
     """What each part of the model adds to each prompt's logit difference; `progress` counts them.
 
@@ -83,13 +83,23 @@ def direct_contributions(
     check_can_take_apart(model, ids, "Direct attribution")
     shape = shape_of(model)
     sizes = (shape.n_layers * shape.n_heads, shape.n_layers, shape.n_layers, 1, 1, 1, 1)
-    batches, found = prompt_batches(model, *ids.shape), []
+    batches = prompt_batches(model, *ids.shape)
+
+    def of_batch(rows: slice) -> Tensor:
+        progress(rows.start, len(prompts))
+        return _of_batch(model, ids[rows], _choices(prompts, rows, ids))
+
+    blocks = [
+        checkpoints.Block(
+            checkpoints.name_of(rows),
+            (rows.stop - rows.start, sum(sizes)),
+            torch.float64,
+            partial(of_batch, rows),
+        )
+        for rows in batches
+    ]
     with memory_errors_explained(model, batches[0].stop):
-        for rows in batches:
-            progress(rows.start, len(prompts))
-            size = rows.stop - rows.start, sum(sizes)
-            compute = partial(_of_batch, model, ids[rows], _choices(prompts, rows, ids))
-            found.append(checkpoints.tensor(kept_in, rows, size, torch.float64, compute))
+        found = checkpoints.tensors(kept_in, blocks)
     progress(len(prompts), len(prompts))
     heads, biases, mlps, embedding, bias, difference, forced = torch.cat(found).split(sizes, 1)
     parts = Contributions(

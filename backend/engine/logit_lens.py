@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from backend.core.kept import Kept
 from backend.core.progress import Progress, silent
 from backend.engine import checkpoints
 from backend.engine.answers import log_probability, ranks
@@ -47,7 +47,7 @@ def lens_reading(
     prompts: PromptSet,
     tokens: Ints,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
 ) -> LensReading:
     """Read every layer at each prompt's `tokens` [n, n_tokens]; `progress` counts prompts.
 
@@ -60,10 +60,11 @@ def lens_reading(
         torch.tensor(each, device=ids.device)
         for each in (prompts.answer_ids, prompts.choice_ids, tokens)
     )
-    batches, found = prompt_batches(model, *ids.shape), []
+    batches = prompt_batches(model, *ids.shape)
     shape = tokens.shape[1], shape_of(model).n_layers + 1, len(fields(LensReading))
 
     def of_batch(rows: slice) -> Tensor:
+        progress(rows.start, len(prompts))
         residuals = full_run(model, ids[rows]).residuals
         read = [
             _read(logits_of(model, at_tokens(each, at[rows])), answer_ids[rows], choice_ids[rows])
@@ -72,10 +73,18 @@ def lens_reading(
         return torch.stack(read, 2).cpu()
 
     with memory_errors_explained(model, batches[0].stop):
-        for rows in batches:
-            progress(rows.start, len(prompts))
-            size, compute = (rows.stop - rows.start, *shape), partial(of_batch, rows)
-            found.append(checkpoints.tensor(kept_in, rows, size, torch.float64, compute))
+        found = checkpoints.tensors(
+            kept_in,
+            [
+                checkpoints.Block(
+                    checkpoints.name_of(rows),
+                    (rows.stop - rows.start, *shape),
+                    torch.float64,
+                    partial(of_batch, rows),
+                )
+                for rows in batches
+            ],
+        )
     progress(len(prompts), len(prompts))
     return LensReading(*torch.cat(found).unbind(-1))
 

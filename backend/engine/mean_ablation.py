@@ -26,7 +26,8 @@ from backend.engine.replay import Context, full_run, replay, replay_layers
 from backend.engine.validation import can_take_apart
 from backend.tasks.prompts import PromptSet
 
-_CIRCUITS_AT_ONCE = 8
+CIRCUITS_AT_ONCE = 8
+"""Or half as many, or a quarter: so a block of so many is the same runs wherever it is made."""
 _NUMBERS_AT_ONCE = 2 << 20
 """Of an MLP's inside, of all prompts: few are enough to keep a processor busy with large models."""
 _BY_TOKEN = 3
@@ -179,6 +180,11 @@ def with_circuit(ablated_run: AblatedRun, on: Collection[Site]) -> AblatedRun:
     return replace(ablated_run, rest=replace(rest, on=frozenset(on), entering=tuple(entering)))
 
 
+def with_circuits(ablated_run: AblatedRun, circuits: Sequence[Collection[Site]]) -> AblatedRun:
+    """`with_circuit` of all of them together, where that saves something."""
+    return with_circuit(ablated_run, _in_any(circuits)) if len(circuits) > 1 else ablated_run
+
+
 def with_values(ablated_run: AblatedRun, sites: Collection[Site], values: Tensor) -> AblatedRun:
     """The ablated run in which these sites, while off, take `values` instead of the mean.
 
@@ -275,12 +281,12 @@ def circuits_measured(
 ) -> Iterator[Tensor]:
     """What `measure` makes of logits [k, n, vocab] of each circuit alone: some rows at a time.
 
-    Those that follow each other in the order of `alike_first` run fastest.
+    Those that follow each other in the order of `alike_first` run fastest, from `with_circuits` of
+    all that are asked.
     """
-    if len(circuits) > 1:
-        ablated_run = with_circuit(ablated_run, _in_any(circuits))
     numbers = ablated_run.tokens.numel() * max(widths(ablated_run.model))
-    at_once = max(1, min(_CIRCUITS_AT_ONCE, _NUMBERS_AT_ONCE // numbers))
+    fitting = max(1, min(CIRCUITS_AT_ONCE, _NUMBERS_AT_ONCE // numbers))
+    at_once = 1 << fitting.bit_length() - 1
     for start in range(0, len(circuits), at_once):
         yield measure(circuits_logits(ablated_run, circuits[start : start + at_once])).cpu()
 

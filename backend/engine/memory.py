@@ -8,8 +8,9 @@ memory that is free; finished chunks that do not fit beside each other wait in t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.core.devices import free_bytes
-from backend.core.errors import UserError, is_out_of_memory
+from backend.core.errors import OutOfMemory, UserError, is_out_of_memory
 from backend.core.metrics import Ablation
 from backend.core.placement import CPU
 from backend.engine.architectures import device_of, dtype_of, shape_of, widths
@@ -34,9 +35,13 @@ _MOST_ON_GPU = 64
 """Few enough that work can be cancelled, and clicks come in between."""
 _MOST_KEPT = 8
 
-_CHUNK_VARIABLE = "CIRCUIT_EXPLORER_CHUNK"
+CHUNK_VARIABLE = "CIRCUIT_EXPLORER_CHUNK"
 
 Kept = TypeVar("Kept")
+
+Agree = Callable[[str, int], int]
+"""(what is run, how many prompts of it fit here at once) -> how many are run at once."""
+_agree: ContextVar[Agree] = ContextVar("_agree", default=lambda what, size: size)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def chunks(model: nn.Module, n: int, length: int, ablation: Ablation = Ablation.
     most = max(_LEAST_ON_CPU, _NUMBERS_AT_ONCE // numbers) if on_cpu else _MOST_ON_GPU
     # A clean run and one with everything knocked out are kept side by side.
     fitting = int(budget // (2 * kept + passing))
-    size = _wanted() or max(1, min(n, most, fitting))
+    size = _agreed(model, n, length, ablation.name, _wanted() or max(1, min(n, most, fitting)))
     n_kept = int((budget - size * passing) // (2 * kept * size))
     n_waiting = 0 if on_cpu else int(SHARE * free_bytes(CPU) // (2 * kept * size))
     return Chunks(size, max(1, min(n_kept, _MOST_KEPT)), n_waiting)
@@ -81,6 +86,7 @@ def gradient_batches(model: nn.Module, n: int, length: int) -> list[slice]:
     each = 2 * kept + shape_of(model).n_layers * passing
     fitting = int(SHARE * free_bytes(str(device_of(model))) // each)
     size = max(1, min(chunks(model, n, length).size, fitting))
+    size = _agreed(model, n, length, "gradients", size)
     return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
@@ -134,16 +140,31 @@ def memory_errors_explained(model: nn.Module, size: int) -> Iterator[None]:
         device = device_of(model)
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        raise UserError(
+        raise OutOfMemory(
             f"The memory of {device} was full with {size} prompts at once; the model is still "
             "loaded and finished parts are kept. "
             + (
-                f"Start with {_CHUNK_VARIABLE}={size // 2} in the environment, or choose fewer "
+                f"Start with {CHUNK_VARIABLE}={size // 2} in the environment, or choose fewer "
                 "prompts."
                 if size > 1
                 else "Unload another model, or load this one in fewer bytes (bfloat16)."
             )
         ) from None
+
+
+@contextmanager
+def sizes_agreed(agree: Agree) -> Iterator[None]:
+    """Let processes that share the work run equally many prompts at once in the block, so that each
+    can take over what another has made."""
+    before = _agree.set(agree)
+    try:
+        yield
+    finally:
+        _agree.reset(before)
+
+
+def _agreed(model: nn.Module, n: int, length: int, what: str, size: int) -> int:
+    return _agree.get()(f"{n} x {length}, {what}, {shape_of(model)}", size)
 
 
 def moved(value: Kept, device: torch.device) -> Kept:
@@ -182,11 +203,11 @@ def _memories(value: Any) -> Iterator[tuple[int, int]]:
 
 
 def _wanted() -> int | None:
-    text = os.environ.get(_CHUNK_VARIABLE, "")
+    text = os.environ.get(CHUNK_VARIABLE, "")
     if not text:
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{_CHUNK_VARIABLE}={text} is not a number of prompts. Choose 1 or more.")
+        raise UserError(f"{CHUNK_VARIABLE}={text} is not a number of prompts. Choose 1 or more.")
     return int(text)
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.core.heads import Head
+from backend.core.kept import Kept
 from backend.core.progress import Plan, Progress, Report, Step, silent, step_of
 from backend.core.runtime import at_work
 from backend.core.statistics import Estimate, mean_share
@@ -61,7 +61,7 @@ def attention(
     circuit: Circuit,
     prompts: Prompts,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
 ) -> Attention:
     """Mean attention of the circuit's heads; finished batches are kept in a folder, if any.
 
@@ -75,9 +75,10 @@ def attention(
 
     circuit.check(model.shape, catalogue.label(model.name))
     drawn, task = prompts.sample(model.tokenizer), prompts.task
-    batches, found = prompt_batches(model.model, *drawn.input_ids.shape), []
+    batches = prompt_batches(model.model, *drawn.input_ids.shape)
 
     def of_batch(rows: slice) -> Tensor:
+        progress(rows.start, prompts.n)
         by_token = attention_by_target(model.model, drawn, rows)
         of_heads = [
             by_token[task.group(key).position][head.layer, :, head.index]
@@ -85,13 +86,17 @@ def attention(
         ]
         return torch.stack(of_heads, 1).cpu()
 
+    blocks = [
+        checkpoints.Block(
+            checkpoints.name_of(rows),
+            (rows.stop - rows.start, len(circuit.members), len(task.targets)),
+            torch.float64,
+            partial(of_batch, rows),
+        )
+        for rows in batches
+    ]
     with at_work(model.runtime), memory_errors_explained(model.model, batches[0].stop):
-        for rows in batches:
-            size = (rows.stop - rows.start, len(circuit.members), len(task.targets))
-            progress(rows.start, prompts.n)
-            found.append(
-                checkpoints.tensor(kept_in, rows, size, torch.float64, partial(of_batch, rows))
-            )
+        found = checkpoints.tensors(kept_in, blocks)
     masses = torch.cat(found).numpy()
     progress(prompts.n, prompts.n)
     return Attention(

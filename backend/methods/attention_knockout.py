@@ -13,13 +13,13 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.core.arguments import whole
 from backend.core.errors import UserError
 from backend.core.estimates import change, figure
 from backend.core.heads import Head, Site, check_sites
+from backend.core.kept import Kept
 from backend.core.metrics import Metric
 from backend.core.progress import Plan, Progress, Report, Step, silent, step_of
 from backend.core.statistics import Estimate, clear_among
@@ -114,7 +114,7 @@ def attention_knockout(
     model: LoadedModel,
     request: AttentionKnockoutRequest,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
 ) -> AttentionKnockout:
     """Every edge cut from every layer on; finished batches are kept in a folder, if there is one.
 

@@ -18,7 +18,6 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.core.components import Component
@@ -26,6 +25,7 @@ from backend.core.errors import UserError
 from backend.core.estimates import change, figure, share_of_gap
 from backend.core.files import shown
 from backend.core.heads import Head, Site, check_sites
+from backend.core.kept import Kept
 from backend.core.metrics import Ablation, Metric
 from backend.core.progress import Plan, Progress, Report, Step, between, silent, step_of
 from backend.core.statistics import Estimate
@@ -181,7 +181,7 @@ def cmap(
     sets: Mapping[str, Collection[Site]],
     part: Component = Component.output,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
     metric: Metric = Metric.accuracy,
 ) -> Cmap:
     """A metric and its recovery for each set of sites transplanted from source into target.
@@ -218,7 +218,7 @@ def head_map(
     positions: Collection[str],
     part: Component = Component.output,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
     metric: Metric = Metric.accuracy,
 ) -> HeadMap:
     """A metric and its recovery for every single head transplanted, at each of these tokens.
@@ -254,7 +254,7 @@ def transplanted(
     sets: Questions,
     part: Component,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
     metric: Metric = Metric.accuracy,
 ) -> Rows:
     """A metric of the target with each set of sites out of the source: [n_sets, n]."""

@@ -18,7 +18,6 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import comb
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +25,7 @@ import numpy as np
 from backend.core.errors import UserError
 from backend.core.estimates import change, figure, quotient_change
 from backend.core.heads import Head, ModelShape, Site
+from backend.core.kept import Kept
 from backend.core.metrics import Ablation, Metric
 from backend.core.progress import Plan, Progress, Report, between, silent, step_of
 from backend.core.statistics import LEVEL, Estimate, mean_estimate, mean_share
@@ -260,7 +260,7 @@ def compared(
     seed: int = 0,
     n_random: int = N_RANDOM,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
 ) -> tuple[ComparedModel, ModelAnswers]:
     """One of `n_models`, and how far it is above the earlier ones, by name; its answers as well.
 
@@ -285,7 +285,7 @@ def answers_of(
     seed: int = 0,
     n_random: int = N_RANDOM,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
     metric: Metric = Metric.accuracy,
 ) -> ModelAnswers:
     """Everything that a model is asked for the comparison, by a metric.

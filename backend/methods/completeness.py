@@ -12,13 +12,13 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backend.core.arguments import whole
 from backend.core.heads import Site
+from backend.core.kept import Kept
 from backend.core.metrics import Ablation
 from backend.core.progress import Plan, Progress, Report, between, silent, step_of
 from backend.core.statistics import Estimate, mean_share, share_difference, wilson
@@ -84,7 +84,7 @@ def completeness(
     n_random: int = N_RANDOM_SETS,
     seed: int = 0,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
 ) -> Completeness:
     """Circuit and model without each group, and without each random set.
 

@@ -22,7 +22,6 @@ from enum import Enum
 from functools import cache, lru_cache, partial
 from itertools import compress, islice, product
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,6 +30,7 @@ from backend.core.arguments import checked_by, number, whole
 from backend.core.errors import UserError
 from backend.core.files import shown
 from backend.core.heads import Head, Site
+from backend.core.kept import Kept
 from backend.core.progress import Plan, Progress, Report, Step, step_of
 from backend.core.statistics import (
     Estimate,
@@ -261,7 +261,7 @@ def curve(learning: Learning) -> Curve:
     return Curve(tuple(learning.losses.tolist()), tuple(checks))
 
 
-def curve_so_far(kept_in: Path | None) -> Curve | None:
+def curve_so_far(kept_in: Kept | None) -> Curve | None:
     """Of a part that is not finished, out of the folder that it keeps things in, to be seen while
     it is learnt; None while there is none."""
     from backend.methods.mask_learning import so_far
@@ -387,7 +387,7 @@ def _learned(
     penalty: float,
     validated: Callable[[tuple[Head, ...]], Right],
     told: Callable[[Learning], None],
-    kept_in: Path | None,
+    kept_in: Kept | None,
 ) -> Learning:
     from backend.methods.mask_learning import learn
 
@@ -421,7 +421,7 @@ def _tested(
     penalty: float,
     learning: Learning,
     progress: Progress,
-    kept_in: Path | None,
+    kept_in: Kept | None,
 ) -> Dcm:
     from backend.methods.mask_learning import chosen
 

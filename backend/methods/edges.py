@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import compress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.core.heads import Head
+from backend.core.kept import Kept
 from backend.core.metrics import Score
 from backend.core.progress import Plan, Progress, Report, Step, between, silent, step_of
 from backend.core.runtime import at_work
@@ -77,7 +77,7 @@ def edges(
     circuit: Circuit,
     model: str,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
     score: Score = Score.probability,
 ) -> Edges:
     """The weight of every edge of the circuit, a mean score; to the logits, one edge a head.
@@ -126,7 +126,7 @@ def _into(
     receiver: Head | None,
     senders: list[Head],
     progress: Progress,
-    kept_in: Path | None,
+    kept_in: Kept | None,
     score: Score,
 ) -> Iterator[Edge]:
     from backend.engine.path_patching.scores import scores_of

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property, partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.heads import Site
+from backend.core.kept import Kept
 from backend.core.metrics import Ablation, Metric, Tokens
 from backend.core.progress import Progress, silent
 from backend.core.runtime import at_work
@@ -24,11 +24,13 @@ from backend.engine.answers import measured, read_answers
 from backend.engine.architectures import device_of
 from backend.engine.costs import Scale
 from backend.engine.mean_ablation import (
+    CIRCUITS_AT_ONCE,
     AblatedRun,
     alike_first,
     circuits_measured,
     prepare_ablated_run,
     prepare_resampled_run,
+    with_circuits,
 )
 from backend.engine.memory import chunks, memory_errors_explained, moved
 from backend.engine.positions import (
@@ -62,6 +64,7 @@ class Batch:
         self.prompts = select(evaluation.prompts, chosen)
         self.chosen = chosen
         self._evaluation = evaluation
+        self._started: tuple[str, AblatedRun] | None = None
 
     @cached_property
     def clean(self) -> CleanRun:
@@ -76,8 +79,16 @@ class Batch:
             return prepare_resampled_run(model, self.prompts, self._counterfactual)
         return prepare_ablated_run(model, self.prompts, self._evaluation.means)
 
+    def started(self, circuits: Questions) -> AblatedRun:
+        """The ablated run from which these circuits start; the latest is kept."""
+        name = _name_of(circuits)
+        if self._started is None or self._started[0] != name:
+            self._started = name, with_circuits(self.ablated_run, circuits)
+        return self._started[1]
+
     def move(self, device: torch.device) -> None:
         """Take what was made so far to a device."""
+        self._started = moved(self._started, device)
         for name in ("clean", "ablated_run", "off_values"):
             if name in self.__dict__:
                 self.__dict__[name] = moved(self.__dict__[name], device)
@@ -217,7 +228,7 @@ class Evaluation:
         self,
         circuits: Questions,
         progress: Progress = silent,
-        kept_in: Path | None = None,
+        kept_in: Kept | None = None,
         metric: Metric = Metric.accuracy,
         tokens: Tokens = Tokens.every,
     ) -> Rows:
@@ -230,22 +241,23 @@ class Evaluation:
             others = [named - {*sites} for sites in circuits]
             return self.ablated(others, progress, kept_in, metric)
 
-        def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
-            measure = partial(batch.measured, metric=metric)
-            return circuits_measured(batch.ablated_run, some, measure)
-
         cost = self.scale.circuits(1, len(circuits))
         folder = self._folder(kept_in, "alone", metric)
         order = alike_first(circuits)
         ordered = [circuits[number] for number in order]
-        rows = self.answered(ordered, ask, cost, progress, folder, metric)
+
+        def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
+            measure = partial(batch.measured, metric=metric)
+            return circuits_measured(batch.started(ordered), some, measure)
+
+        rows = self.answered(ordered, ask, cost, progress, folder, metric, at_once=CIRCUITS_AT_ONCE)
         return rows[np.argsort(order)]
 
     def ablated(
         self,
         parts: Questions,
         progress: Progress = silent,
-        kept_in: Path | None = None,
+        kept_in: Kept | None = None,
         metric: Metric = Metric.accuracy,
     ) -> Rows:
         """What the whole model answers with each of these parts knocked out: [n_parts, n]."""
@@ -259,7 +271,7 @@ class Evaluation:
         folder = self._folder(kept_in, "without", metric)
         return self.answered(parts, ask, cost, progress, folder, metric)
 
-    def _folder(self, kept_in: Path | None, questions: str, metric: Metric) -> Path | None:
+    def _folder(self, kept_in: Kept | None, questions: str, metric: Metric) -> Kept | None:
         """What was answered in one way is never taken for another."""
         return checkpoints.inside(kept_in, f"{questions}-{self.ablation.name}-{metric.name}")
 
@@ -269,16 +281,17 @@ class Evaluation:
         ask: Callable[[Batch, Questions], Iterator[Tensor]],
         cost: float,
         progress: Progress = silent,
-        kept_in: Path | None = None,
+        kept_in: Kept | None = None,
         metric: Metric = Metric.accuracy,
         dtype: torch.dtype | None = None,
+        at_once: int = 1,
     ) -> Rows:
         """Rows of a metric [k, n of the batch] that `ask` gives, put together: [questions, n].
 
         Or, in another `dtype`, of whatever else `ask` gives.
         `progress` counts what they `cost` on a prompt, and the run of it that they start from; it
-        may raise to cancel. What is finished is kept in a folder, if there is one, and only what is
-        not there is asked.
+        may raise to cancel. What is finished is kept, if there is a place, and only what is not
+        there is asked. Questions that run `at_once` are not divided among processes.
         """
         first = self.scale.runs(1)
         size, n = self._chunks.size, len(self.prompts)
@@ -286,19 +299,16 @@ class Evaluation:
         folder = checkpoints.inside(kept_in, _name_of(questions))
         dtype = dtype or (torch.bool if metric is Metric.accuracy else torch.float64)
 
-        def column(number: int, batch: slice) -> Tensor:
-            def told(done: int) -> None:
-                share = (first + cost * done / max(1, len(questions))) / (first + cost)
-                progress(number + share, len(batches))
+        def told(place: int, done: int) -> None:
+            share = (first + cost * done / max(1, len(questions))) / (first + cost)
+            progress(place + share, len(batches))
 
-            def rest(done: int) -> Iterator[Tensor]:
-                return ask(self._batch(batch.start), questions[done:])
+        def rest(batch: slice, start: int, stop: int) -> Iterator[Tensor]:
+            return ask(self._batch(batch.start), questions[start:stop])
 
-            with memory_errors_explained(self.loaded.model, size):
-                return checkpoints.rows(folder, batch, len(questions), rest, told, dtype)
-
-        with at_work(self.loaded.runtime):
-            return torch.cat([column(*each) for each in enumerate(batches)], 1).numpy()
+        with at_work(self.loaded.runtime), memory_errors_explained(self.loaded.model, size):
+            n_rows = len(questions)
+            return checkpoints.rows(folder, batches, n_rows, rest, told, dtype, at_once).numpy()
 
     def batches(self) -> Iterator[Batch]:
         """The prompts in order, some at a time."""

@@ -24,7 +24,6 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +33,7 @@ from backend.core.arguments import whole
 from backend.core.errors import UserError
 from backend.core.files import shown
 from backend.core.heads import Head, ModelShape, Site
+from backend.core.kept import Kept
 from backend.core.metrics import Ablation
 from backend.core.progress import Plan, Progress, Report, Step, silent, step_of
 from backend.core.statistics import (
@@ -152,7 +152,7 @@ def functions(
     desideratum: Desideratum,
     draws: int = 1,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
 ) -> Functions:
     """What each group that the desideratum is about carries, on the evaluation's prompts.
 
@@ -211,7 +211,7 @@ def _answers(
     pairs: Pairs,
     questions: Questions,
     progress: Progress,
-    kept_in: Path | None,
+    kept_in: Kept | None,
 ) -> NDArray[np.int64]:
     """The tokens answered when sites give their alternate's head outputs: [questions, n]."""
     import torch

@@ -11,13 +11,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backend.core.errors import UserError
 from backend.core.heads import ModelShape, Site
+from backend.core.kept import Kept
 from backend.core.metrics import Ablation, Metric
 from backend.core.progress import Plan, Progress, Report, between, silent, step_of
 from backend.core.statistics import Estimate, mean_share, wilson
@@ -131,7 +131,7 @@ def knockouts(
     circuit: Circuit,
     reading: Reading = Reading.circuit,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
 ) -> Knockouts:
     """Every state of the circuit on the same prompts, and the first few prompts as examples.
 
@@ -191,30 +191,34 @@ def _asked(
     questions: Questions,
     reading: Reading,
     progress: Progress,
-    kept_in: Path | None,
+    kept_in: Kept | None,
 ) -> Rows:
     """Probabilities of the right answer, with a minus sign where another one is first: [k, n]."""
     import torch
 
     from backend.engine import checkpoints
-    from backend.engine.mean_ablation import alike_first, circuits_measured
+    from backend.engine.mean_ablation import CIRCUITS_AT_ONCE, alike_first, circuits_measured
+
+    is_alone = reading is Reading.circuit
+    order = alike_first(questions) if is_alone else [*range(len(questions))]
+    ordered = [questions[number] for number in order]
 
     def ask(batch: Batch, some: Questions) -> Iterator[Tensor]:
         def measure(logits: Tensor) -> Tensor:
             probability = batch.measured(logits, Metric.probability)
             return torch.where(batch.measured(logits, Metric.accuracy), probability, -probability)
 
-        if reading is Reading.circuit:
-            return circuits_measured(batch.ablated_run, some, measure)
+        if is_alone:
+            return circuits_measured(batch.started(ordered), some, measure)
         return (measure(logits[None]) for logits in _logits(batch, some, reading))
 
     scale = evaluation.scale
-    is_alone = reading is Reading.circuit
     cost = scale.circuits(1, len(questions)) if is_alone else scale.patches(1, questions)
     folder = checkpoints.inside(kept_in, f"{reading.name}-{evaluation.ablation.name}-signed")
-    order = alike_first(questions) if is_alone else [*range(len(questions))]
-    ordered = [questions[number] for number in order]
-    rows = evaluation.answered(ordered, ask, cost, progress, folder, dtype=torch.float64)
+    at_once = CIRCUITS_AT_ONCE if is_alone else 1
+    rows = evaluation.answered(
+        ordered, ask, cost, progress, folder, dtype=torch.float64, at_once=at_once
+    )
     return rows[np.argsort(order)]
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from backend.core.errors import UserError
 from backend.core.heads import Head
+from backend.core.kept import Kept
 from backend.core.progress import Plan, Progress, Report, Step, silent, step_of
 from backend.core.runtime import at_work
 from backend.core.statistics import Estimate, clear_among, mean_estimate
@@ -102,7 +102,7 @@ class LogitAttribution:
 
 
 def logit_attribution(
-    model: LoadedModel, prompts: Prompts, progress: Progress = silent, kept_in: Path | None = None
+    model: LoadedModel, prompts: Prompts, progress: Progress = silent, kept_in: Kept | None = None
 ) -> LogitAttribution:
     """What each part of a model adds to the logit difference on these prompts.
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backend.core.kept import Kept
 from backend.core.progress import Plan, Progress, Report, Step, silent, step_of
 from backend.core.runtime import at_work
 from backend.core.statistics import Estimate, mean_share, median_estimate, wilson
@@ -92,7 +92,7 @@ def token_words(task: Task, name: str) -> str:
 
 
 def logit_lens(
-    model: LoadedModel, prompts: Prompts, progress: Progress = silent, kept_in: Path | None = None
+    model: LoadedModel, prompts: Prompts, progress: Progress = silent, kept_in: Kept | None = None
 ) -> LogitLens:
     """What each layer of a model reads on these prompts.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.core.heads import Site
+from backend.core.kept import Kept
 from backend.core.runtime import at_work
 from backend.engine import checkpoints
 from backend.engine.architectures import dtype_of
@@ -74,30 +74,35 @@ def learn(
     penalty: float,
     check: Check,
     told: Callable[[Learning], None],
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
 ) -> Learning:
     """A mask over these sites, learnt from batches of pairs, again and again in the same order, and
     checked `every` few of them and at the end.
 
     `told` where it is before each step, and may raise to cancel. It goes on from what is in the
-    folder, if there is one, where each check leaves it: what comes out is the same. Raises
-    UserError where the model's logits are not finite.
+    folder, if there is one, where each check leaves it: what comes out is the same. Of processes
+    that share the work one learns, as each step needs the one before. Raises UserError where the
+    model's logits are not finite.
     """
-    first = _beginning(training[0](), len(sites), check)
-    now = _kept(kept_in, first, n_steps, every) or first
-    while True:
-        done = len(now.losses)
-        if len(now.right) <= _n_checks(done, n_steps, every):
-            now = _checked(now, check)
-            checkpoints.keep_state(kept_in, _FILE, vars(now))
-        told(now)
-        if done == n_steps:
-            return now
-        loss, gradient = loss_of(training[done % len(training)](), sites, now.mask, penalty)
-        now = _stepped(now, loss, gradient, rate)
+
+    def learnt() -> Mapping[str, Tensor]:
+        first = _beginning(training[0](), len(sites), check)
+        now = _kept(kept_in, first, n_steps, every) or first
+        while True:
+            done = len(now.losses)
+            if len(now.right) <= _n_checks(done, n_steps, every):
+                now = _checked(now, check)
+                checkpoints.keep_state(kept_in, _FILE, vars(now))
+            told(now)
+            if done == n_steps:
+                return vars(now)
+            loss, gradient = loss_of(training[done % len(training)](), sites, now.mask, penalty)
+            now = _stepped(now, loss, gradient, rate)
+
+    return Learning(**checkpoints.made_by_one(kept_in, f"{_FILE}-learnt", learnt))
 
 
-def so_far(kept_in: Path | None) -> Learning | None:
+def so_far(kept_in: Kept | None) -> Learning | None:
     """What is in the folder, to be looked at while it is learnt; None if there is nothing."""
     tensors: Mapping[str, Any] = checkpoints.state(kept_in, _FILE)
     try:
@@ -106,7 +111,7 @@ def so_far(kept_in: Path | None) -> Learning | None:
         return None
 
 
-def _kept(kept_in: Path | None, first: Learning, n_steps: int, every: int) -> Learning | None:
+def _kept(kept_in: Kept | None, first: Learning, n_steps: int, every: int) -> Learning | None:
     """What is in the folder, if it can have come of this beginning."""
     found = so_far(kept_in)
     if found is None:

@@ -10,15 +10,15 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from backend.core.heads import Site
+from backend.core.kept import Kept
 from backend.core.progress import Plan, Report
 from backend.core.statistics import Estimate
 
 Finished = tuple[Any, ...]
-Unfinished = Callable[[int], Path | None]
+Unfinished = Callable[[int], Kept | None]
 """Where a part, by its place, keeps what is finished of it; None where nothing is kept."""
 Work = Callable[[Any, Finished, Report, Unfinished], Iterator[Any]]
 """(request, parts that are there, report, unfinished) -> the parts that come after them."""

@@ -22,13 +22,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, compress
 from math import ceil, comb, isnan
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backend.core.arguments import number
 from backend.core.heads import Head, Site
+from backend.core.kept import Kept
 from backend.core.metrics import Ablation
 from backend.core.progress import Plan, Progress, Report, between, silent, step_of
 from backend.core.statistics import Estimate, clear_among, ratio, share_difference, wilson
@@ -99,7 +99,7 @@ def minimality(
     circuit: Circuit,
     removed_share: float = REMOVED_SHARE,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
 ) -> Minimality:
     """What each head adds; a head in A and in B is one site, and gone from both when removed.
 
@@ -182,7 +182,7 @@ def _without(
     circuit: Circuit,
     removals: list[frozenset[Node]],
     progress: Progress,
-    kept_in: Path | None,
+    kept_in: Kept | None,
 ) -> Right:
     """What the circuit without these members answers right: [n_removals, n]."""
     removed_sites = [

@@ -20,12 +20,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import isnan, nan
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.core.errors import UserError
 from backend.core.estimates import Row, figure
 from backend.core.heads import Head, Site
+from backend.core.kept import Kept
 from backend.core.metrics import Ablation, Metric, Score, Tokens
 from backend.core.progress import Plan, Progress, Report, Step, consecutive, silent, step_of
 from backend.core.serialize import to_json
@@ -264,7 +264,7 @@ def selected(
     request: SearchRequest,
     evaluation: Evaluation,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
 ) -> Selected:
     """Grow and prune on the prompts of an evaluation.
 
@@ -296,7 +296,7 @@ def reported(
     evaluation: Evaluation,
     found: Selected,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
 ) -> Search:
     """The curve of what was grown and pruned, on the prompts of another evaluation."""
     metric, n = request.metric, len(found.removed)

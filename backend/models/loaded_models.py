@@ -108,6 +108,11 @@ def place_by_default(placement: Placement) -> None:
             unload(name)
 
 
+def usual() -> Placement:
+    """How models are loaded unless told otherwise."""
+    return _usual
+
+
 def devices_of(names: Iterable[str]) -> frozenset[str]:
     """The processors that models are on, or would be loaded on; imports torch.
 

@@ -9,15 +9,18 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from backend.cluster import crew
+from backend.cluster.where import VARIABLE, Cluster, cluster
 from backend.core.errors import UserError
+from backend.core.kept import Folder
 from backend.core.progress import Report, cost_of
 from backend.core.serialize import from_json, to_json
 from backend.methods.registry import METHODS, method_of, n_parts, plan_of, title_of
@@ -30,6 +33,7 @@ from backend.studies.keys import identity, key_of, marks_of, ran_as
 Marks = tuple[store.ModelMark, ...] | None
 """What the models of a request are; None while their files are not all here."""
 _log = logging.getLogger(__name__)
+_cluster: Cluster | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def run(request: Request, report: Report) -> Iterator[Any]:
     yield from parts
     if len(parts) == n_parts(request):
         return
-    with turn(loaded_models.devices_of(models_of(request)), title_of(request), report) as told:
+    with turn(devices_of(models_of(request)), title_of(request), report) as told:
         yield from _rest(request, len(parts), told)
 
 
@@ -65,7 +69,7 @@ def _rest(request: Request, n_yielded: int, report: Report) -> Iterator[Any]:
     before = stored.entry.header.seconds if stored else 0.0
     started = monotonic()
     if len(parts) < n_parts(request):
-        for part in method_of(request).work(request, parts, report, partial(unfinished, request)):
+        for part in _work(request, parts, report):
             parts = (*parts, part)
             marks = marks or marks_of(request, patiently=True)
             if not ran_as(marks or ()):
@@ -75,6 +79,37 @@ def _rest(request: Request, n_yielded: int, report: Report) -> Iterator[Any]:
                 )
             _keep(request, marks, parts, before + monotonic() - started)
             yield part
+
+
+def work_on(where: Cluster | None) -> None:
+    """Let the processes of a cluster do the work from now on; None for what the environment says,
+    `CIRCUIT_EXPLORER_RAY`, or else for this process."""
+    global _cluster
+    _cluster = where
+
+
+def where_work_is() -> Cluster | None:
+    """The cluster that does the work; raises UserError if the environment says none that can be."""
+    text = os.environ.get(VARIABLE, "")
+    return _cluster or (cluster(text) if text else None)
+
+
+def devices_of(models: Collection[str]) -> frozenset[str]:
+    """The processors of this computer that long work on these models needs for itself.
+
+    Raises UserError when one is not there.
+    """
+    where = where_work_is()
+    if where and where.address:
+        return frozenset()
+    return loaded_models.devices_of(models)
+
+
+def _work(request: Request, parts: tuple[Any, ...], report: Report) -> Iterator[Any]:
+    kept_in = partial(unfinished, request)
+    if where := where_work_is():
+        return crew.work(request, parts, report, kept_in, loaded_models.usual(), where)
+    return method_of(request).work(request, parts, report, kept_in)
 
 
 def find(request: Request, patiently: bool = True) -> Stored | None:
@@ -96,7 +131,7 @@ def _found(request: Request, marks: Marks) -> Stored | None:
         return None
 
 
-def unfinished(request: Request, part: int) -> Path | None:
+def unfinished(request: Request, part: int) -> Folder | None:
     """Where a part keeps what is finished of it; None while it is not known what the models are.
 
     None as well when they are not what is on disk any more.
@@ -104,7 +139,7 @@ def unfinished(request: Request, part: int) -> Path | None:
     marks = marks_of(request, patiently=False)
     if not marks or not ran_as(marks):
         return None
-    return store.unfinished(key_of(request, marks)) / str(part)
+    return Folder(store.unfinished(key_of(request, marks)) / str(part))
 
 
 def is_begun(request: Request) -> bool:

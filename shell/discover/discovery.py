@@ -13,8 +13,8 @@ from backend.core.progress import Report
 from backend.methods.requests import SCORES
 from backend.methods.stage import Stage
 from backend.methods.stages import DEFAULT_FDR, Criteria, n_valid, next_stage
-from backend.models import catalogue, loaded_models
-from backend.studies import jobs
+from backend.models import catalogue
+from backend.studies import jobs, studies
 from backend.studies.stages import found_circuit as circuit_of
 from backend.studies.stages import run_stages, stored_stages
 from backend.tasks.circuit import Circuit
@@ -146,7 +146,7 @@ def run(now: Progress, until: str) -> None:
             lambda report: _work(now.plan, done, until, report),
             now.plan.title,
             now.plan,
-            where=lambda: loaded_models.devices_of([now.plan.setting.model]),
+            where=lambda: studies.devices_of([now.plan.setting.model]),
             who=visitor(),
         )
         _started()[key] = job, done

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from backend.models import catalogue, loaded_models
-from backend.studies import jobs
+from backend.models import catalogue
+from backend.studies import jobs, studies
 from backend.studies.previews import (
     DEFAULT_CHECKED,
     FewTokens,
@@ -74,7 +74,7 @@ def run(asked: PreviewPlan) -> None:
             lambda report: run_previews(asked.look, asked.n_checked, report),
             asked.title,
             asked,
-            where=lambda: loaded_models.devices_of([asked.look.setting.model]),
+            where=lambda: studies.devices_of([asked.look.setting.model]),
             who=visitor(),
         )
 

@@ -13,7 +13,6 @@ from backend.core.progress import cost_of
 from backend.methods.cmap import SetRequest
 from backend.methods.registry import method_of, n_parts, plan_of, title_of
 from backend.methods.requests import Request, SomeRequest, models_of
-from backend.models import loaded_models
 from backend.studies import jobs, studies
 from backend.studies.keys import identity
 from shell.frame.visitors import telling_refusals, visitor
@@ -63,7 +62,7 @@ def job_of(request: Request) -> jobs.Job:
         title,
         request,
         kind,
-        lambda: loaded_models.devices_of(models_of(request)),
+        lambda: studies.devices_of(models_of(request)),
         visitor(),
     )
 

@@ -10,6 +10,7 @@ import torch
 
 from backend.core.errors import UserError
 from backend.core.heads import Head
+from backend.core.kept import Folder
 from backend.core.metrics import Score
 from backend.engine.architectures import shape_of
 from backend.engine.path_patching.attribution_patching import attribution_scores, attributions_of
@@ -184,10 +185,10 @@ def test_progress_counts_up_to_the_total_and_may_cancel():
 def test_what_was_kept_is_taken_and_what_is_not_finite_is_told(tmp_path):
     model = tiny.llama().requires_grad_(False)
     pairs = RunPairs(model, PROMPTS, COUNTERFACTUAL)
-    first = attributions_of(pairs, "A", kept_in=tmp_path)
+    first = attributions_of(pairs, "A", kept_in=Folder(tmp_path))
     pairs.of(pairs.batches[0])
     model.model.norm.weight[:] = float("nan")
-    assert torch.equal(attributions_of(pairs, "A", kept_in=tmp_path), first)
+    assert torch.equal(attributions_of(pairs, "A", kept_in=Folder(tmp_path)), first)
     with pytest.raises(UserError, match="not finite"):
         attributions_of(pairs, "A")
 

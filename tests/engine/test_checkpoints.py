@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
+from backend.core.kept import Folder
 from backend.engine import checkpoints
 
 BATCH, N_ROWS = slice(4, 10), 7
@@ -25,13 +27,21 @@ class Asked:
     def __init__(self) -> None:
         self.starts: list[int] = []
 
-    def __call__(self, start: int) -> Iterator[Tensor]:
+    def __call__(self, batch: slice, start: int, stop: int) -> Iterator[Tensor]:
         self.starts.append(start)
-        return iter(ROWS[start:].split(2))
+        return iter(ROWS[start:stop].split(2))
 
 
-def rows(place: Path | None, more: Any, told: Callable[[int], None] = lambda _: None) -> Tensor:
-    return checkpoints.rows(place, BATCH, N_ROWS, more, told)
+def rows(
+    place: Path | Folder | None, more: Any, told: Callable[[int], None] = lambda _: None
+) -> Tensor:
+    where = Folder(place) if isinstance(place, Path) else place
+    return checkpoints.rows(where, [BATCH], N_ROWS, more, lambda _, n: told(n))
+
+
+def scores(place: Path | None, found: Tensor = SCORES) -> Tensor:
+    block = checkpoints.Block("4-10", tuple(SCORES.shape), SCORES.dtype, lambda: found)
+    return checkpoints.tensors(place and Folder(place), [block])[0]
 
 
 def stops_at(n: int) -> Callable[[int], None]:
@@ -77,20 +87,18 @@ def test_without_a_folder_nothing_is_kept_and_one_that_cannot_be_written_is_pass
     (tmp_path / "file").touch()
     for place in (None, tmp_path / "file"):
         assert torch.equal(rows(place, Asked()), ROWS)
-        assert (
-            checkpoints.tensor(place, BATCH, SCORES.shape, SCORES.dtype, lambda: SCORES) is SCORES
-        )
+        assert scores(place) is SCORES
     assert [*tmp_path.iterdir()] == [tmp_path / "file"]
 
 
 def test_no_file_is_made_of_nothing(tmp_path: Path) -> None:
-    def broken(start: int) -> Iterator[Tensor]:
+    def broken(batch: slice, start: int, stop: int) -> Iterator[Tensor]:
         raise RuntimeError
         yield
 
     with pytest.raises(RuntimeError):
         rows(tmp_path, broken)
-    assert checkpoints.rows(tmp_path, BATCH, 0, broken, lambda _: None).shape == (0, 6)
+    assert checkpoints.rows(Folder(tmp_path), [BATCH], 0, broken, lambda *_: None).shape == (0, 6)
     assert not [*tmp_path.iterdir()]
 
 
@@ -110,13 +118,17 @@ def test_rows_of_numbers_keep_every_digit_and_are_never_taken_for_answers(tmp_pa
     numbers = torch.rand((N_ROWS, 6), dtype=torch.float64)
 
     def found(dtype: torch.dtype, more: Any) -> Tensor:
-        return checkpoints.rows(tmp_path, BATCH, N_ROWS, more, lambda _: None, dtype)
+        return checkpoints.rows(Folder(tmp_path), [BATCH], N_ROWS, more, lambda *_: None, dtype)
 
-    assert torch.equal(found(torch.float64, lambda done: iter([numbers[done:]])), numbers)
+    assert torch.equal(
+        found(torch.float64, lambda _, done, stop: iter([numbers[done:stop]])), numbers
+    )
     assert torch.equal(found(torch.float64, Asked()), numbers), "from the file, bit by bit"
     assert torch.equal(found(torch.bool, Asked()), ROWS)
     save_file({"kept": numbers / 0}, tmp_path / FILE)
-    assert torch.equal(found(torch.float64, lambda done: iter([numbers[done:]])), numbers)
+    assert torch.equal(
+        found(torch.float64, lambda _, done, stop: iter([numbers[done:stop]])), numbers
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,8 +139,7 @@ def test_rows_of_numbers_keep_every_digit_and_are_never_taken_for_answers(tmp_pa
 def test_a_tensor_that_does_not_fit_is_computed_again(tmp_path: Path, wrong: Tensor) -> None:
     save_file({"kept": wrong.contiguous()}, tmp_path / FILE)
     for _ in range(2):
-        found = checkpoints.tensor(tmp_path, BATCH, SCORES.shape, SCORES.dtype, lambda: SCORES)
-        assert torch.equal(found, SCORES)
+        assert torch.equal(scores(tmp_path), SCORES)
     assert torch.equal(load_file(tmp_path / FILE)["kept"], SCORES)
 
 
@@ -137,14 +148,49 @@ def test_a_tensor_that_does_not_fit_is_computed_again(tmp_path: Path, wrong: Ten
 )
 def test_damaged_files_are_computed_again(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
     rows(tmp_path / "rows", Asked())
-    checkpoints.tensor(tmp_path / "scores", BATCH, SCORES.shape, SCORES.dtype, lambda: SCORES)
+    scores(tmp_path / "scores")
     for file in tmp_path.rglob(FILE):
         file.write_bytes(change(file.read_bytes()))
     asked = Asked()
     assert torch.equal(rows(tmp_path / "rows", asked), ROWS)
     assert asked.starts == [0]
     again = SCORES + 1
-    found = checkpoints.tensor(
-        tmp_path / "scores", BATCH, SCORES.shape, SCORES.dtype, lambda: again
-    )
-    assert found is again
+    assert scores(tmp_path / "scores", again) is again
+
+
+@dataclass(frozen=True)
+class Shared(Folder):
+    """A folder of two processes, of which the other makes every second block, and sees to it that
+    the blocks of both are there."""
+
+    is_shared: bool = True
+
+    def to_make(self, names: Sequence[str]) -> Iterator[str]:
+        yield from names[::2]
+        for name in names[1::2]:
+            start, stop = map(int, name.partition("_")[2].split("-"))
+            self.write(name, save({"kept": ROWS[start:stop].contiguous()}))
+
+
+def test_processes_that_share_rows_make_each_once(tmp_path: Path) -> None:
+    asked, seen = Asked(), []
+    place = Shared(tmp_path)
+    found = rows(place, asked, seen.append)
+    assert torch.equal(found, ROWS)
+    assert asked.starts == [0, 2, 4, 6]
+    assert seen == [1, 3, 5, 7]
+    assert torch.equal(rows(place, asked, seen.append), ROWS)
+    assert asked.starts == [0, 2, 4, 6]
+
+
+def test_what_many_began_one_goes_on_with_and_the_other_way_round(tmp_path: Path) -> None:
+    for k in range(3):
+        Folder(tmp_path).write(f"4-10_{k}-{k + 1}", save({"kept": ROWS[k : k + 1].contiguous()}))
+    asked = Asked()
+    with pytest.raises(KeyboardInterrupt):
+        rows(tmp_path, asked, stops_at(5))
+    assert asked.starts == [3]
+    assert torch.equal(load_file(tmp_path / FILE)["kept"], ROWS[:5])
+    found = rows(Shared(tmp_path), asked)
+    assert torch.equal(found, ROWS)
+    assert asked.starts == [3, 5]

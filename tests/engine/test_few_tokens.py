@@ -13,6 +13,7 @@ from torch import Tensor
 
 from backend.core.errors import UserError
 from backend.core.heads import Head
+from backend.core.kept import Folder
 from backend.core.metrics import Score
 from backend.engine.architectures import logits_of, shape_of
 from backend.engine.path_patching.few_tokens import few_tokens
@@ -129,7 +130,9 @@ def test_what_goes_through_others_is_added_to_first_order(maker: str, score: Sco
 
 def test_progress_counts_up_and_what_was_kept_is_taken(tmp_path: Path) -> None:
     pairs, told = RunPairs(float64_model("llama"), PROMPTS, COUNTERFACTUAL), []
-    first = quick_scores_of(pairs, "D", RECEIVERS, 3, lambda *step: told.append(step), tmp_path)
+    first = quick_scores_of(
+        pairs, "D", RECEIVERS, 3, lambda *step: told.append(step), Folder(tmp_path)
+    )
     done, totals = zip(*told, strict=True)
     assert list(done) == sorted(done)
     assert {*totals} == {1}
@@ -137,7 +140,9 @@ def test_progress_counts_up_and_what_was_kept_is_taken(tmp_path: Path) -> None:
     with torch.no_grad():
         broken = tiny.in_float64(tiny.llama(seed=1))
     elsewhere = RunPairs(broken, PROMPTS, COUNTERFACTUAL)
-    assert torch.equal(quick_scores_of(elsewhere, "D", RECEIVERS, 3, kept_in=tmp_path), first)
+    assert torch.equal(
+        quick_scores_of(elsewhere, "D", RECEIVERS, 3, kept_in=Folder(tmp_path)), first
+    )
 
 
 @pytest.mark.parametrize("component", ["q", "k"])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.core.errors import UserError
+from backend.core.kept import Folder
 from backend.engine import logit_attribution
 from backend.engine.frozen_norms import frozen_norm
 from backend.engine.logit_attribution import Contributions, direct_contributions
@@ -194,10 +195,10 @@ def test_batches_are_kept_and_taken_from_there(
 ) -> None:
     monkeypatch.setenv("CIRCUIT_EXPLORER_CHUNK", "3")
     model, told = tiny.llama(), []
-    first = direct_contributions(model, PROMPTS, lambda *step: told.append(step), tmp_path)
+    first = direct_contributions(model, PROMPTS, lambda *step: told.append(step), Folder(tmp_path))
     assert told == [(0, 4), (3, 4), (4, 4)]
     monkeypatch.setattr(logit_attribution, "full_run", None)
-    again = direct_contributions(model, PROMPTS, kept_in=tmp_path)
+    again = direct_contributions(model, PROMPTS, kept_in=Folder(tmp_path))
     for one, other in zip(vars(first).values(), vars(again).values(), strict=True):
         assert (one == other).all()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from backend.core.errors import UserError
+from backend.core.kept import Folder
 from backend.engine import logit_lens
 from backend.engine.logit_lens import lens_reading
 from backend.tasks.entity_tracking import sample_prompts
@@ -83,9 +84,9 @@ def test_batches_are_kept_and_taken_from_there(
 ) -> None:
     monkeypatch.setenv("CIRCUIT_EXPLORER_CHUNK", "3")
     model, told = tiny.llama(), []
-    first = lens_reading(model, PROMPTS, TOKENS, lambda *step: told.append(step), tmp_path)
+    first = lens_reading(model, PROMPTS, TOKENS, lambda *step: told.append(step), Folder(tmp_path))
     assert told == [(0, 4), (3, 4), (4, 4)]
     monkeypatch.setattr(logit_lens, "full_run", None)
-    again = lens_reading(model, PROMPTS, TOKENS, kept_in=tmp_path)
+    again = lens_reading(model, PROMPTS, TOKENS, kept_in=Folder(tmp_path))
     for one, other in zip(vars(first).values(), vars(again).values(), strict=True):
         assert (one == other).all()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from backend.core.heads import Head
+from backend.core.kept import Folder
 from backend.core.metrics import Score
 from backend.engine.architectures import decoder, logits_of
 from backend.engine.path_patching.plain_patching import patched_plainly
@@ -77,7 +78,7 @@ def test_what_was_kept_of_one_score_is_not_taken_for_another(tmp_path):
     pairs = RunPairs(tiny.llama(), PROMPTS, COUNTERFACTUAL)
     for _ in range(2):
         for score in Score:
-            found = scores_of(pairs, "A", kept_in=tmp_path, score=score)
+            found = scores_of(pairs, "A", kept_in=Folder(tmp_path), score=score)
             assert torch.equal(found, scores_of(pairs, "A", score=score))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from backend.commands.cli import main
 from backend.core.errors import UserError
 from backend.core.heads import Head, Site
+from backend.core.kept import Folder
 from backend.core.progress import Cancelled
 from backend.core.serialize import from_json, to_json
 from backend.core.statistics import Estimate
@@ -164,8 +165,8 @@ def asked(model: str, group: str, desideratum: str, **changes: Any) -> DcmReques
 
 
 def parts_of(request: DcmRequest, folder: Path | None = None, report: Any = None) -> list[Dcm]:
-    def unfinished(place: int) -> Path | None:
-        return folder / str(place) if folder else None
+    def unfinished(place: int) -> Folder | None:
+        return Folder(folder / str(place)) if folder else None
 
     return [*METHOD.work(request, (), report or (lambda stage, share: None), unfinished)]
 
@@ -270,8 +271,10 @@ def test_however_it_is_cut_off_it_comes_to_the_same(
     while not parts:
         n_runs, steps.n_reports, steps.last = n_runs + 1, 0, 14
         with suppress(Cancelled):
-            parts = [*METHOD.work(request, (), steps.report, lambda place: tmp_path / str(place))]
-        if curve := curve_so_far(tmp_path / "0"):
+            parts = [
+                *METHOD.work(request, (), steps.report, lambda place: Folder(tmp_path / str(place)))
+            ]
+        if curve := curve_so_far(Folder(tmp_path / "0")):
             seen.append(len(curve.losses))
             assert curve.checks == expected[0].curve.checks[: len(curve.checks)]
     assert n_runs > 3
@@ -286,15 +289,15 @@ def test_what_was_kept_of_something_else_is_not_taken(
 ) -> None:
     request = asked(model, "A", "object", epochs=1)
     expected = parts_of(request, tmp_path)
-    kept = dict(checkpoints.state(tmp_path / "0", "mask"))
+    kept = dict(checkpoints.state(Folder(tmp_path / "0"), "mask"))
     for name, n in wrong.items():
         kept[name] = torch.zeros(n, dtype=kept["mask"].dtype)
-    checkpoints.keep_state(tmp_path / "0", "mask", kept if wrong else {})
+    checkpoints.keep_state(Folder(tmp_path / "0"), "mask", kept if wrong else {})
     assert parts_of(request, tmp_path) == expected
 
 
 def test_nothing_is_shown_of_what_has_not_begun(tmp_path: Path) -> None:
-    assert curve_so_far(tmp_path) is curve_so_far(None) is None
+    assert curve_so_far(Folder(tmp_path)) is curve_so_far(None) is None
 
 
 def test_random_heads_are_some_of_them() -> None:

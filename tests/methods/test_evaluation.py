@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from backend.core.heads import Head, Site
+from backend.core.kept import Folder
 from backend.core.metrics import Ablation, Metric, Tokens
 from backend.engine import memory
 from backend.engine.answers import read_answers
@@ -134,7 +135,7 @@ def test_what_was_kept_of_one_metric_and_ablation_is_not_taken_for_another(tmp_p
         for ablation, metric in product(Ablation, Metric):
             asked = evaluation("grouped", ablation)
             for rows in (asked.circuit_only, asked.ablated):
-                kept = rows(QUESTIONS, kept_in=tmp_path, metric=metric)
+                kept = rows(QUESTIONS, kept_in=Folder(tmp_path), metric=metric)
                 np.testing.assert_array_equal(kept, rows(QUESTIONS, metric=metric))
 
 

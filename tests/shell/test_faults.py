@@ -18,6 +18,7 @@ import pytest
 from backend.commands.cli import main
 from backend.core import files
 from backend.core.errors import UserError
+from backend.core.kept import Folder
 from backend.core.serialize import to_json
 from backend.engine import checkpoints
 from backend.methods.accuracy import AccuracyRequest
@@ -179,7 +180,8 @@ def test_a_pipe_in_place_of_what_is_unfinished_blocks_nobody(tmp_path: Path) -> 
     import torch
 
     os.mkfifo(tmp_path / "0-2.safetensors")
-    found = checkpoints.tensor(tmp_path, slice(0, 2), (2,), torch.float32, lambda: torch.ones(2))
+    block = checkpoints.Block("0-2", (2,), torch.float32, lambda: torch.ones(2))
+    (found,) = checkpoints.tensors(Folder(tmp_path), [block])
     assert found.tolist() == [1, 1]
 
 

@@ -117,12 +117,12 @@ def test_discover_says_what_is_there(
     planted.tokenizer().save_pretrained(tmp_path)
     kept_sizes = ("--keep", "A=2", "B=1", "C=1", "D=1")
     asked = ["discover", str(tmp_path), "--prompts", "20", "--boxes", "2", *kept_sizes]
-    of_pair, n_batches = scores._of_pair, 0
+    of_pair, n_blocks, first_stage = scores._of_pair, 0, 4 * 3  # layers, batches
 
     def stopped_in_the_second_stage(*arguments: Any) -> Any:
-        nonlocal n_batches
-        n_batches += 1
-        if n_batches == 5:
+        nonlocal n_blocks
+        n_blocks += 1
+        if n_blocks == first_stage + 2:
             raise KeyboardInterrupt
         return of_pair(*arguments)
 
@@ -157,7 +157,7 @@ def test_a_stage_goes_on_after_its_last_batch_of_prompts(
     with pytest.raises(Cancelled):
         [*studies.run(request, stops_in_the_second_batch)]
     (kept,) = store.unfinished(key).rglob("*.*")
-    assert kept.name == "0-8.safetensors"
+    assert kept.name == "0-8_layer0.safetensors"
     before = kept.read_bytes()
 
     calls: list[int] = []

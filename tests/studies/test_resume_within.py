@@ -88,6 +88,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
         kept_in: Any = None,
         metric: Metric = Metric.accuracy,
         dtype: Any = None,
+        at_once: int = 1,
     ) -> Any:
         def counting(batch: Any, some: Any) -> Iterator[Any]:
             for rows in plain(batch, some):
@@ -95,7 +96,9 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
                 yield rows
 
         counted_ask = counting if kept_in else plain
-        return answered(self, questions, counted_ask, cost, progress, kept_in, metric, dtype)
+        return answered(
+            self, questions, counted_ask, cost, progress, kept_in, metric, dtype, at_once
+        )
 
     def counting_of_pair(*arguments: Any) -> Any:
         scores = of_pair(*arguments)

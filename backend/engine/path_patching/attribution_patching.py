@@ -25,12 +25,13 @@ no better than before.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from backend.core.heads import Head
+from backend.core.kept import Kept
 from backend.core.metrics import Score
 from backend.core.progress import Progress, silent
 from backend.engine import checkpoints
@@ -80,7 +81,7 @@ def attributions_of(
     group: str,
     receivers: Collection[Head] = (),
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
     score: Score = Score.probability,
     steps: int = 0,
     n_tokens: int | None = None,
@@ -100,22 +101,26 @@ def attributions_of(
     gradients = pairs.scale.gradients(1, sending, layers, steps)
 
     def of_batch(batch: slice) -> Tensor:
+        progress(batch.start, pairs.n_prompts)
         size, first = batch.stop - batch.start, pairs.cost_of(batch)
 
         def told(done: float) -> None:
             share = (first + gradients * done / size) / (first + gradients)
             progress(batch.start + size * share, pairs.n_prompts)
 
-        def compute() -> Tensor:
-            return _of_pair(
-                pairs.of(batch), sending, receivers, dtype, told, score, steps, n_tokens
-            )
+        return _of_pair(pairs.of(batch), sending, receivers, dtype, told, score, steps, n_tokens)
 
-        progress(batch.start, pairs.n_prompts)
-        return checkpoints.tensor(folder, batch, (size, *shape[:2]), dtype, compute)
-
+    blocks = [
+        checkpoints.Block(
+            checkpoints.name_of(batch),
+            (batch.stop - batch.start, *shape[:2]),
+            dtype,
+            partial(of_batch, batch),
+        )
+        for batch in pairs.batches
+    ]
     with memory_errors_explained(pairs.model, pairs.batches[0].stop):
-        return torch.cat([of_batch(batch) for batch in pairs.batches])
+        return torch.cat(checkpoints.tensors(folder, blocks))
 
 
 def _of_pair(

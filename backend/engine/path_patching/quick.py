@@ -11,12 +11,12 @@ receive, scores are exactly those of path patching.
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from backend.core.heads import Head
+from backend.core.kept import Kept
 from backend.core.metrics import Score
 from backend.core.progress import Progress, consecutive, silent
 from backend.engine import checkpoints
@@ -32,7 +32,7 @@ def quick_scores_of(
     receivers: Collection[Head] = (),
     n_tokens: int = 4,
     progress: Progress = silent,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
     score: Score = Score.probability,
 ) -> Tensor:
     """About what `scores_of` gives, of at most `n_tokens` of a prompt: [n, n_layers, n_heads].
@@ -47,7 +47,7 @@ def quick_scores_of(
     gradients = [pairs.scale.gradients(1, of, layers, 0, few) for few in (None, n_tokens)]
     told = consecutive(progress, [runs, *gradients])
 
-    def folder(name: str) -> Path | None:
+    def folder(name: str) -> Kept | None:
         return checkpoints.inside(kept_in, name)
 
     few = scores_of(*given, told[0], kept_in=folder("runs"), score=score, n_tokens=n_tokens)

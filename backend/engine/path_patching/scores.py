@@ -24,14 +24,15 @@ taken apart like that is run whole (`backend.engine.path_patching.plain_patching
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from backend.core.errors import UserError
 from backend.core.heads import Head
+from backend.core.kept import Kept
 from backend.core.metrics import Score
 from backend.core.progress import Progress, silent
 from backend.engine import checkpoints
@@ -42,13 +43,17 @@ from backend.engine.memory import memory_errors_explained
 from backend.engine.path_patching.few_tokens import few_tokens
 from backend.engine.path_patching.plain_patching import patched_plainly
 from backend.engine.path_patching.receivers_runs import receivers_runs
-from backend.engine.path_patching.run_pairs import RunPair, RunPairs, scenes
+from backend.engine.path_patching.run_pairs import RunPair, RunPairs, Scene, scenes
 from backend.engine.path_patching.sender_runs import Senders, sender_finals
 from backend.tasks.prompts import PromptSet
 from backend.tasks.task import Group
 
 RECEIVED: Mapping[str, Projection] = {"q": "q_proj", "k": "k_proj", "v": "v_proj"}
 """What receives, by what a group's heads feed."""
+
+Ready = Sequence[tuple[Tensor, Scene, Tensor | None]]
+"""Row numbers of prompts in a pair, their scene, and which few of its tokens run again, if not all
+do."""
 
 
 def path_patching_scores(
@@ -78,14 +83,14 @@ def scores_of(
     receivers: Collection[Head] = (),
     progress: Progress = silent,
     senders: Collection[Head] | None = None,
-    kept_in: Path | None = None,
+    kept_in: Kept | None = None,
     score: Score = Score.probability,
     n_tokens: int | None = None,
 ) -> Tensor:
     """`path_patching_scores`, when several stages or receivers share the same runs.
 
-    If there are `senders`, only they are run, and all other heads are left at zero. Scores of
-    finished batches of prompts are kept in a folder, if there is one, and taken from there. With
+    If there are `senders`, only they are run, and all other heads are left at zero. Scores of the
+    layers of batches of prompts are kept, if there is a place, and taken from there. With
     `n_tokens`, at most so many tokens of each prompt run again, and the others stay as they were
     (`backend.engine.path_patching.few_tokens`).
     """
@@ -106,23 +111,46 @@ def scores_of(
     if not chosen:
         return torch.zeros(pairs.n_prompts, *shape[:2], dtype=dtype)
 
-    def of_batch(batch: slice) -> Tensor:
-        size, first = batch.stop - batch.start, pairs.cost_of(batch)
+    costs_of_runs: dict[int, float] = {}
+    ready: dict[int, Ready] = {}
+    """The scenes of one batch, for all its layers."""
+
+    def of_layer(batch: slice, layer: int) -> Tensor:
+        size, before = batch.stop - batch.start, sum(costs[each] for each in costs if each < layer)
+        if batch.start not in costs_of_runs:
+            progress(batch.start, pairs.n_prompts)
+            costs_of_runs[batch.start] = pairs.cost_of(batch)
+        pair = pairs.of(batch)
+        if batch.start not in ready:
+            ready.clear()
+            ready[batch.start] = _ready(pair, sending, receivers, n_tokens)
+        first = costs_of_runs[batch.start]
         whole = first + sum(costs.values())
 
-        def told(done: float) -> None:
-            progress(batch.start + size * (first + done / size) / whole, pairs.n_prompts)
+        def told(n_done: int) -> None:
+            done = first + before + costs[layer] * n_done / size
+            progress(batch.start + size * done / whole, pairs.n_prompts)
 
-        def compute() -> Tensor:
-            return _of_pair(
-                pairs.of(batch), sending, chosen, receivers, dtype, costs, told, score, n_tokens
-            )
+        given = pair, ready[batch.start], sending, {layer: chosen[layer]}, receivers
+        return _of_pair(*given, dtype, told, score)
 
-        progress(batch.start, pairs.n_prompts)
-        return checkpoints.tensor(folder, batch, (size, *shape[:2]), dtype, compute)
-
+    blocks = [
+        checkpoints.Block(
+            f"{checkpoints.name_of(batch)}_layer{layer}",
+            (batch.stop - batch.start, len(chosen[layer])),
+            dtype,
+            partial(of_layer, batch, layer),
+        )
+        for batch in pairs.batches
+        for layer in chosen
+    ]
     with memory_errors_explained(pairs.model, pairs.batches[0].stop):
-        return torch.cat([of_batch(batch) for batch in pairs.batches])
+        found = iter(checkpoints.tensors(folder, blocks))
+    scores = torch.zeros(pairs.n_prompts, *shape[:2], dtype=dtype)
+    for batch in pairs.batches:
+        for layer, heads in chosen.items():
+            scores[batch, layer, torch.tensor(heads)] = next(found)
+    return scores
 
 
 def n_sending_layers(pairs: RunPairs, group: Group, receivers: Collection[Head]) -> int:
@@ -136,27 +164,48 @@ def _sends(head: Head, senders: Collection[Head] | None) -> bool:
     return senders is None or head in senders
 
 
+def _ready(pair: RunPair, group: Group, receivers: Collection[Head], n_tokens: int | None) -> Ready:
+    """The scenes of a pair; none where everything is run whole. Raises UserError where few tokens
+    cannot run again alone."""
+    if pair.clean.run is None:
+        if n_tokens:
+            raise UserError(
+                "This model can only be run whole, so that no few of its tokens run again alone. "
+                "Estimate by gradients, or run the stages."
+            )
+        return []
+    projection = RECEIVED.get(group.component)
+    return [
+        (
+            rows,
+            scene,
+            few_tokens(scene, receivers, projection, n_tokens) if projection and n_tokens else None,
+        )
+        for rows, scene in scenes(pair, pair.clean.run, group)
+    ]
+
+
 def _of_pair(
     pair: RunPair,
+    ready: Ready,
     group: Group,
     senders: Senders,
     receivers: Collection[Head],
     dtype: torch.dtype,
-    costs: Mapping[int, float],
-    told: Callable[[float], None],
+    told: Callable[[int], None],
     score: Score,
-    n_tokens: int | None,
 ) -> Tensor:
-    """The scores of a batch's prompts: [n, n_layers, n_heads]; `told` the costs that are done."""
-    scores = torch.zeros(len(pair.answers), *shape_of(pair.clean.model)[:2], dtype=dtype)
-    done = 0.0
-    for rows, patched in _patched_runs(pair, group, senders, receivers, score, n_tokens):
+    """The scores of the senders of one layer on a batch's prompts: [n, n_senders]; `told` on how
+    many prompts they are done."""
+    (heads,) = senders.values()
+    scores = torch.zeros(len(pair.answers), len(heads), dtype=dtype)
+    n_done = 0
+    for rows, patched in _patched_runs(pair, ready, group, senders, receivers, score):
         change = change_from(pair, rows, score)
-        for layer, logits in patched:
-            heads = torch.tensor(senders[layer])
-            scores[rows.cpu()[:, None], layer, heads] = change(logits).to(scores)
-            done += len(rows) * costs[layer]
-            told(done)
+        for _, logits in patched:
+            scores[rows.cpu()] = change(logits).to(scores)
+            n_done += len(rows)
+            told(n_done)
     return scores
 
 
@@ -194,11 +243,11 @@ def scored_logits_of(
 
 def _patched_runs(
     pair: RunPair,
+    ready: Ready,
     group: Group,
     senders: Senders,
     receivers: Collection[Head],
     score: Score,
-    n_tokens: int | None,
 ) -> Iterator[tuple[Tensor, Iterator[tuple[int, Tensor]]]]:
     """Row numbers of some prompts, and for each layer their logits with its senders' paths patched.
 
@@ -206,22 +255,15 @@ def _patched_runs(
     """
     model = pair.clean.model
     if pair.clean.run is None:
-        if n_tokens:
-            raise UserError(
-                "This model can only be run whole, so that no few of its tokens run again alone. "
-                "Estimate by gradients, or run the stages."
-            )
         everyone = torch.arange(len(pair.answers), device=pair.answers.device)
         runs = patched_plainly(pair, group, senders, receivers, RECEIVED.get(group.component))
         yield everyone, ((layer, scored(logits, pair, everyone, score)) for layer, logits in runs)
         return
-    for rows, scene in scenes(pair, pair.clean.run, group):
+    for rows, scene, few in ready:
         if group.component == "logits":
             finals = sender_finals(scene, senders)
         else:
-            projection = RECEIVED[group.component]
-            few = few_tokens(scene, receivers, projection, n_tokens) if n_tokens else None
-            finals = receivers_runs(scene, senders, receivers, projection, few)
+            finals = receivers_runs(scene, senders, receivers, RECEIVED[group.component], few)
         yield (
             rows,
             ((layer, scored_logits_of(model, final, pair, rows, score)) for layer, final in finals),

@@ -1,0 +1,38 @@
+"""Where the processes of a crew are: on this computer, or on a Ray cluster (no Ray)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backend.core.errors import UserError
+from backend.core.files import shown
+
+AUTO = "auto"
+VARIABLE = "CIRCUIT_EXPLORER_RAY"
+"""Says where work is, unless a command does."""
+_MOST = 1024
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`n_local` processes here, each with one thread; or, with an address (`auto` for that of the
+    environment), one for each GPU of a cluster, else one for each machine."""
+
+    address: str = ""
+    n_local: int = 0
+
+    def __str__(self) -> str:
+        return f"local:{self.n_local}" if self.n_local else self.address
+
+
+def cluster(text: str) -> Cluster:
+    """`local:N`, `auto`, or HOST:PORT; raises UserError for anything else."""
+    host, _, number = text.rpartition(":")
+    if host == "local" and number.isdecimal() and 1 <= int(number) <= _MOST:
+        return Cluster(n_local=int(number))
+    if text == AUTO or (host not in ("", "local") and number.isdecimal() and text.isprintable()):
+        return Cluster(text)
+    raise UserError(
+        f"“{shown(text)[:40]}” is no cluster. Give local:2 for two processes on this computer, or "
+        "auto or HOST:PORT for a Ray cluster."
+    )
