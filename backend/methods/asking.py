@@ -5,19 +5,25 @@ Importing this module imports no torch; its functions do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backend.core.errors import UserError
 from backend.core.metrics import Ablation
-from backend.core.progress import Plan, Report, cost_of, step_of
+from backend.core.progress import Plan, Progress, Report, cost_of, step_of
+from backend.core.runtime import at_work
 from backend.methods.method import Finished
 from backend.methods.requests import Request
 from backend.models import catalogue, loaded_models
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.engine.path_patching.run_pairs import RunPairs
     from backend.methods.evaluation import Evaluation
+    from backend.methods.stage import Stage
     from backend.models.loading import LoadedModel
 
 
@@ -43,6 +49,25 @@ def loaded(name: str, report: Report, plan: Plan, part: int) -> LoadedModel:
 
     report(f"Loading {catalogue.label(name)}", before)
     return loaded_models.load(name, told=told)
+
+
+def scored_stage(
+    request: Any, report: Report, plan: Plan, scores: Callable[[RunPairs, Progress], Tensor]
+) -> Stage:
+    """A stage of what a request asks for, out of the `scores` [n, n_layers, n_heads] of its pairs.
+
+    request: a model, prompts, a group, receivers and a score. Raises UserError when the model
+    answers too few prompts right.
+    """
+    model = loaded(request.model, report, plan, 0)
+    from backend.methods.discovery import summarised
+    from backend.methods.pairs import run_pairs
+
+    pairs, choice = run_pairs(request.model, request.prompts, report, plan)
+    with at_work(model.runtime):
+        found = scores(pairs, step_of(report, plan, 0, 1))
+        stage = summarised(request.group, found, request.receivers, pairs.clean_probability)
+    return replace(stage, forced_choice=choice, score=request.score)
 
 
 def asked(name: str, request: KnockingOut, report: Report, plan: Plan, part: int) -> Evaluation:

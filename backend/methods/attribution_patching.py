@@ -11,18 +11,23 @@ and `backend.methods.agreement` says how far it can be trusted.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from backend.core.heads import Head
 from backend.core.metrics import Score
-from backend.core.progress import Plan, Report, Step, step_of
-from backend.core.runtime import at_work
-from backend.methods.asking import loaded
+from backend.core.progress import Plan, Progress, Report, Step
+from backend.methods.asking import scored_stage
 from backend.methods.method import Figure, Finished, Method, Unfinished
 from backend.methods.plans import chosen_step, scale_of
 from backend.methods.preview import Preview, estimates
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.engine.path_patching.run_pairs import RunPairs
 
 MOST_STEPS = 100
 
@@ -56,26 +61,13 @@ def _plan(request: AttributionRequest) -> Plan:
 def _work(
     request: AttributionRequest, _: Finished, report: Report, unfinished: Unfinished
 ) -> Iterator[Preview]:
-    plan = _plan(request)
-    model = loaded(request.model, report, plan, 0)
-    from backend.engine.path_patching.attribution_patching import attributions_of
-    from backend.methods.discovery import summarised
-    from backend.methods.pairs import run_pairs
+    def scores(pairs: RunPairs, told: Progress) -> Tensor:
+        from backend.engine.path_patching.attribution_patching import attributions_of
 
-    pairs, choice = run_pairs(request.model, request.prompts, report, plan)
-    group, receivers, score = request.group, request.receivers, request.score
-    with at_work(model.runtime):
-        found = attributions_of(
-            pairs,
-            group,
-            receivers,
-            step_of(report, plan, 0, 1),
-            unfinished(0),
-            score,
-            request.steps,
-        )
-        stage = summarised(group, found, receivers, pairs.clean_probability)
-    yield Preview(replace(stage, forced_choice=choice, score=score), request.steps)
+        given = pairs, request.group, request.receivers, told, unfinished(0)
+        return attributions_of(*given, request.score, request.steps)
+
+    yield Preview(scored_stage(request, report, _plan(request), scores), request.steps)
 
 
 def _rows(request: AttributionRequest, _: int, part: Preview) -> Iterator[Figure]:

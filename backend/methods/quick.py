@@ -10,18 +10,23 @@ tokens, or writes into the logits, lose nothing by that. No circuit is made of i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from backend.core.heads import Head
 from backend.core.metrics import Score
-from backend.core.progress import Plan, Report, Step, step_of
-from backend.core.runtime import at_work
-from backend.methods.asking import loaded
+from backend.core.progress import Plan, Progress, Report, Step
+from backend.methods.asking import scored_stage
 from backend.methods.method import Figure, Finished, Method, Unfinished
 from backend.methods.plans import chosen_step, scale_of
 from backend.methods.preview import Preview, estimates
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.engine.path_patching.run_pairs import RunPairs
 
 N_TOKENS = 4
 
@@ -61,20 +66,13 @@ def _plan(request: QuickRequest) -> Plan:
 def _work(
     request: QuickRequest, _: Finished, report: Report, unfinished: Unfinished
 ) -> Iterator[Preview]:
-    plan = _plan(request)
-    model = loaded(request.model, report, plan, 0)
-    from backend.engine.path_patching.quick import quick_scores_of
-    from backend.methods.discovery import summarised
-    from backend.methods.pairs import run_pairs
+    def scores(pairs: RunPairs, told: Progress) -> Tensor:
+        from backend.engine.path_patching.quick import quick_scores_of
 
-    pairs, choice = run_pairs(request.model, request.prompts, report, plan)
-    group, receivers, told = request.group, request.receivers, step_of(report, plan, 0, 1)
-    with at_work(model.runtime):
-        found = quick_scores_of(
-            pairs, group, receivers, request.n_tokens, told, unfinished(0), request.score
-        )
-        stage = summarised(group, found, receivers, pairs.clean_probability)
-    yield Preview(replace(stage, forced_choice=choice, score=request.score))
+        given = pairs, request.group, request.receivers, request.n_tokens
+        return quick_scores_of(*given, told, unfinished(0), request.score)
+
+    yield Preview(scored_stage(request, report, _plan(request), scores))
 
 
 def _rows(request: QuickRequest, _: int, part: Preview) -> Iterator[Figure]:

@@ -6,18 +6,18 @@ Undefined figures are NaN (Prakash et al., circuit discovery).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.core.heads import Head
 from backend.core.metrics import Score
-from backend.core.progress import Plan, Report, Step, step_of
-from backend.core.runtime import at_work
+from backend.core.progress import Plan, Progress, Report, Step
 from backend.core.statistics import false_discovery, p_below_zero, student
 from backend.engine.costs import Scale
-from backend.methods.asking import loaded
+from backend.methods.asking import scored_stage
 from backend.methods.method import Figure, Finished, Method, Unfinished
 from backend.methods.plans import chosen_step, scale_of
 from backend.methods.requests import score_name
@@ -25,6 +25,11 @@ from backend.tasks.chance import ForcedChoice
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 from backend.tasks.task import Group
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.engine.path_patching.run_pairs import RunPairs
 
 NO_TEST = 1.0
 """The false discovery rate at which every head with a negative score is kept."""
@@ -153,19 +158,13 @@ def _plan(request: StageRequest) -> Plan:
 def _work(
     request: StageRequest, _: Finished, report: Report, unfinished: Unfinished
 ) -> Iterator[Stage]:
-    plan = _plan(request)
-    model = loaded(request.model, report, plan, 0)
-    from backend.engine.path_patching.scores import scores_of
-    from backend.methods.discovery import summarised
-    from backend.methods.pairs import run_pairs
+    def scores(pairs: RunPairs, told: Progress) -> Tensor:
+        from backend.engine.path_patching.scores import scores_of
 
-    pairs, choice = run_pairs(request.model, request.prompts, report, plan)
-    group, receivers, told = request.group, request.receivers, step_of(report, plan, 0, 1)
-    with at_work(model.runtime):
-        kept_in, score = unfinished(0), request.score
-        scores = scores_of(pairs, group, receivers, told, kept_in=kept_in, score=score)
-        found = summarised(group, scores, receivers, pairs.clean_probability)
-    yield replace(found, forced_choice=choice, score=request.score)
+        given = pairs, request.group, request.receivers, told
+        return scores_of(*given, kept_in=unfinished(0), score=request.score)
+
+    yield scored_stage(request, report, _plan(request), scores)
 
 
 def _rows(request: StageRequest, _: int, part: Stage) -> Iterator[Figure]:
