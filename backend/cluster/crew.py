@@ -215,7 +215,7 @@ def _keep(kept: Mapping[int, Folder | None], name: str, data: bytes) -> None:
 
 
 def _processes(n: int) -> str:
-    return f"{n} process{'' if n == 1 else 'es'}"
+    return f"{n or 'no'} process{'' if n == 1 else 'es'}{'' if n else ' yet'}"
 
 
 def _line(error: Exception) -> str:
