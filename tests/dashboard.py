@@ -154,6 +154,13 @@ def choose(page: Any, box: str, option: str | re.Pattern[str], timeout_ms: float
                 raise
 
 
+def upload(page: Any, label: str, file: Any, timeout_ms: float = 60_000) -> None:
+    """Choose a file: Streamlit forgets one that is chosen just as a run of the script begins."""
+    settled(page, timeout_ms)
+    uploader = page.get_by_test_id("stFileUploader").filter(has_text=label)
+    uploader.locator("input[type=file]").set_input_files(file)
+
+
 def _is_external(url: str) -> bool:
     return not url.startswith(("http://localhost:", "ws://localhost:", "data:", "blob:"))
 

@@ -18,7 +18,7 @@ from backend.tasks.entity_tracking import ENTITY_TRACKING
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Mode, Reading, Setting, intervention
 from shell.frame.history import NodeKey
-from tests.dashboard import ROOT, figure, serving, watched_pages
+from tests.dashboard import ROOT, figure, serving, upload, watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -221,7 +221,6 @@ def test_a_bad_address_gets_a_message_and_a_working_page(open_page: Open) -> Non
 def test_an_uploaded_circuit_is_checked(open_page: Open) -> None:
     page = open_page()
     page.get_by_text("Add a circuit").click()
-    page.locator("input[type=file]").set_input_files(
-        {"name": "bad.json", "mimeType": "application/json", "buffer": b'{"groups": {"A": [3]}}'}
-    )
+    bad = {"name": "bad.json", "mimeType": "application/json", "buffer": b'{"groups": {"A": [3]}}'}
+    upload(page, "A circuit saved as JSON", bad)
     expect(page.get_by_role("alert")).to_contain_text("groups.A")

@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 from backend.tasks.circuit import Circuit
 from backend.tasks.ioi import IOI
 from tests import planted_ioi
-from tests.dashboard import figure, watched_pages
+from tests.dashboard import figure, upload, watched_pages
 from tests.own import FRUIT
 from tests.tasks.test_own_prompt_sets import as_rows, jsonl
 
@@ -30,12 +30,6 @@ ADD = "Add a task or prompts"
 def open_page(server: str, browser: Any) -> Iterator[Any]:
     with watched_pages(browser) as opened:
         yield lambda path: opened(f"{server}/{path}")
-
-
-def upload(page: Any, label: str, file: Path) -> None:
-    page.get_by_test_id("stFileUploader").filter(has_text=label).locator(
-        "input[type=file]"
-    ).set_input_files(str(file))
 
 
 def test_a_wrong_task_file_names_its_field_and_a_mended_one_is_chosen(

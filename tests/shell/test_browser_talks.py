@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
-from tests.dashboard import choose, watched_pages
+from tests.dashboard import choose, upload, watched_pages
 
 pytestmark = pytest.mark.browser
 
@@ -63,7 +63,7 @@ def test_a_talk_is_made_exported_imported_and_given_by_keys_alone(
         assert steps[1]["choices"]["compared_ablation"] == "zero"
         page.get_by_role("button", name="Delete").click()
         page.get_by_text("Import a talk").click()
-        page.locator("input[type=file]").last.set_input_files(file)
+        upload(page, "A talk that was exported", file)
         expect(page.get_by_label("Title of the talk")).to_have_value("My talk")
         page.keyboard.press("Escape")
 
