@@ -11,11 +11,13 @@ shell.enter()
 from backend.core.placement import Placement
 from backend.core.read_only import is_read_only
 from shell.frame import state
-from shell.models import models
+from shell.models import long_work, models
 
 left, right = st.columns([2.6, 1], gap="large")
 with right:
     placement = Placement() if is_read_only() else models.choose_placement()
+    if not is_read_only():
+        long_work.choose_where()
     models.show_memory()
     if not is_read_only():
         models.offer_to_add()

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from backend.cluster.where import Cluster
+from backend.cluster.where import NO_RAY, Cluster
 from backend.core.errors import UserError
 from backend.core.progress import Report
 
@@ -60,9 +60,7 @@ def _imported(where: Cluster) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UserError(
-            "Ray is not installed. Install it with: pip install -r requirements-cluster.txt"
-        ) from error
+        raise UserError(NO_RAY) from error
     return ray
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from backend.core.errors import UserError
 from backend.core.files import shown
@@ -10,7 +11,9 @@ from backend.core.files import shown
 AUTO = "auto"
 VARIABLE = "CIRCUIT_EXPLORER_RAY"
 """Says where work is, unless a command does."""
-_MOST = 1024
+MOST = 1024
+"""So many processes on this computer."""
+NO_RAY = "Ray is not installed. Install it with: pip install -r requirements-cluster.txt"
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,15 @@ class Cluster:
         return f"local:{self.n_local}" if self.n_local else self.address
 
 
+def is_ray_installed() -> bool:
+    """Whether there can be a cluster; imports nothing."""
+    return find_spec("ray") is not None
+
+
 def cluster(text: str) -> Cluster:
     """`local:N`, `auto`, or HOST:PORT; raises UserError for anything else."""
     host, _, number = text.rpartition(":")
-    if host == "local" and number.isdecimal() and 1 <= int(number) <= _MOST:
+    if host == "local" and number.isdecimal() and 1 <= int(number) <= MOST:
         return Cluster(n_local=int(number))
     if text == AUTO or (host not in ("", "local") and number.isdecimal() and text.isprintable()):
         return Cluster(text)

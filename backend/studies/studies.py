@@ -22,6 +22,7 @@ from backend.cluster.where import VARIABLE, Cluster, cluster
 from backend.core.errors import UserError
 from backend.core.kept import Folder
 from backend.core.progress import Report, cost_of
+from backend.core.read_only import check_allowed
 from backend.core.serialize import from_json, to_json
 from backend.methods.registry import METHODS, method_of, n_parts, plan_of, title_of
 from backend.methods.requests import Request, circuit_of, models_of
@@ -83,9 +84,17 @@ def _rest(request: Request, n_yielded: int, report: Report) -> Iterator[Any]:
 
 def work_on(where: Cluster | None) -> None:
     """Let the processes of a cluster do the work from now on; None for what the environment says,
-    `CIRCUIT_EXPLORER_RAY`, or else for this process."""
+    `CIRCUIT_EXPLORER_RAY`, or else for this process. Raises Refused for a change in a read-only
+    dashboard."""
     global _cluster
+    if where != _cluster:
+        check_allowed("To change where long work runs")
     _cluster = where
+
+
+def chosen_cluster() -> Cluster | None:
+    """What was last said to `work_on`."""
+    return _cluster
 
 
 def where_work_is() -> Cluster | None:
