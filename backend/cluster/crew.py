@@ -12,7 +12,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import sleep
 from typing import Any, NamedTuple
 
@@ -20,17 +20,17 @@ from backend.cluster.board import Board, News
 from backend.cluster.joining import joined
 from backend.cluster.versions import versions
 from backend.cluster.where import Cluster
-from backend.cluster.worker import End, Outcome, Task, Worker
+from backend.cluster.worker import End, Like, Outcome, Task, Worker
 from backend.core.errors import UserError
 from backend.core.files import LOCAL, VARIABLE
 from backend.core.kept import Folder
-from backend.core.placement import AUTO, CPU, SPREAD, Placement
+from backend.core.placement import AUTO, CPU, SPREAD
 from backend.core.progress import Report
 from backend.core.serialize import from_json, to_json
 from backend.methods.method import Finished
 from backend.methods.registry import method_of
 from backend.methods.requests import Request, models_of
-from backend.models.loaded_models import fingerprint_of
+from backend.models.loaded_models import fingerprint_of, placement_of
 
 _WAIT_S = 0.2
 _MOST_LOST = 3
@@ -54,25 +54,26 @@ def work(
     finished: Finished,
     report: Report,
     unfinished: Callable[[int], Folder | None],
-    placement: Placement,
+    device: str,
     where: Cluster,
 ) -> Iterator[Any]:
     """The parts that come after those that are finished, as `Method.work` gives them.
 
-    What is kept of them is taken from there, and new blocks are kept there. Raises UserError for
+    What is kept of them is taken from there, and new blocks are kept there. Models are in the
+    numbers that they have here, on a device of that kind. Raises UserError for
     what cannot be measured, where there is no such cluster or no Ray, and when its processes die
     again and again.
     """
     method, parts = method_of(request), [*finished]
     kinds = method.parts(request)
-    marks = {name: str(fingerprint_of(name) or "") for name in models_of(request)}
+    models = {name: _like(name) for name in models_of(request)}
     with joined(where, report) as ray:
         kept = {part: unfinished(part) for part in range(len(parts), len(kinds))}
-        crew = _Crew(ray, _board(ray, kept), where, placement)
+        crew = _Crew(ray, _board(ray, kept), where, device)
         try:
             while len(parts) < len(kinds):
                 done = to_json(tuple(parts))
-                crew.tend(Task(method.name, to_json(request), done, versions(), marks))
+                crew.tend(Task(method.name, to_json(request), done, versions(), models))
                 news = crew.news()
                 for name, data in news.blocks.items():
                     _keep(kept, name, data)
@@ -92,7 +93,7 @@ class _Crew:
     ray: Any
     board: Any
     where: Cluster
-    placement: Placement
+    device: str
     _running: dict[Any, tuple[int, Any, Room]] = field(default_factory=dict)
     _n_begun: int = 0
     _n_lost: int = 0
@@ -100,8 +101,8 @@ class _Crew:
     def tend(self, task: Task) -> None:
         """Begin where there is room, wait a moment, and raise what made a process fail."""
         taken = Counter(room for _, _, room in self._running.values())
-        for room in (Counter(_rooms(self.ray, self.where, self.placement)) - taken).elements():
-            actor = _begun(self.ray, room, self.placement)
+        for room in (Counter(_rooms(self.ray, self.where, self.device)) - taken).elements():
+            actor = _begun(self.ray, room, self.device)
             reference = actor.run.remote(task, self.board, self._n_begun)
             self._running[reference] = self._n_begun, actor, room
             self._n_begun += 1
@@ -157,7 +158,7 @@ class _Crew:
             ) from error
 
 
-def _begun(ray: Any, room: Room, placement: Placement) -> Any:
+def _begun(ray: Any, room: Room, device: str) -> Any:
     """A new process there."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -168,8 +169,13 @@ def _begun(ray: Any, room: Room, placement: Placement) -> Any:
         "runtime_env": {"env_vars": _environment(room)},
     }
     # Where one GPU is given to it, it sees no other.
-    there = AUTO if placement.device.startswith("cuda") else placement.device
-    return ray.remote(Worker).options(**options).remote(replace(placement, device=there))
+    there = AUTO if device.startswith("cuda") else device
+    return ray.remote(Worker).options(**options).remote(there)
+
+
+def _like(name: str) -> Like:
+    placement = placement_of(name)
+    return Like(str(fingerprint_of(name) or ""), placement.dtype, placement.tf32)
 
 
 def _environment(room: Room) -> dict[str, str]:
@@ -177,7 +183,7 @@ def _environment(room: Room) -> dict[str, str]:
     return {**ours, VARIABLE: str(LOCAL), "OMP_NUM_THREADS": str(max(1, int(room.cpus)))}
 
 
-def _rooms(ray: Any, where: Cluster, placement: Placement) -> Sequence[Room]:
+def _rooms(ray: Any, where: Cluster, device: str) -> Sequence[Room]:
     """Where processes may be now."""
     if where.n_local:
         return [Room(ray.get_runtime_context().get_node_id(), 1, 0)] * where.n_local
@@ -185,8 +191,8 @@ def _rooms(ray: Any, where: Cluster, placement: Placement) -> Sequence[Room]:
     for node in ray.nodes():
         if node["Alive"]:
             cpus, gpus = (int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
-            gpus = 0 if placement.device == CPU else gpus
-            found += _rooms_of(node["NodeID"], cpus, gpus, placement.device == SPREAD)
+            gpus = 0 if device == CPU else gpus
+            found += _rooms_of(node["NodeID"], cpus, gpus, device == SPREAD)
     return found
 
 

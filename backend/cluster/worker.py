@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from backend.cluster.versions import difference, versions
 from backend.core.errors import OutOfMemory, UserError
-from backend.core.placement import Placement
+from backend.core.placement import Dtype, Placement
 from backend.core.progress import Report
 from backend.core.serialize import from_json, to_json
 
@@ -44,15 +44,23 @@ class End(NamedTuple):
     trace: str = ""
 
 
+class Like(NamedTuple):
+    """What a model is to be: its fingerprint, empty where that is not known; and its numbers."""
+
+    fingerprint: str
+    dtype: Dtype
+    tf32: bool
+
+
 class Task(NamedTuple):
     """What a process is asked, as JSON: parts that are finished are given. And what it has to be
-    like: versions by name, and what its models are, by theirs; empty where that is not known."""
+    like: versions by name, and its models by theirs."""
 
     method: str
     request: Any
     finished: Sequence[Any]
     versions: Mapping[str, str]
-    models: Mapping[str, str]
+    models: Mapping[str, Like]
 
 
 @dataclass(frozen=True)
@@ -98,16 +106,15 @@ class Shared:
 
 
 class Worker:
-    """The actor, which loads models like this."""
+    """The actor, which loads models onto this device."""
 
-    def __init__(self, placement: Placement) -> None:
-        from backend.models import loaded_models
-
-        loaded_models.place_by_default(placement)
+    def __init__(self, device: str) -> None:
+        self._device = device
 
     def run(self, task: Task, board: Any, number: int) -> End:
         """Make the parts after those that are finished. number: of this process in its crew."""
         try:
+            self._take(task.models)
             _check(task)
             while not _is_done(task, board, number):
                 _let_go()
@@ -117,6 +124,15 @@ class Worker:
             text = f"{type(error).__name__}: {error}"
             return End(Outcome.failed, text, traceback.format_exc())
         return End(Outcome.finished)
+
+    def _take(self, models: Mapping[str, Like]) -> None:
+        """Models are loaded in these numbers from now on."""
+        from backend.models import loaded_models
+
+        loaded_models.place_by_default(
+            Placement(self._device),
+            {name: Placement(self._device, like.dtype, like.tf32) for name, like in models.items()},
+        )
 
 
 def _is_done(task: Task, board: Any, number: int) -> bool:
@@ -170,8 +186,8 @@ def _check(task: Task) -> None:
             f"The processes of the cluster do not know the method “{task.method}”, which was "
             "added from outside. Measure it without a cluster."
         )
-    for name, known in task.models.items():
-        if known and str(fingerprint_of(name)) != known:
+    for name, like in task.models.items():
+        if like.fingerprint and str(fingerprint_of(name)) != like.fingerprint:
             raise UserError(
                 f"The model “{name}” is not the same on the machine {platform.node()}. Copy its "
                 "files there, and start again."

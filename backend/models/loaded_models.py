@@ -6,7 +6,7 @@ To look at what is there needs no torch; to load does, so pages load in a backgr
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +32,7 @@ _bases: WeakValueDictionary[tuple[Path, str, str, str], Base] = WeakValueDiction
 _caches: list[Any] = []
 _loading = threading.RLock()
 _usual = Placement()
+_apart: Mapping[str, Placement] = {}
 
 
 def load(name: str, placement: Placement | None = None, told: Told | None = None) -> LoadedModel:
@@ -64,7 +65,7 @@ def load(name: str, placement: Placement | None = None, told: Told | None = None
             if known := fitting():
                 return known
             unload(name)
-            loaded = load_model(name, placement or _usual, told, _bases)
+            loaded = load_model(name, placement or placement_of(name), told, _bases)
             _shelf[name], _last_loaded[name] = loaded, loaded.files
             if loaded.adapter and loaded.files:
                 remember(loaded.files, str(loaded.adapter))
@@ -99,12 +100,15 @@ def ran(name: str) -> Fingerprint | None:
     return _last_loaded.get(name)
 
 
-def place_by_default(placement: Placement) -> None:
-    """Load models like this unless told otherwise; those that are loaded otherwise are let go."""
-    global _usual
-    _usual = placement
+def place_by_default(placement: Placement, apart: Mapping[str, Placement] | None = None) -> None:
+    """Load models like this unless told otherwise, some in a way of their own, by name.
+
+    Those that are loaded otherwise are let go.
+    """
+    global _usual, _apart
+    _usual, _apart = placement, apart or {}
     for name, model in loaded().items():
-        if model.placement != decided(placement):
+        if model.placement != decided(_apart.get(name, placement)):
             unload(name)
 
 
@@ -113,17 +117,23 @@ def usual() -> Placement:
     return _usual
 
 
+def placement_of(name: str) -> Placement:
+    """How a model is loaded, or would be."""
+    held = _shelf.get(name)
+    return held.placement if held else _apart.get(name, _usual)
+
+
 def devices_of(names: Iterable[str]) -> frozenset[str]:
     """The processors that models are on, or would be loaded on; imports torch.
 
     Raises UserError when one is not there.
     """
-    return frozenset(device for name in names for device in devices_meant(_placement(name)))
+    return frozenset(device for name in names for device in devices_meant(placement_of(name)))
 
 
 def precision_of(name: str) -> str:
     """The numbers that a model runs in, or would if it were loaded; they determine results."""
-    return _placement(name).precision
+    return placement_of(name).precision
 
 
 def fingerprint_of(name: str, patiently: bool = True) -> Fingerprint | None:
@@ -173,8 +183,3 @@ def until_unload(maxsize: int) -> Callable[[Function], Function]:
         return cached
 
     return decorate
-
-
-def _placement(name: str) -> Placement:
-    held = _shelf.get(name)
-    return held.placement if held else _usual

@@ -117,7 +117,7 @@ def devices_of(models: Collection[str]) -> frozenset[str]:
 def _work(request: Request, parts: tuple[Any, ...], report: Report) -> Iterator[Any]:
     kept_in = partial(unfinished, request)
     if where := where_work_is():
-        return crew.work(request, parts, report, kept_in, loaded_models.usual(), where)
+        return crew.work(request, parts, report, kept_in, loaded_models.usual().device, where)
     return method_of(request).work(request, parts, report, kept_in)
 
 

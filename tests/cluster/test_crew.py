@@ -14,10 +14,12 @@ pytest.importorskip("ray")
 
 from backend.cluster import crew, worker
 from backend.core.errors import UserError
+from backend.core.placement import Dtype, Placement
 from backend.core.progress import Cancelled, Report
 from backend.core.serialize import to_json
 from backend.methods.requests import Request
 from backend.methods.stage import StageRequest
+from backend.models import loaded_models
 from backend.studies import store, studies
 from backend.studies.keys import identity
 from tests.cluster.conftest import TWO
@@ -116,6 +118,19 @@ def test_two_processes_find_what_one_finds_and_say_how_many_they_are(
     shares = [share for _, share in told]
     assert shares == sorted(shares)
     assert all_end(workers())
+
+
+def test_models_are_in_the_numbers_that_they_have_here(
+    compared: Request,
+    family: Sequence[str],  # noqa: F811
+) -> None:
+    for name, dtype in zip(family, (Dtype.bfloat16, Dtype.float32), strict=True):
+        loaded_models.load(name, Placement(dtype=dtype))
+    rough = in_text([*studies.run(compared, silent)])
+    forget(compared)
+    assert run(compared) == rough
+    loaded_models.place_by_default(Placement())
+    assert in_text([*studies.run(compared, silent)]) != rough
 
 
 def test_when_one_dies_another_makes_what_it_was_making(compared: Request, expected: str) -> None:

@@ -21,6 +21,7 @@ from backend.cluster.worker import End, Outcome, Task
 from backend.core.heads import Head
 from backend.core.kept import Folder
 from backend.core.metrics import Ablation, Metric, Score
+from backend.core.placement import AUTO
 from backend.core.serialize import to_json
 from backend.methods.accuracy import AccuracyRequest
 from backend.methods.attention import AttentionRequest
@@ -38,7 +39,6 @@ from backend.methods.registry import METHODS, method_of
 from backend.methods.requests import Request
 from backend.methods.search import SearchRequest
 from backend.methods.stage import StageRequest
-from backend.models import loaded_models
 from backend.tasks.setting import Reading
 from tests import planted
 from tests.studies.test_resume_within import HEADS, PROMPTS, REQUESTS, family  # noqa: F401
@@ -82,7 +82,7 @@ def workers(two: Any) -> Sequence[Any]:
     with pytest.MonkeyPatch.context() as chunk:
         chunk.setenv("CIRCUIT_EXPLORER_CHUNK", "7")
         room = Room(two.get_runtime_context().get_node_id(), 1, 0)
-        return [_begun(two, room, loaded_models.usual()) for _ in range(2)]
+        return [_begun(two, room, AUTO) for _ in range(2)]
 
 
 def test_every_method_is_asked_here() -> None:
