@@ -140,8 +140,8 @@ def _each(source: str, target: str) -> dict[str, str]:
     return {f"{source} {name}": f"{target} {name}" for name in PEOPLE}
 
 
-def saved(folder: Path) -> str:
+def saved(folder: Path, seed: int = 0) -> str:
     """The folder, with the model and its tokenizer in it."""
-    model().save_pretrained(folder)
+    model(seed).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return str(folder)

@@ -102,7 +102,7 @@ class _Crew:
         """Begin where there is room, wait a moment, and raise what made a process fail."""
         taken = Counter(room for _, _, room in self._running.values())
         for room in (Counter(_rooms(self.ray, self.where, self.device)) - taken).elements():
-            actor = _begun(self.ray, room, self.device)
+            actor = _begun(self.ray, room, self.where, self.device)
             reference = actor.run.remote(task, self.board, self._n_begun)
             self._running[reference] = self._n_begun, actor, room
             self._n_begun += 1
@@ -158,7 +158,7 @@ class _Crew:
             ) from error
 
 
-def _begun(ray: Any, room: Room, device: str) -> Any:
+def _begun(ray: Any, room: Room, where: Cluster, device: str) -> Any:
     """A new process there."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -166,7 +166,7 @@ def _begun(ray: Any, room: Room, device: str) -> Any:
         "num_cpus": room.cpus,
         "num_gpus": room.gpus,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(room.node, soft=False),
-        "runtime_env": {"env_vars": _environment(room)},
+        "runtime_env": {"env_vars": _environment(room, where)},
     }
     # Where one GPU is given to it, it sees no other.
     there = AUTO if device.startswith("cuda") else device
@@ -178,9 +178,13 @@ def _like(name: str) -> Like:
     return Like(str(fingerprint_of(name) or ""), placement.dtype, placement.tf32)
 
 
-def _environment(room: Room) -> dict[str, str]:
+def _environment(room: Room, where: Cluster) -> dict[str, str]:
+    """On this computer as here; machines of a cluster have models and tasks in folders of their
+    own."""
     ours = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
-    return {**ours, VARIABLE: str(LOCAL), "OMP_NUM_THREADS": str(max(1, int(room.cpus)))}
+    ours.pop(VARIABLE, None)
+    place = {VARIABLE: str(LOCAL)} if where.n_local else {}
+    return {**ours, **place, "OMP_NUM_THREADS": str(max(1, int(room.cpus)))}
 
 
 def _rooms(ray: Any, where: Cluster, device: str) -> Sequence[Room]:

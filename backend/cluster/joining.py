@@ -26,7 +26,13 @@ _TOKEN = Path.home() / ".ray" / "auth_token"
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """What keeps Ray's ports on 127.0.0.1, on Linux as well."""
-_lock = threading.Lock()
+_PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(10**8)}
+"""Ray would end this process, a dashboard, a minute after its cluster has gone."""
+_one_study = threading.Lock()
+_joining = threading.Lock()
+_to: Cluster | None = None
+"""The cluster that was joined here, rather than by a test."""
+_n_users = 0
 
 
 @contextmanager
@@ -35,22 +41,48 @@ def joined(where: Cluster, report: Report) -> Iterator[Any]:
 
     Raises UserError where there is no Ray, or no such cluster.
     """
-    while not _lock.acquire(timeout=_LOOK_S):
+    while not _one_study.acquire(timeout=_LOOK_S):
         report("Waiting for the cluster", 0.0)
     try:
         report(f"Joining {where}", 0.0)
-        ray = _imported(where)
-        if ray.is_initialized():
-            yield ray
-            return
-        begin(ray, where)
+        ray = join(where)
         try:
             yield ray
         finally:
+            leave(ray)
+    finally:
+        _one_study.release()
+
+
+def join(where: Cluster) -> Any:
+    """Ray, until `leave` was called by all who joined; raises UserError as `joined` does.
+
+    A process is part of one cluster at a time: raises UserError while others are in another one.
+    """
+    global _to, _n_users
+    with _joining:
+        ray = _imported(where)
+        if _n_users and _to not in (None, where):
+            raise UserError(
+                f"This process is part of the cluster {_to}. Wait until its work there has ended, "
+                "or cancel it, and start again."
+            )
+        if not ray.is_initialized():
+            begin(ray, where)
+            _to = where
+        _n_users += 1
+        return ray
+
+
+def leave(ray: Any) -> None:
+    """Leave the cluster, unless others are in it still."""
+    global _to, _n_users
+    with _joining:
+        _n_users -= 1
+        if not _n_users and _to:
+            _to = None
             with suppress(Exception):
                 ray.shutdown()
-    finally:
-        _lock.release()
 
 
 def _imported(where: Cluster) -> Any:
@@ -71,7 +103,8 @@ def begin(ray: Any, where: Cluster) -> None:
         if where.n_local:
             ray.init(num_cpus=where.n_local, num_gpus=0, include_dashboard=False, **quiet)
         else:
-            ray.init(address=where.address, **quiet)
+            with _patiently():
+                ray.init(address=where.address, **quiet)
     except Exception as error:
         what = str(error).strip().partition("\n")[0]
         raise UserError(f"No Ray cluster answers at {where}: {what} {_next(where)}") from error
@@ -81,6 +114,17 @@ def begin(ray: Any, where: Cluster) -> None:
             "Ray would listen to other computers, as this process has been part of a cluster. "
             "Start the dashboard again, then choose this computer."
         )
+
+
+@contextmanager
+def _patiently() -> Iterator[None]:
+    """Ray reads this when a process joins; processes that are started later are not to have it."""
+    os.environ.update(_PATIENCE)
+    try:
+        yield
+    finally:
+        for name in _PATIENCE:
+            del os.environ[name]
 
 
 def _have_token() -> None:
@@ -101,6 +145,11 @@ def _is_on_loopback(ray: Any) -> bool:
 def _next(where: Cluster) -> str:
     if where.n_local:
         return "Give fewer processes, or none."
+    if where.is_client:
+        return (
+            "Start it there with ray start --head --ray-client-server-port=10001, open the tunnel, "
+            "and have the same token and the same versions of Python and Ray on both sides."
+        )
     return (
         "Make this computer one of its machines with ray start --address=HOST:PORT, with the same "
         "token (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN), or give local:2."

@@ -24,6 +24,11 @@ class Cluster:
     address: str = ""
     n_local: int = 0
 
+    @property
+    def is_client(self) -> bool:
+        """Whether it is reached by Ray Client, from a computer that is none of its machines."""
+        return self.address.startswith("ray://")
+
     def __str__(self) -> str:
         return f"local:{self.n_local}" if self.n_local else self.address
 
@@ -34,7 +39,7 @@ def is_ray_installed() -> bool:
 
 
 def cluster(text: str) -> Cluster:
-    """`local:N`, `auto`, or HOST:PORT; raises UserError for anything else."""
+    """`local:N`, `auto`, HOST:PORT or ray://HOST:PORT; raises UserError for anything else."""
     host, _, number = text.rpartition(":")
     if host == "local" and number.isdecimal() and 1 <= int(number) <= MOST:
         return Cluster(n_local=int(number))
@@ -42,5 +47,5 @@ def cluster(text: str) -> Cluster:
         return Cluster(text)
     raise UserError(
         f"“{shown(text)[:40]}” is no cluster. Give local:2 for two processes on this computer, or "
-        "auto or HOST:PORT for a Ray cluster."
+        "auto, HOST:PORT or ray://HOST:PORT for a Ray cluster."
     )

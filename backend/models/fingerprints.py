@@ -13,13 +13,13 @@ import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from backend.core.errors import UserError
 from backend.core.files import LOCAL, MB, Unreadable, is_file, read_json, write_atomically
-from backend.models import registry
+from backend.models import elsewhere, registry
 from backend.models.model_files import (
     ADAPTER_CONFIG,
     CONFIG,
@@ -54,11 +54,14 @@ class Fingerprint:
 
 
 def fingerprint(name: str, precision: str, patiently: bool = True) -> Fingerprint | None:
-    """Of the model of this name, in this precision; None for one that is not on this machine.
+    """Of the model of this name, in this precision; None for one that is not on this machine, nor
+    on the cluster that was asked.
 
     Unless asked `patiently`, None as well when gigabytes would have to be read first. Raises
     UserError for a name that cannot be a model's.
     """
+    if there := elsewhere.known().get(name):
+        return replace(there.files, precision=precision)
     found = _files(name)
     if found is None:
         return None
@@ -81,7 +84,13 @@ def is_here(name: str) -> bool:
 
 def base_hash(folder: Path) -> str:
     """Of all that is read of a base: its weights with their configuration, and its tokenizer."""
-    return _digest([*_weights(folder), *_tokenizer(folder)])
+    return _digest([*_weights(folder), *tokenizer_files(folder)])
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files that a model's tokenizer is made of, beside its configuration."""
+    found = {path for pattern in _TOKENIZER for path in folder.glob(pattern)}
+    return sorted(filter(is_file, found))
 
 
 def _files(name: str) -> tuple[list[Path], list[Path], list[Path]] | None:
@@ -90,7 +99,7 @@ def _files(name: str) -> tuple[list[Path], list[Path], list[Path]] | None:
     if not places:
         return None
     folder, adapter = places
-    return _weights(folder), _weights(adapter) if adapter else [], _tokenizer(folder)
+    return _weights(folder), _weights(adapter) if adapter else [], tokenizer_files(folder)
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -102,14 +111,11 @@ def _weights(folder: Path) -> list[Path]:
     return sorted(path for path in (*weights, *(folder / name for name in about)) if is_file(path))
 
 
-def _tokenizer(folder: Path) -> list[Path]:
-    found = {path for pattern in _TOKENIZER for path in folder.glob(pattern)}
-    return sorted(filter(is_file, found))
-
-
 def _places(name: str) -> tuple[Path, Path | None] | None:
     """The folders of a model and of its adapter, if it has one; None if they are not here."""
     entry = registry.entry(name)
+    if entry.kind is registry.Kind.remote:
+        return None
     folder = cached(entry.source)
     adapter = cached(entry.adapter) if entry.adapter else None
     if folder and not entry.adapter and is_adapter(folder):

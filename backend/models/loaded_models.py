@@ -17,12 +17,14 @@ from backend.core.errors import UserError
 from backend.core.placement import Placement
 from backend.core.priority import unheld
 from backend.core.tidying import tidy_up
-from backend.models import prepared, registry
+from backend.models import elsewhere, prepared, registry
 from backend.models.adapters_seen import remember
+from backend.models.elsewhere import RemoteModel
 from backend.models.fingerprints import Fingerprint, fingerprint, is_here
 
 if TYPE_CHECKING:
     from backend.models.loading import Base, LoadedModel, Told
+    from backend.tasks.task import Task
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -72,11 +74,14 @@ def load(name: str, placement: Placement | None = None, told: Told | None = None
             return loaded
 
 
-def is_current(model: LoadedModel) -> bool:
+def is_current(model: LoadedModel | RemoteModel) -> bool:
     """Whether a loaded model is still what its name stands for and its files hold; quick.
 
-    One whose files are gone is, too: it is all that is left of them.
+    One whose files are gone is, too: it is all that is left of them. What has changed on a cluster
+    is known when that is asked the next time.
     """
+    if isinstance(model, RemoteModel):
+        return elsewhere.is_current(model)
     try:
         now = fingerprint(model.name, model.placement.precision, patiently=False)
         return registry.entry(model.name) == model.entry and (
@@ -162,6 +167,12 @@ def unload(name: str) -> None:
 def loaded() -> dict[str, LoadedModel]:
     """The models that are loaded, by name."""
     return dict(_shelf)
+
+
+def notes_of(name: str, task: Task) -> tuple[str, ...]:
+    """What is to be known of a model that is loaded, here or on the cluster; nothing of others."""
+    model = _shelf.get(name) or elsewhere.loaded(name)
+    return model.notes(task) if model else ()
 
 
 def bytes_of(name: str) -> tuple[int, int]:

@@ -98,10 +98,14 @@ class LoadedModel:
 
     def notes(self, task: Task) -> tuple[str, ...]:
         """What is to be known of it: words that a task leaves out, whether it is run whole."""
-        left_out = task.note(self.tokenizer)
+        return (*self.about_files, *filter(None, [task.note(self.tokenizer)]))
+
+    @property
+    def about_files(self) -> tuple[str, ...]:
+        """What is to be known of it whatever it is asked."""
         run_whole = "" if self.is_taken_apart else _RUN_WHOLE
         of_files = self.base.note if self.base else ""
-        return tuple(note for note in (of_files, left_out, run_whole) if note)
+        return tuple(filter(None, (of_files, run_whole)))
 
 
 def untold(stage: str, share: float) -> None:
@@ -152,6 +156,11 @@ def find(name: str) -> tuple[Path, Path | None]:
     UserError like `load_model`.
     """
     entry = registry.entry(name)
+    if entry.kind is registry.Kind.remote:
+        raise UserError(
+            f"“{name}” is on the cluster, and this needs it on this computer. Copy its files here "
+            "and add it on the Models page, or choose a model that is here."
+        )
     folder = folder_of(entry.source)
     adapter = folder_of(entry.adapter) if entry.adapter else None
     if adapter is None and is_adapter(folder):
@@ -199,6 +208,14 @@ def _put_together(
         landed,
         is_taken_apart=is_taken_apart,
         runtime=runtime,
+    )
+
+
+def tokenizer_in(folder: Path) -> Any:
+    """The tokenizer whose files, and whose model's configuration, are in a folder; no code of
+    theirs is run."""
+    return AutoTokenizer.from_pretrained(
+        folder, use_fast=True, trust_remote_code=False, local_files_only=True
     )
 
 
@@ -282,10 +299,7 @@ def _base(folder: Path, placement: Placement, told: Told, bases: Bases) -> Base:
 def _read(folder: Path, placement: Placement, told: Told) -> Base:
     with _counted(told):
         model, note = read_model(folder, placement)
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, use_fast=True, trust_remote_code=False, local_files_only=True
-    )
-    return Base(model, tokenizer, " ".join(filter(None, (note_of(folder), note))))
+    return Base(model, tokenizer_in(folder), " ".join(filter(None, (note_of(folder), note))))
 
 
 def _sharing(model: nn.Module) -> nn.Module:

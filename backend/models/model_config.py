@@ -13,8 +13,9 @@ from typing import Any
 from backend.core.components import Component
 from backend.core.errors import UserError
 from backend.core.heads import ModelShape
+from backend.models import elsewhere
 from backend.models.model_files import CONFIG, is_adapter, read_object
-from backend.models.registry import Entry, base_of
+from backend.models.registry import Entry, Kind, base_of
 from backend.models.weights import config_folder
 
 _SYNONYMS = {
@@ -34,7 +35,11 @@ class Blueprint:
 
 
 def blueprint(entry: Entry) -> Blueprint | None:
-    """The blueprint of a model whose configuration is on this machine; None of any other."""
+    """The blueprint of a model whose configuration is on this machine, or on the cluster that was
+    asked; None of any other."""
+    if entry.kind is Kind.remote:
+        there = elsewhere.known().get(entry.name)
+        return there.blueprint if there else None
     source = entry.source
     try:
         if isinstance(source, Path) and is_adapter(source):

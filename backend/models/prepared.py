@@ -82,6 +82,12 @@ def get(key: Hashable) -> Any:
         return known and known.value
 
 
+def holds(key: Hashable, name: Hashable) -> bool:
+    """Whether the part of this name is kept of what is prepared under a key."""
+    with _changed:
+        return (key, name) in _kept
+
+
 def keep(key: Hashable, value: Any, n_bytes: int, model: str) -> None:
     """Keep what was prepared with a model, in place of what was there.
 

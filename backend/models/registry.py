@@ -20,6 +20,7 @@ from backend.core.errors import UserError
 from backend.core.files import LOCAL, MB, Absent, Unreadable, is_file, read_text, write_atomically
 from backend.core.names import is_hub_name, plain_name
 from backend.core.read_only import check_allowed
+from backend.models import elsewhere
 from backend.models.adapter_kinds import adapter_config
 from backend.models.model_files import (
     ADAPTER_CONFIG,
@@ -47,6 +48,7 @@ class Kind(Enum):
     paper = "the paper’s"
     added = "added here"
     typed = "typed: a folder or a hub name"
+    remote = "on the cluster, and not here"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,13 @@ class Added:
 
 
 def models() -> dict[str, Entry]:
-    """Every model that is known by a name: bundled, the paper's, added here."""
+    """Every model that is known by a name: bundled, the paper's, added here, or on a cluster."""
+    there = {name: each.entry for name, each in elsewhere.known().items()}
+    return models_here() | there
+
+
+def models_here() -> dict[str, Entry]:
+    """Those that this computer knows itself: bundled, the paper's, added here."""
     return {**bundled(), **paper(), **added().entries}
 
 
@@ -188,12 +196,13 @@ def add(
         base_of(new.source)
     lines = [f"{field} = {json.dumps(text, ensure_ascii=False)}" for field, text in table.items()]
     _write("\n".join([*([before] if (before := _text()) else []), f"[{name}]", *lines, ""]))
+    elsewhere.forget(name)
     return new
 
 
 def check_is_free(name: str) -> None:
     """Raise UserError for a name that is taken or not plain."""
-    if plain_name(name) in models():
+    if plain_name(name) in models_here():
         raise UserError(f"There is a model “{name}” already. Choose another name.")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,11 @@ from backend.engine.positions import (
 )
 from backend.methods.cmap import compatible, read_alike
 from backend.methods.evaluation import Evaluation, evaluation
+from backend.models import elsewhere
+from backend.models.elsewhere import Elsewhere
 from backend.models.loaded_models import load, until_unload
 from backend.models.loading import LoadedModel
+from backend.studies import remote
 from backend.tasks.prompts import Prompts, PromptSet, select
 from backend.tasks.setting import Intervention, Mode, Reading
 
@@ -67,8 +71,18 @@ def patterns(
     Raises UserError when the model cannot be loaded, does not have the heads, or does not fit the
     model that the intervention takes values from.
     """
+    if remote.is_remote(model):
+        return _patterns_there(elsewhere.known()[model], model, prompts, number, switched)
     load(model)  # files that have changed are another model: what was kept of it goes
     return _patterns(model, prompts, number, switched)
+
+
+@lru_cache(maxsize=8)
+def _patterns_there(
+    there: Elsewhere, model: str, prompts: Prompts, number: int, switched: Intervention | None
+) -> Patterns:
+    """there: the model as it is known now, so that of another one nothing is kept."""
+    return remote.patterns(model, prompts, number, switched)
 
 
 @until_unload(maxsize=8)

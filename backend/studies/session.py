@@ -6,6 +6,7 @@ Importing this module imports torch: pages reach it from a background job.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -36,41 +37,91 @@ from backend.engine.positions import (
 from backend.methods.cmap import compatible, read_alike
 from backend.methods.reference_means import reference_means
 from backend.methods.requests import N_REFERENCE
+from backend.models import loaded_models
+from backend.models.elsewhere import RemoteModel
 from backend.models.loaded_models import load
 from backend.models.loading import LoadedModel
-from backend.models.prepared import get, keep, keep_part, make_room, part
+from backend.models.prepared import PARTS, get, keep, keep_part, make_room, part
+from backend.studies import remote
 from backend.tasks.desiderata import Pairs
 from backend.tasks.prompts import PromptSet
 from backend.tasks.setting import Intervention, Mode, Reading, Setting
 
 _SMALL = 1_000_000
+_N_CLICKS = 20
+"""So many of them are kept of a session that is prepared elsewhere, and takes little here."""
+_PIECE = 64_000
+"""Bytes of an answer that travel together; Ray takes 100 kB into its message."""
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What is the same for every click: prompts, cached runs and means.
-
-    ablated_run: with every head at its mean; means [n_layers, n, n_positions, n_heads, d_head];
-    whole: the answers of the model as it is.
-    """
+    """What a page reads of a prepared model. whole: the answers of the model as it is."""
 
     setting: Setting
-    loaded: LoadedModel
+    loaded: LoadedModel | RemoteModel
     prompts: PromptSet
-    clean: CleanRun
-    ablated_run: AblatedRun
-    means: Tensor
     whole: Answers
     attention: AttentionMass
     n_reference: int
 
 
+@dataclass(frozen=True, eq=False)
+class LocalSession(Session):
+    """What is the same for every click: prompts, cached runs and means.
+
+    ablated_run: with every head at its mean; means [n_layers, n, n_positions, n_heads, d_head].
+    """
+
+    loaded: LoadedModel
+    clean: CleanRun
+    ablated_run: AblatedRun
+    means: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteSession(Session):
+    """One that is prepared on a cluster, which answers for it."""
+
+    loaded: RemoteModel
+
+    def ask(self, what: str, *asked: Any) -> Any:
+        """One question to the cluster, and its answer; see `backend.studies.questions`."""
+        n_pieces = 1 + 2 * bytes_in(self.whole) // _PIECE
+        return remote.ask(self.setting, what, *asked, n_pieces=n_pieces)
+
+
 def prepare(setting: Setting, report: Report) -> Session:
     """Load the model and run everything that does not depend on which heads are on; it is kept.
 
-    Waits until there is room for it. Raises UserError when the model cannot be loaded, its
-    tokenizer does not fit the task, or there is not enough memory for so many prompts.
+    For a model that is on the cluster, all that is done there. Waits until there is room for it.
+    Raises UserError when the model cannot be loaded, its tokenizer does not fit the task, or there
+    is not enough memory for so many prompts.
     """
+    if remote.is_remote(setting.model):
+        return _prepare_there(setting, report)
+    return prepare_here(setting, report)
+
+
+def _prepare_there(setting: Setting, report: Report) -> RemoteSession:
+    loaded = remote.load(setting.model, report)
+    prompts = setting.prompts.sample(loaded.tokenizer)
+    found = remote.prepare(setting, report)
+    if found.prompts != prompts.digest:
+        raise UserError(
+            f"This computer writes other prompts for “{setting.model}” than the cluster does. Copy "
+            "the model’s files here and add it, or choose another model."
+        )
+    session = RemoteSession(
+        setting, loaded, prompts, found.whole, found.attention, found.n_reference
+    )
+    room = int(_N_CLICKS / PARTS) * bytes_in(found.whole)
+    keep(setting, session, bytes_of(session) + room, setting.model)
+    return session
+
+
+def prepare_here(setting: Setting, report: Report) -> LocalSession:
+    """The same by this process."""
     report("Loading the model", 0.1)
     loaded = load(setting.model)
     report("Writing the prompts", 0.15)
@@ -106,7 +157,7 @@ def bytes_of(session: Session) -> int:
     return bytes_in([getattr(session, f.name) for f in fields(session) if f.name != "loaded"])
 
 
-def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Report) -> Session:
+def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Report) -> LocalSession:
     model, tokenizer = loaded.model, loaded.tokenizer
     reference = setting.prompts.reference(tokenizer, N_REFERENCE)
     what = f"Averaging head outputs over {N_REFERENCE} reference prompts"
@@ -119,8 +170,8 @@ def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Repo
     clean, attention = clean_with_attention(model, prompts)
     whole = read_answers([clean_logits(clean)], prompts)
     means = position_means(means, prompts)
-    return Session(
-        setting, loaded, prompts, clean, ablated_run, means, whole, attention, N_REFERENCE
+    return LocalSession(
+        setting, loaded, prompts, whole, attention, N_REFERENCE, clean, ablated_run, means
     )
 
 
@@ -128,11 +179,12 @@ def _run(setting: Setting, loaded: LoadedModel, prompts: PromptSet, report: Repo
 class Alternate:
     """A session's prompts in pairs with those of a desideratum, and what heads give on these.
 
-    values [n_layers, n, n_positions, n_heads, d_head], each prompt's at its own tokens.
+    values [n_layers, n, n_positions, n_heads, d_head], each prompt's at its own tokens; none where
+    the session is on a cluster, which has them.
     """
 
     pairs: Pairs
-    values: Tensor
+    values: Tensor | None
 
 
 def alternate(session: Session, desideratum: str) -> Alternate:
@@ -150,13 +202,39 @@ def alternate(session: Session, desideratum: str) -> Alternate:
 
 
 def _alternate(session: Session, desideratum: str) -> Alternate:
-    prompts, loaded = session.prompts, session.loaded
-    drawn = prompts.task.desideratum(desideratum).draw(loaded.tokenizer, prompts, prompts.seed)
+    prompts = session.prompts
+    drawn = prompts.task.desideratum(desideratum).draw(
+        session.loaded.tokenizer, prompts, prompts.seed
+    )
+    if isinstance(session, RemoteSession):
+        session.ask("alternate", desideratum)
+        return Alternate(drawn, None)
+    loaded = _here(session).loaded
     with at_work(loaded.runtime):
         return Alternate(drawn, position_head_outputs(loaded.model, drawn.alternate))
 
 
-def source_values(session: Session, source: str) -> Tensor:
+def prepare_source(session: Session, source: str) -> None:
+    """Run another model on the session's prompts, where the session's model is; what its heads give
+    is kept there.
+
+    Raises UserError when they do not fit into the session's model.
+    """
+    if not isinstance(session, RemoteSession):
+        source_values(_here(session), source)
+        return
+    files = loaded_models.fingerprint_of(source)
+    part(
+        session.setting,
+        session,
+        source,
+        lambda: session.ask("source", source, files),
+        bytes_in,
+        frozenset({source}),
+    )
+
+
+def source_values(session: LocalSession, source: str) -> Tensor:
     """Another model's head outputs on the session's prompts.
 
     [n_layers, n, n_positions, n_heads, d_head]. Raises UserError when they do not fit into the
@@ -173,7 +251,7 @@ def source_values(session: Session, source: str) -> Tensor:
     )
 
 
-def _source_values(session: Session, source: str) -> Tensor:
+def _source_values(session: LocalSession, source: str) -> Tensor:
     other = load(source)
     pair = other, session.loaded
     if reason := compatible(*pair) or read_alike(*pair, session.prompts):
@@ -184,13 +262,16 @@ def _source_values(session: Session, source: str) -> Tensor:
 
 def prepare_mode(session: Session, reading: Reading, mode: Mode) -> None:
     """Make what heads need that are knocked out by this mode, if it is not there."""
-    if reading is Reading.circuit:
-        ablated_run(session, mode)
+    if isinstance(session, RemoteSession):
+        asked = "mode", reading, mode
+        part(session.setting, session, asked, lambda: session.ask(*asked), bytes_in)
+    elif reading is Reading.circuit:
+        ablated_run(_here(session), mode)
     else:
-        _own_values(session, mode)
+        _own_values(_here(session), mode)
 
 
-def ablated_run(session: Session, mode: Mode) -> AblatedRun:
+def ablated_run(session: LocalSession, mode: Mode) -> AblatedRun:
     """The run of the session's prompts with every head knocked out by this mode.
 
     That of means is there, as is what stands around heads of another model or of an alternate
@@ -201,7 +282,7 @@ def ablated_run(session: Session, mode: Mode) -> AblatedRun:
     return part(session.setting, session, mode, lambda: _ablated_run(session, mode), bytes_in)
 
 
-def _ablated_run(session: Session, mode: Mode) -> AblatedRun:
+def _ablated_run(session: LocalSession, mode: Mode) -> AblatedRun:
     model, prompts = session.loaded.model, session.prompts
     with at_work(session.loaded.runtime):
         if mode is Mode.zero:
@@ -226,14 +307,18 @@ def head_contributions(session: Session) -> tuple[tuple[Estimate, ...], ...]:
 
 
 def _head_contributions(session: Session) -> tuple[tuple[Estimate, ...], ...]:
-    with at_work(session.loaded.runtime):
-        heads = direct_contributions(session.loaded.model, session.prompts).heads.numpy()
+    if isinstance(session, RemoteSession):
+        there: tuple[tuple[Estimate, ...], ...] = session.ask("contributions")
+        return there
+    loaded = _here(session).loaded
+    with at_work(loaded.runtime):
+        heads = direct_contributions(loaded.model, session.prompts).heads.numpy()
     return tuple(tuple(map(mean_estimate, layer)) for layer in heads.transpose(1, 2, 0))
 
 
 def answers(session: Session, intervention: Intervention) -> Answers:
     """The answers with the heads switched as the intervention says; the last ones are kept."""
-    return _read(session, intervention)[0]
+    return read(session, intervention)[0]
 
 
 def expected_answers(session: Session, intervention: Intervention) -> Answers:
@@ -241,10 +326,11 @@ def expected_answers(session: Session, intervention: Intervention) -> Answers:
 
     Logit differences are none, as what is expected need not be among the choices.
     """
-    return _read(session, intervention)[1]
+    return read(session, intervention)[1]
 
 
-def _read(session: Session, intervention: Intervention) -> tuple[Answers, ...]:
+def read(session: Session, intervention: Intervention) -> tuple[Answers, ...]:
+    """The answers, and beside them those that a desideratum expects, if there is one."""
     source = intervention.source
     return part(
         session.setting,
@@ -257,6 +343,13 @@ def _read(session: Session, intervention: Intervention) -> tuple[Answers, ...]:
 
 
 def _answers(session: Session, intervention: Intervention) -> tuple[Answers, ...]:
+    if isinstance(session, RemoteSession):
+        there: tuple[Answers, ...] = session.ask("answers", intervention)
+        return there
+    return _answers_here(_here(session), intervention)
+
+
+def _answers_here(session: LocalSession, intervention: Intervention) -> tuple[Answers, ...]:
     beside, others = [session.prompts], None
     if intervention.desideratum is not None:
         found = alternate(session, intervention.desideratum)
@@ -269,7 +362,7 @@ def _answers(session: Session, intervention: Intervention) -> tuple[Answers, ...
         return tuple(read_answers([logits], prompts) for prompts in beside)
 
 
-def _own_values(session: Session, mode: Mode) -> Tensor:
+def _own_values(session: LocalSession, mode: Mode) -> Tensor:
     """What replaces a head by this mode: [n_layers, n, n_positions, n_heads, d_head].
 
     Those of the counterfactual are made when they are first asked for, and kept.
@@ -283,14 +376,14 @@ def _own_values(session: Session, mode: Mode) -> Tensor:
     )
 
 
-def _counterfactual(session: Session) -> Tensor:
+def _counterfactual(session: LocalSession) -> Tensor:
     loaded, prompts = session.loaded, session.prompts
     with at_work(loaded.runtime):
         other = prompts.task.counterfactual(loaded.tokenizer, prompts)
         return position_head_outputs(loaded.model, other)
 
 
-def _logits(session: Session, intervention: Intervention, others: Tensor | None) -> Tensor:
+def _logits(session: LocalSession, intervention: Intervention, others: Tensor | None) -> Tensor:
     """others: what heads give that take another model's values, or an alternate prompt's."""
     if intervention.reading is Reading.model:
         values = _own_values(session, intervention.mode) if others is None else others
@@ -308,7 +401,12 @@ def _logits(session: Session, intervention: Intervention, others: Tensor | None)
     return circuit_logits(run, intervention.on)
 
 
-def _last_run(session: Session, mode: Mode) -> AblatedRun:
+def _here(session: Session) -> LocalSession:
+    assert isinstance(session, LocalSession)
+    return session
+
+
+def _last_run(session: LocalSession, mode: Mode) -> AblatedRun:
     """The run of the circuit that was asked last: a click starts where it differs from that."""
     kept: AblatedRun | None = get((session.setting, ("last run", mode)))
     if kept is not None and kept.model is session.loaded.model:

@@ -27,7 +27,7 @@ from backend.core.serialize import from_json, to_json
 from backend.methods.registry import METHODS, method_of, n_parts, plan_of, title_of
 from backend.methods.requests import Request, circuit_of, models_of
 from backend.models import loaded_models
-from backend.studies import store
+from backend.studies import remote, store
 from backend.studies.device_locks import turn
 from backend.studies.keys import identity, key_of, marks_of, ran_as
 
@@ -89,6 +89,7 @@ def work_on(where: Cluster | None) -> None:
     global _cluster
     if where != _cluster:
         check_allowed("To change where long work runs")
+        remote.leave()
     _cluster = where
 
 
@@ -116,7 +117,14 @@ def devices_of(models: Collection[str]) -> frozenset[str]:
 
 def _work(request: Request, parts: tuple[Any, ...], report: Report) -> Iterator[Any]:
     kept_in = partial(unfinished, request)
-    if where := where_work_is():
+    where = where_work_is()
+    for name in models_of(request):
+        if remote.is_remote(name) and not (where and where.address):
+            raise UserError(
+                f"“{name}” is on a cluster, and long work does not run there. Choose the cluster "
+                "on the Models page, or another model."
+            )
+    if where:
         return crew.work(request, parts, report, kept_in, loaded_models.usual().device, where)
     return method_of(request).work(request, parts, report, kept_in)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
@@ -106,6 +107,12 @@ class PromptSet:
     def n_choices(self) -> int:
         """Answers that compete in each prompt, the right one among them."""
         return self.choice_ids.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """Of all that a model is asked, and of which answers are right."""
+        ids = self.input_ids, self.answer_ids, self.choice_ids
+        return sha256(b"".join(each.tobytes() for each in ids)).hexdigest()
 
     def words(self, prompt: int) -> list[str]:
         """The tokens of one prompt as text, special tokens as empty strings: [seq]."""

@@ -46,7 +46,9 @@ def figures_if_prepared(view: View) -> Figures | None:
     session = prepared.get(view.setting)
     if session is None or not loaded_models.is_current(session.loaded):
         return None
-    if view.mode is Mode.other and view.source not in loaded_models.loaded():
+    if view.mode is Mode.other and not (
+        view.source in loaded_models.loaded() or prepared.holds(view.setting, view.source)
+    ):
         return None
     # Only now: the server starts with this module, and its first page is to be there soon.
     from circuitviz.graph import outside_heads

@@ -18,9 +18,8 @@ def show_notes(names: Iterable[str], task: Task) -> None:
     """Which words the loaded ones of these models leave out, and whether they are run whole."""
     about: dict[str, list[str]] = {}
     for name in names:
-        if loaded := loaded_models.loaded().get(name):
-            for note in loaded.notes(task):
-                about.setdefault(note, []).append(unmarked(catalogue.label(name)))
+        for note in loaded_models.notes_of(name, task):
+            about.setdefault(note, []).append(unmarked(catalogue.label(name)))
     for note, labels in about.items():
         st.caption(f"{', '.join(labels)}: {unmarked(note)}")
 

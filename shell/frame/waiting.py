@@ -207,10 +207,10 @@ def _prepare(setting: Setting, report: Report) -> Iterator[Setting]:
 
 def _run_source(of: ref[Session], source: str, report: Report) -> Iterator[str]:
     report(f"Running {catalogue.label(source)} on the same prompts", 0.1)
-    from backend.studies.session import source_values
+    from backend.studies.session import prepare_source
 
     if session := of():
-        source_values(session, source)
+        prepare_source(session, source)
     yield source
 
 

@@ -58,7 +58,7 @@ def _click(view: View, report: Report) -> Iterator[View]:
         circuit.check(session.loaded.shape, catalogue.label(view.model))
         tested = view.tested
         if view.mode is Mode.other:
-            studies_session.source_values(session, view.source)
+            studies_session.prepare_source(session, view.source)
         elif tested:
             studies_session.alternate(session, tested.name)
         elif view.mode is not Mode.mean:

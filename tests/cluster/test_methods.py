@@ -41,6 +41,7 @@ from backend.methods.search import SearchRequest
 from backend.methods.stage import StageRequest
 from backend.tasks.setting import Reading
 from tests import planted
+from tests.cluster.conftest import TWO
 from tests.studies.test_resume_within import HEADS, PROMPTS, REQUESTS, family  # noqa: F401
 
 Asked = Callable[[str, str], Request]
@@ -82,7 +83,7 @@ def workers(two: Any) -> Sequence[Any]:
     with pytest.MonkeyPatch.context() as chunk:
         chunk.setenv("CIRCUIT_EXPLORER_CHUNK", "7")
         room = Room(two.get_runtime_context().get_node_id(), 1, 0)
-        return [_begun(two, room, AUTO) for _ in range(2)]
+        return [_begun(two, room, TWO, AUTO) for _ in range(2)]
 
 
 def test_every_method_is_asked_here() -> None:

@@ -1,0 +1,170 @@
+"""Models on a cluster, from here: which there are, and what is asked about them (no torch).
+
+One process there (`backend.studies.model_host`) answers; it begins when it is first needed.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from backend.cluster import host as hosts
+from backend.cluster.host import Host, Unreachable
+from backend.cluster.where import Cluster
+from backend.core.errors import UserError
+from backend.core.placement import AUTO
+from backend.core.progress import Report
+from backend.core.serialize import to_json
+from backend.models import catalogue, elsewhere, loaded_models
+from backend.models.elsewhere import Elsewhere, RemoteModel
+from backend.models.fingerprints import is_here
+from backend.studies.model_host import ModelHost
+from backend.tasks.prompts import Prompts
+from backend.tasks.setting import Intervention, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from backend.studies.patterns import Patterns
+    from backend.studies.questions import Loaded, Prepared
+
+_host: Host | None = None
+_where: Cluster | None = None
+_beginning = threading.Lock()
+
+
+def is_remote(model: str) -> bool:
+    """Whether a model is on the cluster that was asked, and not here."""
+    return model in elsewhere.known()
+
+
+def ask_for_models(where: Cluster, report: Report) -> tuple[str, ...]:
+    """Ask a cluster for its models; those that are not here are known from now on, by name.
+
+    Raises UserError where there is no Ray or no such cluster, and where versions differ.
+    """
+    global _where
+    leave()
+    _where = where
+    found: tuple[Elsewhere, ...] = _ask("models", report=report)
+    only_there = [each for each in found if not _is_here(each.entry.name)]
+    elsewhere.take(only_there)
+    return tuple(each.entry.name for each in only_there)
+
+
+def leave() -> None:
+    """End the process there; models that are only there are not known any more."""
+    global _where
+    elsewhere.take(())
+    _where = None
+    _let_go()
+
+
+def load(name: str, report: Report) -> RemoteModel:
+    """A model, loaded there unless it is; its tokenizer is made here of the same files.
+
+    Raises UserError like `loaded_models.load`, and where the cluster does not answer.
+    """
+    if known := elsewhere.loaded(name):
+        return known
+    report(f"Loading {catalogue.label(name)} on {_where}", 0.05)
+    there = elsewhere.known()[name]
+    found: Loaded = _about(name, "load", report=report)
+    model = RemoteModel(name, found.shape, _tokenizer(found.tokenizer), there, found.about_files)
+    elsewhere.keep(model)
+    return model
+
+
+def unload(name: str) -> None:
+    """Let go of a model there."""
+    _ask("unload", name)
+    elsewhere.put(replace(elsewhere.known()[name]))
+
+
+def prepare(setting: Setting, report: Report) -> Prepared:
+    """A session on these prompts, prepared there; raises UserError as `load` does."""
+    found: Prepared = _about(setting.model, "prepare", to_json(setting.prompts), report=report)
+    return found
+
+
+def ask(setting: Setting, what: str, *asked: Any, n_pieces: int = 1) -> Any:
+    """One question about a session that was prepared there; raises UserError as `load` does."""
+    return _about(setting.model, "about", to_json(setting.prompts), what, *asked, n_pieces=n_pieces)
+
+
+def patterns(model: str, prompts: Prompts, number: int, switched: Intervention | None) -> Patterns:
+    """As `backend.studies.patterns.patterns`; raises UserError as `load` does."""
+    found: Patterns = _about(model, "patterns", to_json(prompts), number, switched)
+    return found
+
+
+def _about(
+    model: str, what: str, *asked: Any, n_pieces: int = 1, report: Report | None = None
+) -> Any:
+    from backend.studies.questions import Changed
+
+    there = elsewhere.known().get(model)
+    if there is None:
+        raise UserError(
+            f"“{model}” was on a cluster that is not asked any more. Choose the cluster again on "
+            "the Models page, or another model."
+        )
+    found = _ask(what, model, there.files, *asked, n_pieces=n_pieces, report=report)
+    if isinstance(found, Changed):
+        elsewhere.put(found.model)
+        raise UserError(f"The files of “{model}” have changed on the cluster. Try again.")
+    return found
+
+
+def _ask(what: str, *asked: Any, n_pieces: int = 1, report: Report | None = None) -> Any:
+    try:
+        return _begun(report).ask(what, *asked, n_pieces=n_pieces, report=report)
+    except Unreachable:
+        # What was prepared there is gone; the models may be reached again.
+        elsewhere.take(map(replace, elsewhere.known().values()))
+        _let_go()
+        raise
+
+
+def _begun(report: Report | None) -> Host:
+    global _host
+    if _host:
+        return _host
+    with _beginning:
+        if not _host:
+            if not _where:
+                raise UserError("No cluster is asked any more. Choose one on the Models page.")
+            placement = replace(loaded_models.usual(), device=AUTO)
+            _host = hosts.begin(_where, ModelHost, placement, report or _untold)
+        return _host
+
+
+def _let_go() -> None:
+    global _host
+    with _beginning:
+        left, _host = _host, None
+    if left:
+        left.end()
+
+
+def _tokenizer(files: Mapping[str, bytes]) -> Any:
+    from backend.models.loading import tokenizer_in
+
+    with TemporaryDirectory() as folder:
+        for name, data in files.items():
+            (Path(folder) / Path(name).name).write_bytes(data)
+        return tokenizer_in(Path(folder))
+
+
+def _is_here(name: str) -> bool:
+    try:
+        return is_here(name)
+    except (UserError, OSError):
+        return False
+
+
+def _untold(stage: str, share: float) -> None:
+    """Progress that nobody asked about."""
