@@ -21,6 +21,7 @@ from backend.tasks.attention_edges import RANDOM, AttentionEdge
 from backend.tasks.task import Task
 from circuitviz.bare import bare
 from circuitviz.palette import INK, colours
+from circuitviz.specification import drawn_once
 
 LOOK = (0, 114, 178)
 _FAINT = 0.05
@@ -33,6 +34,7 @@ _ROW = 15
 _LABEL_LINE = 14
 
 
+@drawn_once
 def pattern_matrix(
     weights: NDArray[np.floating], words: Sequence[str], chosen: int
 ) -> alt.LayerChart:
@@ -91,6 +93,7 @@ def pattern_matrix(
     return bare(alt.layer(squares, row), 90 + (11 if n > 30 else 20) * n)
 
 
+@drawn_once
 def role_bars(
     heads: Mapping[str, Mapping[str, Sequence[Estimate]]], targets: Sequence[str]
 ) -> alt.LayerChart:
@@ -150,7 +153,7 @@ def role_bars(
     legend = alt.Legend(orient="top", labelFontSize=14, symbolType="square", labelLimit=300)
     marks = bars.mark_bar(cornerRadiusEnd=2).encode(
         x=alt.X("left:Q", title=None, scale=scale, axis=axis),
-        x2="right:Q",
+        x2=alt.X2("right:Q"),
         color=alt.Color(
             "model:N",
             title=None,
@@ -159,7 +162,7 @@ def role_bars(
         ),
     )
     whiskers = bars.mark_rule(strokeWidth=1.3, color=INK).encode(
-        x=alt.X("low:Q", scale=scale, title=None, axis=axis), x2="high:Q"
+        x=alt.X("low:Q", scale=scale, title=None, axis=axis), x2=alt.X2("high:Q")
     )
     height = len(heads) * (_ROW * len(models) + 8) + (96 if len(models) > 1 else 56) + below
     return bare(alt.layer(marks, whiskers), height)
@@ -188,6 +191,7 @@ def legend_html(looks: Mapping[str, str], dashed: str = "") -> str:
     return f'<div class="line-legend">{"".join(lines)}</div>'
 
 
+@drawn_once
 def knockout_curves(
     curves: pd.DataFrame,
     looks: Mapping[str, str],
@@ -236,7 +240,7 @@ def knockout_curves(
     band = (
         lines.transform_filter(ours)
         .mark_area(opacity=0.16)
-        .encode(y=alt.Y("low:Q", title=measure, scale=scale), y2="high:Q")
+        .encode(y=alt.Y("low:Q", title=measure, scale=scale), y2=alt.Y2("high:Q"))
     )
     drawn = lines.mark_line(strokeWidth=3).encode(
         y=y,

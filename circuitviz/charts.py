@@ -81,7 +81,7 @@ def _answer_bars() -> dict[str, Any]:
         )
     )
     numbers = bars.mark_text(align="left", dx=5, fontSize=13).encode(
-        text="text:N", color=alt.value(BEFORE)
+        text=alt.Text("text:N"), color=alt.value(BEFORE)
     )
     chart = alt.layer(marks, numbers).configure(background="transparent")
     spec: dict[str, Any] = chart.configure_view(stroke=None).to_dict()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
+from circuitviz.bare import value_if
 from circuitviz.charts import BEFORE, RIGHT, ROW_HEIGHT
+from circuitviz.specification import drawn_once
 
 
+@drawn_once
 def continuation_bars(likeliest: pd.DataFrame) -> alt.Chart:
     """Bars with a row for each `word`, `probability` and whether it `is_answer`, in their order."""
     bars = alt.Chart(likeliest).encode(
@@ -17,7 +20,7 @@ def continuation_bars(likeliest: pd.DataFrame) -> alt.Chart:
         x=alt.X("probability:Q", scale=alt.Scale(domain=[0, 1.15])).axis(None),
         tooltip=[alt.Tooltip("word:N"), alt.Tooltip("probability:Q", format=".4f")],
     )
-    colour = alt.condition("datum.is_answer", alt.value(RIGHT), alt.value(BEFORE))
+    colour = value_if(alt.ColorValue, "datum.is_answer", RIGHT, BEFORE)
     marks = bars.mark_bar(cornerRadiusEnd=3).encode(color=colour)
     numbers = bars.mark_text(align="left", dx=5, fontSize=14).encode(
         text=alt.Text("probability:Q", format=".2f"), color=alt.value(BEFORE)

@@ -8,10 +8,11 @@ import altair as alt
 import pandas as pd
 
 from backend.tasks.task import Group
-from circuitviz.bare import bare
+from circuitviz.bare import bare, value_if
 from circuitviz.charts import BEFORE, EXPECTED
 from circuitviz.pairs import VARIABLE
 from circuitviz.palette import INK
+from circuitviz.specification import drawn_once
 
 _GAP = 0.6
 """Between two models, in cells."""
@@ -23,6 +24,7 @@ _CURVE_HEIGHT = 190
 _AXIS = {"labelFontSize": 13, "titleFontSize": 14}
 
 
+@drawn_once
 def carried_map(
     cells: pd.DataFrame, tests: Sequence[str], models: Sequence[str], groups: Sequence[Group]
 ) -> alt.LayerChart:
@@ -79,7 +81,7 @@ def carried_map(
         based.mark_rect(cornerRadius=3, cursor="pointer", color=EXPECTED, stroke=INK)
         .encode(
             x=alt.X("left:Q", scale=scale, axis=None),
-            x2="right:Q",
+            x2=alt.X2("right:Q"),
             fillOpacity=alt.condition(
                 "datum.clear", alt.Opacity("share:Q", scale=_FADING, legend=None), alt.value(0)
             ),
@@ -92,25 +94,25 @@ def carried_map(
         .mark_rect(
             cornerRadius=3, filled=False, fillOpacity=0, aria=False, stroke=VARIABLE, strokeWidth=3
         )
-        .encode(x=alt.X("left:Q", scale=scale, axis=None), x2="right:Q")
+        .encode(x=alt.X("left:Q", scale=scale, axis=None), x2=alt.X2("right:Q"))
     )
     figures = based.mark_text(fontSize=16, fontWeight=600).encode(
         x=alt.X("middle:Q", scale=scale, axis=None),
-        text="text:N",
-        opacity=alt.condition("datum.clear", alt.value(1), alt.value(0.45)),
-        color=alt.condition("datum.strong", alt.value("#FFFFFF"), alt.value(INK)),
+        text=alt.Text("text:N"),
+        opacity=value_if(alt.OpacityValue, "datum.clear", 1, 0.45),
+        color=value_if(alt.ColorValue, "datum.strong", "#FFFFFF", INK),
     )
     above = alt.Chart(heads).encode(y=row, x=alt.X("middle:Q", scale=scale, axis=None))
     low, high = _ROW_HEIGHT
     row_height = min(max(_MAP_HEIGHT / (len(tests) + 1), low), high)
     key_at = min(14, row_height / 2 - 11)  # never into the first row of cells
     keys = above.mark_text(fontSize=17, fontWeight=700, dy=key_at).encode(
-        text="group:N", color=alt.Color("colour:N", scale=None)
+        text=alt.Text("group:N"), color=alt.Color("colour:N", scale=None)
     )
     titles = (
         alt.Chart(names)
         .mark_text(fontSize=15, dy=key_at - 22, color=INK)
-        .encode(y=row, x=alt.X("middle:Q", scale=scale, axis=None), text="model:N")
+        .encode(y=row, x=alt.X("middle:Q", scale=scale, axis=None), text=alt.Text("model:N"))
     )
     layers = alt.layer(squares, frames, figures, keys, titles)
     return bare(layers, row_height * (len(tests) + 1))
@@ -120,6 +122,7 @@ _FADING = alt.Scale(domain=[0, 1], range=[0.07, 1])
 """Opacity of shares: colours fade into the page, be it light or dark."""
 
 
+@drawn_once
 def loss_line(losses: Sequence[float], n_steps: int) -> alt.LayerChart:
     """The loss of each batch so far, of `n_steps` batches in all."""
     frame = pd.DataFrame({"batch": range(1, len(losses) + 1), "loss": losses})
@@ -135,6 +138,7 @@ def loss_line(losses: Sequence[float], n_steps: int) -> alt.LayerChart:
     return bare(alt.layer(line), _CURVE_HEIGHT)
 
 
+@drawn_once
 def heads_line(checks: pd.DataFrame, n_heads: int, n_steps: int) -> alt.LayerChart:
     """How many of `n_heads` heads the rounded mask keeps at each check."""
     line = (
@@ -151,6 +155,7 @@ def heads_line(checks: pd.DataFrame, n_heads: int, n_steps: int) -> alt.LayerCha
     return bare(alt.layer(line), _CURVE_HEIGHT)
 
 
+@drawn_once
 def validation_line(checks: pd.DataFrame, n_steps: int, kept_at: int | None) -> alt.LayerChart:
     """The share of expected answers at each check, with its interval; a dot where it was kept.
 
@@ -169,7 +174,7 @@ def validation_line(checks: pd.DataFrame, n_steps: int, kept_at: int | None) -> 
         **_AXIS, values=[0, 0.25, 0.5, 0.75, 1], gridOpacity=0.25
     )
     band = base.mark_area(color=EXPECTED, opacity=0.2).encode(
-        y=alt.Y("low:Q", scale=_UNIT), y2="high:Q"
+        y=alt.Y("low:Q", scale=_UNIT), y2=alt.Y2("high:Q")
     )
     line = base.mark_line(color=EXPECTED, strokeWidth=2.5).encode(y=share)
     layers = [band, line]
@@ -181,6 +186,7 @@ def validation_line(checks: pd.DataFrame, n_steps: int, kept_at: int | None) -> 
     return bare(alt.layer(*layers), _CURVE_HEIGHT)
 
 
+@drawn_once
 def penalty_chart(penalties: pd.DataFrame, chosen: float) -> alt.LayerChart:
     """The share of expected answers on test pairs against heads kept, a point for each λ.
 
@@ -205,12 +211,12 @@ def penalty_chart(penalties: pd.DataFrame, chosen: float) -> alt.LayerChart:
         **_AXIS, values=[0, 0.25, 0.5, 0.75, 1], gridOpacity=0.25
     )
     rules = base.mark_rule(color=INK, strokeWidth=1.4).encode(
-        y=alt.Y("low:Q", scale=_UNIT), y2="high:Q"
+        y=alt.Y("low:Q", scale=_UNIT), y2=alt.Y2("high:Q")
     )
     points = base.mark_point(filled=True, opacity=1).encode(
         y=share,
-        color=alt.condition("datum.chosen", alt.value(EXPECTED), alt.value(BEFORE)),
-        size=alt.condition("datum.chosen", alt.value(170), alt.value(90)),
+        color=value_if(alt.ColorValue, "datum.chosen", EXPECTED, BEFORE),
+        size=value_if(alt.SizeValue, "datum.chosen", 170, 90),
     )
     # One label for all penalties that keep as many heads: they would lie upon one another.
     alike = frame.groupby("heads", sort=True)
@@ -219,7 +225,7 @@ def penalty_chart(penalties: pd.DataFrame, chosen: float) -> alt.LayerChart:
     labels = (
         alt.Chart(together)
         .mark_text(dy=-10, fontSize=13, color=INK)
-        .encode(x="heads:Q", y=alt.Y("high:Q", scale=_UNIT), text="penalty:N")
+        .encode(x=alt.X("heads:Q"), y=alt.Y("high:Q", scale=_UNIT), text=alt.Text("penalty:N"))
     )
     return bare(alt.layer(rules, points, labels), 240)
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import altair as alt
 import pandas as pd
 
-from circuitviz.bare import bare
+from circuitviz.bare import bare, value_if
 from circuitviz.charts import BEFORE, RIGHT
 from circuitviz.palette import HELPS, HINDERS, INK
+from circuitviz.specification import drawn_once
 
 FAINT = 0.07
 """Opacity at zero: colours fade into the page, be it light or dark."""
@@ -26,6 +27,7 @@ _LENS_HEIGHT = 150
 _COPYING_HEIGHT = 250
 
 
+@drawn_once
 def contribution_map(cells: pd.DataFrame, largest: float) -> alt.LayerChart:
     """Layers upward, heads and what else writes to the right; nothing is the page’s colour.
 
@@ -64,7 +66,7 @@ def contribution_map(cells: pd.DataFrame, largest: float) -> alt.LayerChart:
         legend=None,
     )
     marks = squares.mark_rect(cornerRadius=2).encode(
-        color=colour, opacity=alt.condition("datum.clear", alt.value(1.0), alt.value(_UNCLEAR))
+        color=colour, opacity=value_if(alt.OpacityValue, "datum.clear", 1.0, _UNCLEAR)
     )
     frames = (
         squares.transform_filter("datum.frame != ''")
@@ -74,14 +76,15 @@ def contribution_map(cells: pd.DataFrame, largest: float) -> alt.LayerChart:
     layers = [marks, frames]
     if len(columns) <= _ROOM_FOR_NUMBERS:
         figures = squares.mark_text(fontSize=12).encode(
-            text="text:N",
-            color=alt.condition("datum.strong", alt.value("#FFFFFF"), alt.value(INK)),
+            text=alt.Text("text:N"),
+            color=value_if(alt.ColorValue, "datum.strong", "#FFFFFF", INK),
         )
         layers.append(figures)
     n_layers, (low, high) = shown["layer"].nunique(), _ROW_HEIGHT
     return bare(alt.layer(*layers), min(max(200 / n_layers, low), high) * n_layers + 36)
 
 
+@drawn_once
 def lens_chart(read: pd.DataFrame, measure: str, is_rank: bool) -> alt.LayerChart:
     """Lines by layer of the right answer and of its competitors, with bands; 1 on top of ranks.
 
@@ -116,7 +119,7 @@ def lens_chart(read: pd.DataFrame, measure: str, is_rank: bool) -> alt.LayerChar
         ],
     )
     y = alt.Y("value:Q", title=measure, scale=scale).axis(**axis, tickCount=3, gridOpacity=0.25)
-    band = lines.mark_area(opacity=0.25).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    band = lines.mark_area(opacity=0.25).encode(y=alt.Y("low:Q", scale=scale), y2=alt.Y2("high:Q"))
     line = lines.mark_line(strokeWidth=2.5, point=alt.OverlayMarkDef(size=45)).encode(y=y)
     chance = (
         alt.Chart(read.query("which == 'chance'"))
@@ -126,6 +129,7 @@ def lens_chart(read: pd.DataFrame, measure: str, is_rank: bool) -> alt.LayerChar
     return bare(alt.layer(band, line, chance), _LENS_HEIGHT + 64)
 
 
+@drawn_once
 def copying_chart(heads: pd.DataFrame, lines: Mapping[str, float]) -> alt.LayerChart:
     """A bar for each head with its interval, coloured by group, and dashed lines by their names.
 
@@ -150,13 +154,13 @@ def copying_chart(heads: pd.DataFrame, lines: Mapping[str, float]) -> alt.LayerC
     )
     marks = bars.mark_bar(cornerRadiusEnd=2).encode(y=y, color=alt.Color("colour:N", scale=None))
     whiskers = bars.mark_rule(color=INK, strokeWidth=1.4).encode(
-        y=alt.Y("low:Q", scale=scale), y2="high:Q"
+        y=alt.Y("low:Q", scale=scale), y2=alt.Y2("high:Q")
     )
     levels = pd.DataFrame({"line": [*lines], "value": [*lines.values()]})
     rules = alt.Chart(levels).encode(y=alt.Y("value:Q", scale=scale))
     dashes = rules.mark_rule(color=INK, strokeDash=[5, 4], strokeWidth=1.4)
     words = rules.mark_text(align="left", dx=6, fontSize=13, color=INK).encode(
-        x=alt.value("width"), text="line:N"
+        x=alt.value("width"), text=alt.Text("line:N")
     )
     return bare(alt.layer(marks, whiskers, dashes, words), _COPYING_HEIGHT + 50)
 

@@ -18,8 +18,9 @@ from backend.core.statistics import Estimate
 from backend.methods.cmap import Transplanted
 from backend.methods.compare import ModelFigures
 from backend.tasks.task import Group, Task
-from circuitviz.bare import bare
-from circuitviz.palette import INK, colours
+from circuitviz.bare import bare, value_if
+from circuitviz.palette import INK
+from circuitviz.specification import Specification, drawn_once
 
 WHOLE, CIRCUIT, RANDOM = "#9AA3B2", "#56B4E9", "#E69F00"
 """Grey and two of Okabe and Ito's colours that no group has."""
@@ -35,7 +36,7 @@ Figures = Mapping[str, Mapping[str, Estimate]]
 
 def accuracy_chart(
     models: Sequence[ModelFigures], label: Label, measure: str = "accuracy"
-) -> alt.LayerChart:
+) -> Specification:
     """For each model the accuracy of the whole, of the circuit and of random circuits.
 
     `measure` is what another metric than accuracy is called.
@@ -57,7 +58,7 @@ def knockout_chart(
     label: Label,
     in_model: bool,
     measure: str = "accuracy",
-) -> alt.LayerChart:
+) -> Specification:
     """For each model what is left without any group and without each: in it or in its circuit."""
 
     def left(row: ModelFigures, group: Group) -> Estimate:
@@ -89,6 +90,7 @@ def _row(model: str, kind: str, estimate: Estimate) -> dict[str, object]:
     }
 
 
+@drawn_once
 def grouped_bars(
     figures: Figures,
     looks: Mapping[str, str],
@@ -141,7 +143,7 @@ def grouped_bars(
     scale, upward = _upward(frame["low"].min(), frame["high"].max())
     marks = bars.mark_rect(cornerRadius=2).encode(
         x=_of("left:Q", place),
-        x2="right:Q",
+        x2=alt.X2("right:Q"),
         y=alt.Y("accuracy:Q", title=measure, scale=scale).axis(**upward),
         y2=alt.datum(0),
         color=alt.Color(
@@ -181,7 +183,7 @@ def _upward(lowest: float, highest: float) -> tuple[alt.Scale, dict[str, Any]]:
 
 def _whiskers(bars: alt.Chart, scale: alt.Scale = _UNIT) -> alt.Chart:
     return bars.mark_rule(strokeWidth=2, color=INK).encode(
-        y=alt.Y("low:Q", scale=scale), y2="high:Q"
+        y=alt.Y("low:Q", scale=scale), y2=alt.Y2("high:Q")
     )
 
 
@@ -194,7 +196,7 @@ def _figures(bars: alt.Chart, n_lines: int = 1, scale: alt.Scale = _UNIT) -> alt
         fontWeight=600,
         baseline="bottom",
         lineBreak="\n",
-    ).encode(y=alt.Y("high:Q", scale=scale), text="text:N")
+    ).encode(y=alt.Y("high:Q", scale=scale), text=alt.Text("text:N"))
 
 
 def in_words(estimate: Estimate) -> str:
@@ -219,19 +221,20 @@ _UNCLEAR = 0.3
 YOURS = "#E69F00"
 
 
+@drawn_once
 def transplant_chart(
     sets: Mapping[str, Transplanted],
     lines: Mapping[str, Estimate],
-    task: Task,
+    looks: Mapping[str, str],
     measure: str = "accuracy",
 ) -> alt.LayerChart:
     """A bar for each set of heads that is transplanted, and lines at both models' accuracies.
 
-    `lines` has the two models' accuracies by what to call them; the set called “your set” stands
-    out. Above each bar is the share of the gap that it recovers. `measure` is what another metric
-    than accuracy is called.
+    `looks` are the colours of groups by key. `lines` has the two models' accuracies by what to call
+    them; the set called “your set” stands out. Above each bar is the share of the gap that it
+    recovers. `measure` is what another metric than accuracy is called.
     """
-    looks = colours(task) | {"none": WHOLE, "your set": YOURS}
+    looks = {**looks, "none": WHOLE, "your set": YOURS}
     frame = pd.DataFrame(
         [
             {
@@ -293,7 +296,7 @@ def transplant_chart(
     names = [
         rules.transform_filter(alt.datum.line == name)
         .mark_text(align="left", dx=6, dy=-9 if name == high else 10, fontSize=14, color=INK)
-        .encode(x=alt.value("width"), text="text:N")
+        .encode(x=alt.value("width"), text=alt.Text("text:N"))
         for name in lines
     ]
     dashes = rules.mark_rule(color=INK, strokeDash=[6, 4], strokeWidth=2)
@@ -301,6 +304,7 @@ def transplant_chart(
     return bare(layers, BAR_HEIGHT + 80)
 
 
+@drawn_once
 def head_chart(
     heads: Sequence[Sequence[Transplanted]],
     clear: Sequence[Sequence[bool]],
@@ -366,7 +370,7 @@ def head_chart(
         cells.mark_rect(cornerRadius=2, cursor="pointer")
         .encode(
             color=colour,
-            opacity=alt.condition("datum.clear", alt.value(1.0), alt.value(_UNCLEAR)),
+            opacity=value_if(alt.OpacityValue, "datum.clear", 1.0, _UNCLEAR),
         )
         .add_params(alt.selection_point("cell", fields=["layer", "head"]))
     )
@@ -380,8 +384,8 @@ def head_chart(
         frame["strong"] = frame["effect"].abs() > 0.6 * largest
         layers.append(
             cells.mark_text(fontSize=12).encode(
-                text="text:N",
-                color=alt.condition("datum.strong", alt.value("#FFFFFF"), alt.value(INK)),
+                text=alt.Text("text:N"),
+                color=value_if(alt.ColorValue, "datum.strong", "#FFFFFF", INK),
             )
         )
     height = min(max(150 / n_layers, 12), 40) * n_layers + 46

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import altair as alt
 import pandas as pd
 
@@ -12,12 +14,13 @@ from circuitviz.graph import LOGITS, circuit_graph
 from circuitviz.layout import circuit_layout
 from circuitviz.model_charts import CIRCUIT, RANDOM
 from circuitviz.palette import INK
+from circuitviz.specification import Specification, drawn_once
 
 SHARED, ONLY_SECOND = "#009E73", CIRCUIT
 ROW_HEIGHT = 62
 
 
-def overlap_picture(first: Circuit, second: Circuit, names: tuple[str, str]) -> alt.LayerChart:
+def overlap_picture(first: Circuit, second: Circuit, names: tuple[str, str]) -> Specification:
     """The heads of both circuits where they stand: groups from left to right, layers upward."""
     both = Circuit(first.task, first.nodes | second.nodes, "both")
     shape = _smallest_shape(both)
@@ -67,33 +70,50 @@ def overlap_picture(first: Circuit, second: Circuit, names: tuple[str, str]) -> 
             if not row.empty
         ]
     )
-    across = alt.X("x:Q", scale=alt.Scale(domain=[-1.3, layout.columns[-1].right + 0.6])).axis(None)
-    up = alt.Y("y:Q", scale=alt.Scale(domain=[-0.2, layout.height + 1])).axis(None)
+    size = layout.columns[-1].right, layout.height
+    return _picture(nodes, edges, headings, layers, list(whose.values()), size)
+
+
+@drawn_once
+def _picture(
+    nodes: pd.DataFrame,
+    edges: pd.DataFrame,
+    headings: pd.DataFrame,
+    layers: pd.DataFrame,
+    whose: Sequence[str],
+    size: tuple[float, float],
+) -> alt.LayerChart:
+    width, height = size
+    across = alt.X("x:Q", scale=alt.Scale(domain=[-1.3, width + 0.6])).axis(None)
+    up = alt.Y("y:Q", scale=alt.Scale(domain=[-0.2, height + 1])).axis(None)
     heads = alt.Chart(nodes).encode(across, up)
-    domain = list(whose.values())
     look = alt.Legend(orient="top", title=None, labelFontSize=15, symbolSize=160, labelLimit=320)
     picture = alt.layer(
         alt.Chart(edges).mark_rule(color=INK, opacity=0.3).encode(across, up, x2="x2", y2="y2"),
         heads.mark_point(filled=True, size=420, opacity=1).encode(
             color=alt.Color(
                 "whose:N",
-                scale=alt.Scale(domain=domain, range=[SHARED, RANDOM, ONLY_SECOND]),
+                scale=alt.Scale(domain=whose, range=[SHARED, RANDOM, ONLY_SECOND]),
                 legend=look,
             ),
             shape=alt.Shape(
                 "whose:N",
-                scale=alt.Scale(domain=domain, range=["circle", "square", "triangle-up"]),
+                scale=alt.Scale(domain=whose, range=["circle", "square", "triangle-up"]),
                 legend=look,
             ),
             tooltip=["head:N", "group:N", alt.Tooltip("whose:N", title="found")],
         ),
-        heads.mark_text(dy=21, fontSize=13, color=INK, fontWeight=600).encode(text="head:N"),
+        heads.mark_text(dy=21, fontSize=13, color=INK, fontWeight=600).encode(
+            text=alt.Text("head:N")
+        ),
         alt.Chart(headings)
         .mark_text(fontSize=14, color=INK, fontWeight=600, lineBreak="\n", baseline="bottom")
-        .encode(across, up, text="text:N"),
-        alt.Chart(layers).mark_text(fontSize=14, color=INK).encode(across, up, text="text:N"),
+        .encode(across, up, text=alt.Text("text:N")),
+        alt.Chart(layers)
+        .mark_text(fontSize=14, color=INK)
+        .encode(across, up, text=alt.Text("text:N")),
     )
-    return bare(picture, max(300, ROW_HEIGHT * (layout.height + 1.5)))
+    return bare(picture, max(300, ROW_HEIGHT * (height + 1.5)))
 
 
 def _smallest_shape(circuit: Circuit) -> ModelShape:

@@ -21,6 +21,7 @@ from circuitviz.model_charts import (
     grouped_bars,
 )
 from circuitviz.palette import colours
+from circuitviz.specification import Specification, drawn_once
 
 _SETS = {
     "none": WHOLE,
@@ -34,22 +35,23 @@ _LINE_HEIGHT = 380
 _N_LAYERS = 32
 
 
-def accuracy_bars(figures: Figures) -> alt.LayerChart:
+def accuracy_bars(figures: Figures) -> Specification:
     """For each model the accuracy of the “full model” and of the “circuit”."""
     return grouped_bars(figures, ACCURACY_LOOKS)
 
 
-def transplant_bars(figures: Figures) -> alt.LayerChart:
+def transplant_bars(figures: Figures) -> Specification:
     """For each source the target's accuracy with “none” of its heads, a group's, and “all”."""
     letters = {name: name for name in _SETS}
     return grouped_bars(figures, _SETS, letters, "heads transplanted")
 
 
-def desiderata_bars(figures: Figures) -> alt.LayerChart:
+def desiderata_bars(figures: Figures) -> Specification:
     """For each group the share that gives the answer expected by “object” and the others."""
     return grouped_bars(figures, _DESIDERATA, kind_title="desideratum")
 
 
+@drawn_once
 def knockout_lines(edges: Mapping[str, Mapping[int, float]]) -> alt.LayerChart:
     """Accuracy against the first layer of the cut, a line for each attention edge.
 

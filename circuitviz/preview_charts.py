@@ -8,6 +8,7 @@ import pandas as pd
 from circuitviz.bare import bare
 from circuitviz.palette import HELPS, HINDERS, INK
 from circuitviz.score_charts import OUTSIDE
+from circuitviz.specification import drawn_once
 
 RANKED = "ranked high by the preview"
 OTHER = "other"
@@ -15,6 +16,7 @@ MISSED = "missed: strong, ranked low"
 _HEIGHT = 250
 
 
+@drawn_once
 def agreement_scatter(heads: pd.DataFrame) -> alt.LayerChart:
     """A point for every head that was measured exactly; on the dashed line the two are equal.
 
@@ -44,12 +46,12 @@ def agreement_scatter(heads: pd.DataFrame) -> alt.LayerChart:
     names = (
         points.transform_filter(f"datum.kind == '{MISSED}'")
         .mark_text(dx=8, align="left", fontSize=13, fontWeight=600, color=INK)
-        .encode(text="name:N")
+        .encode(text=alt.Text("name:N"))
     )
     ends = [float(heads[["preview", "exact"]].min().max()), 0.0]
     equal = (
         alt.Chart(pd.DataFrame({"preview": ends, "exact": ends}))
         .mark_line(color=OUTSIDE, strokeDash=[6, 5])
-        .encode(x="preview:Q", y="exact:Q")
+        .encode(x=alt.X("preview:Q"), y=alt.Y("exact:Q"))
     )
     return bare(alt.layer(equal, dots, names), _HEIGHT)

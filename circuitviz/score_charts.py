@@ -8,8 +8,9 @@ import altair as alt
 import pandas as pd
 
 from backend.core.heads import Head
-from circuitviz.bare import bare
+from circuitviz.bare import bare, value_if
 from circuitviz.palette import HELPS, HINDERS, INK
+from circuitviz.specification import drawn_once
 
 FAINT = 0.07
 """Opacity at zero: colours fade into the page, be it light or dark."""
@@ -43,6 +44,7 @@ def score_frame(scores: Sequence[Sequence[float]], kept: Collection[Head]) -> pd
     )
 
 
+@drawn_once
 def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) -> alt.LayerChart:
     """Layers upward, heads to the right, colours centred at zero; kept heads have a frame.
 
@@ -99,8 +101,8 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) 
         cells.transform_filter("datum.label != ''")
         .mark_text(fontSize=14 if n_heads <= _WIDE_MODEL else 11, fontWeight=600)
         .encode(
-            text="label:N",
-            color=alt.condition("datum.strong", alt.value("#FFFFFF"), alt.value(INK)),
+            text=alt.Text("label:N"),
+            color=value_if(alt.ColorValue, "datum.strong", "#FFFFFF", INK),
         )
     )
     low, high = _ROW_HEIGHT
@@ -109,6 +111,7 @@ def score_map(scores: pd.DataFrame, *, faded: bool = False, named: bool = True) 
     return bare(alt.layer(*layers), rows + _AXIS_HEIGHT)
 
 
+@drawn_once
 def contribution_bars(heads: pd.DataFrame, least: float) -> alt.LayerChart:
     """One bar per head of what it adds, with its interval, and a line where minimal heads begin.
 
@@ -139,17 +142,20 @@ def contribution_bars(heads: pd.DataFrame, least: float) -> alt.LayerChart:
     marks = bars.mark_bar(cornerRadiusEnd=3).encode(
         y=gain,
         color=alt.Color("colour:N", scale=None),
-        opacity=alt.condition("datum.minimal", alt.value(1.0), alt.value(0.3)),
+        opacity=value_if(alt.OpacityValue, "datum.minimal", 1.0, 0.3),
     )
-    whiskers = bars.mark_rule(color=INK, strokeWidth=1.4).encode(y="low:Q", y2="high:Q")
+    whiskers = bars.mark_rule(color=INK, strokeWidth=1.4).encode(
+        y=alt.Y("low:Q"), y2=alt.Y2("high:Q")
+    )
     line = (
         alt.Chart(pd.DataFrame({"least": [least]}))
         .mark_rule(color=INK, strokeDash=[5, 4])
-        .encode(y="least:Q")
+        .encode(y=alt.Y("least:Q"))
     )
     return bare(alt.layer(marks, whiskers, line), 320)
 
 
+@drawn_once
 def completeness_scatter(removals: pd.DataFrame) -> alt.LayerChart:
     """Circuit against model, each without the same heads; on the diagonal they agree.
 
@@ -171,16 +177,20 @@ def completeness_scatter(removals: pd.DataFrame) -> alt.LayerChart:
     diagonal = (
         alt.Chart(pd.DataFrame({"model": [0, 1], "circuit": [0, 1]}))
         .mark_line(color=OUTSIDE, strokeDash=[6, 5])
-        .encode(x="model:Q", y="circuit:Q")
+        .encode(x=alt.X("model:Q"), y=alt.Y("circuit:Q"))
     )
     colour = alt.Color("colour:N", scale=None)
-    across = points.mark_rule(opacity=0.45).encode(x="model_low:Q", x2="model_high:Q", color=colour)
-    up = points.mark_rule(opacity=0.45).encode(y="circuit_low:Q", y2="circuit_high:Q", color=colour)
+    across = points.mark_rule(opacity=0.45).encode(
+        x=alt.X("model_low:Q"), x2=alt.X2("model_high:Q"), color=colour
+    )
+    up = points.mark_rule(opacity=0.45).encode(
+        y=alt.Y("circuit_low:Q"), y2=alt.Y2("circuit_high:Q"), color=colour
+    )
     dots = points.mark_point(filled=True, size=110, opacity=0.95).encode(color=colour)
     letters = (
         points.transform_filter("datum.kind != 'random'")
         .mark_text(dx=13, dy=-9, fontSize=17, fontWeight=700, color=INK)
-        .encode(text="kind:N")
+        .encode(text=alt.Text("kind:N"))
     )
     return bare(alt.layer(diagonal, across, up, dots, letters), 380)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import vl_convert
 
 from circuitviz.palette import INK
+from circuitviz.specification import Specification
 from circuitviz.themes import Theme
 
 _VEGA_LITE = "6.4"
@@ -18,9 +18,9 @@ _SHARPNESS = 2
 """Pixels of a PNG for each of the picture's own."""
 
 
-def chart_svg(chart: Any, theme: Theme) -> str:
-    """A chart, of Altair or its specification, in the page's look, as SVG with text as text."""
-    spec = dict(chart) if isinstance(chart, Mapping) else chart.to_dict()
+def chart_svg(chart: Specification, theme: Theme) -> str:
+    """A chart in the page's look, as SVG with text as text."""
+    spec = dict(chart)
     own = {name: value for name, value in spec.pop("config", {}).items() if name != "background"}
     told = json.dumps({"width": _WIDTH} | spec | {"config": own})
     # Only a whole string is the colour; a word in the data may be the same, and nothing is lost.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -50,6 +51,20 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     monkeypatch.setattr(sets, "ADDED", place / "prompts")
     monkeypatch.setattr(talks, "ADDED", place / "talks")
     return place
+
+
+@pytest.fixture(autouse=True, scope="session")
+def valid_charts() -> Iterator[None]:
+    """Every chart that a test draws is checked against Vega-Lite's schema; the app takes no time
+    for that."""
+    unchecked = alt.LayerChart.to_dict
+
+    def checked(chart: alt.LayerChart, validate: bool = True, **how: Any) -> dict[str, Any]:
+        return unchecked(chart, validate=True, **how)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(alt.LayerChart, "to_dict", checked)
+        yield
 
 
 @pytest.fixture(scope="session")

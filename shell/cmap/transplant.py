@@ -22,6 +22,7 @@ from backend.methods.requests import METRICS
 from backend.models import catalogue
 from backend.tasks.task import Task
 from circuitviz.model_charts import effect, head_chart, transplant_chart
+from circuitviz.palette import colours
 from circuitviz.tables import figures_table, signed
 from shell.frame import fitting, state, studies, waiting
 from shell.frame.choices import sizes
@@ -144,7 +145,7 @@ def _show_sets(
             transplant_chart(
                 sets,
                 {"source": groups.source_accuracy, "target": groups.target_accuracy},
-                request.prompts.task,
+                colours(request.prompts.task),
                 measure,
             ),
             origin_of("cmap", request),

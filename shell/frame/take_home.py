@@ -14,6 +14,7 @@ import streamlit as st
 from backend.methods.requests import Request, models_of
 from backend.tasks.prompts import Prompts
 from circuitviz.picture import Picture
+from circuitviz.specification import Specification
 from circuitviz.svg import drawn
 from circuitviz.tables import Cell, figures_table
 from circuitviz.themes import DARK, LIGHT, Theme
@@ -63,7 +64,7 @@ def theme() -> Theme:
 
 
 def show_chart(
-    chart: Any,
+    chart: Specification,
     origin: Origin,
     key: str,
     alt: str | None = None,
@@ -78,7 +79,7 @@ def show_chart(
     """
     selected: Any = {"on_select": on_select} if on_select else {}
     with st.container(key=f"wide_{key}") if is_wide else nullcontext():
-        st.altair_chart(chart, width="stretch", key=key, alt=alt, **selected)
+        st.vega_lite_chart(chart, width="stretch", key=key, alt=alt, **selected)
     show_control(key, lambda: chart_files(chart, origin, what or key))
 
 
@@ -124,7 +125,7 @@ def show_button(
         more()
 
 
-def chart_files(chart: Any, origin: Origin, what: str) -> list[File]:
+def chart_files(chart: Specification, origin: Origin, what: str) -> list[File]:
     """A chart as SVG and PNG, in the colours of the page as it is now."""
     now = theme()
     return [
@@ -159,7 +160,7 @@ def _pdf(svg: str) -> bytes:
     return pdf(svg)
 
 
-def _chart_svg(chart: Any, now: Theme) -> str:
+def _chart_svg(chart: Specification, now: Theme) -> str:
     from takehome.pictures import chart_svg
 
     return chart_svg(chart, now)

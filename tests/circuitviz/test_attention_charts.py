@@ -27,7 +27,7 @@ def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_matrix_has_every_weight_that_can_be() -> None:
     weights = np.tril(np.full((4, 4), 0.25))
-    spec = pattern_matrix(weights, ["<s>", "The", '"', "The"], 2).to_dict()
+    spec = pattern_matrix(weights, ["<s>", "The", '"', "The"], 2)
     cells = {(row["query"], row["key"]): row["weight"] for row in rows_of(spec)}
     assert cells.keys() == {(query, key) for query in range(4) for key in range(query + 1)}
     assert set(cells.values()) == {0.25}
@@ -41,7 +41,7 @@ def test_the_matrix_has_every_weight_that_can_be() -> None:
 
 def test_bars_by_role_have_their_intervals_within_their_column() -> None:
     shares = [Estimate(0.75, 0.6, 0.9, 20), Estimate(0.25, 0.1, 0.4, 20)]
-    spec = role_bars({"L0.1": {"Base": shares, "Chat": shares}}, ["first", "second"]).to_dict()
+    spec = role_bars({"L0.1": {"Base": shares, "Chat": shares}}, ["first", "second"])
     rows = rows_of(spec)
     assert len(rows) == 4
     for row in rows:
@@ -65,7 +65,7 @@ def curves() -> pd.DataFrame:
 
 
 def test_curves_have_bands_and_the_papers_are_dashed() -> None:
-    spec = knockout_curves(curves(), {"a → b": "#123456"}, "accuracy", by_depth=True).to_dict()
+    spec = knockout_curves(curves(), {"a → b": "#123456"}, "accuracy", by_depth=True)
     band, line, points = spec["layer"]
     assert band["mark"]["type"] == "area"
     assert band["encoding"]["y"]["field"] == "low"
@@ -73,7 +73,7 @@ def test_curves_have_bands_and_the_papers_are_dashed() -> None:
     assert line["encoding"]["strokeDash"]["scale"]["range"] == [[1, 0], [5, 5]]
     assert points["encoding"]["fill"]["condition"]["test"] == "datum.clear"
     assert line["encoding"]["x"]["field"] == "depth"
-    own = knockout_curves(curves(), {"a → b": "#123456"}, "accuracy").to_dict()
+    own = knockout_curves(curves(), {"a → b": "#123456"}, "accuracy")
     assert own["layer"][1]["encoding"]["x"]["scale"]["domain"] == [0, 1]
 
 

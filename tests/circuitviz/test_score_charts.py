@@ -31,7 +31,7 @@ def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_the_map_has_every_head_layers_upward_and_zero_in_the_middle() -> None:
-    spec = score_map(scores()).to_dict()
+    spec = score_map(scores())
     rows = rows_of(spec)
     assert [row["name"] for row in rows] == list(scores()["name"])
     assert [row["score"] for row in rows] == list(scores()["score"])
@@ -44,7 +44,7 @@ def test_the_map_has_every_head_layers_upward_and_zero_in_the_middle() -> None:
 
 
 def test_kept_heads_have_a_frame_and_strong_ones_a_name() -> None:
-    spec = score_map(scores()).to_dict()
+    spec = score_map(scores())
     assert spec["layer"][1]["transform"] == [{"filter": "datum.kept"}]
     assert spec["layer"][1]["mark"]["stroke"] == "currentColor"
     labels = {row["name"]: row["label"] for row in rows_of(spec)}
@@ -53,38 +53,38 @@ def test_kept_heads_have_a_frame_and_strong_ones_a_name() -> None:
 
 
 def test_names_can_be_read_on_faded_colours() -> None:
-    strong, faded = (rows_of(score_map(scores(), faded=each).to_dict()) for each in (False, True))
+    strong, faded = (rows_of(score_map(scores(), faded=each)) for each in (False, True))
     assert any(row["strong"] for row in strong)
     assert not any(row["strong"] for row in faded)
 
 
 def test_z_and_n_stand_beside_the_score() -> None:
-    spec = score_map(scores().assign(n=100, clear=True)).to_dict()
+    spec = score_map(scores().assign(n=100, clear=True))
     assert rows_of(spec)[4]["z"] == "−40.0"
     tooltip = [each["field"] for each in spec["layer"][0]["encoding"]["tooltip"]]
     assert tooltip == ["name", "figure", "z", "n", "clear", "kept"]
 
 
 def test_a_wide_model_has_few_names() -> None:
-    rows = rows_of(score_map(scores(32, 32)).to_dict())
+    rows = rows_of(score_map(scores(32, 32)))
     assert sum(row["label"] != "" for row in rows) == 5
 
 
 def test_a_map_can_do_without_names_and_errors() -> None:
-    spec = score_map(scores().drop(columns="standard_error"), named=False).to_dict()
+    spec = score_map(scores().drop(columns="standard_error"), named=False)
     assert rows_of(spec)[4]["figure"] == "−0.4000"
     assert [layer["mark"]["type"] for layer in spec["layer"]] == ["rect", "rect"]
 
 
 def test_a_stage_without_effect_can_be_drawn() -> None:
     nothing = scores().assign(score=0.0, kept=False)
-    spec = score_map(nothing).to_dict()
+    spec = score_map(nothing)
     assert not any(row["label"] for row in rows_of(spec))
     assert spec["layer"][0]["encoding"]["color"]["scale"]["domain"][-1] == 1.0
 
 
 def test_old_scores_are_faded() -> None:
-    marks = [score_map(scores(), faded=faded).to_dict()["layer"][0] for faded in (True, False)]
+    marks = [score_map(scores(), faded=faded)["layer"][0] for faded in (True, False)]
     assert [mark["mark"]["opacity"] for mark in marks] == [0.4, 1]
 
 
@@ -102,7 +102,7 @@ def test_contributions_keep_their_order_and_show_the_threshold() -> None:
             "colour": ["#CC79A7", "#D55E00"],
         }
     )
-    spec = contribution_bars(heads, 0.01).to_dict()
+    spec = contribution_bars(heads, 0.01)
     assert spec["layer"][0]["encoding"]["x"]["sort"] == ["D L1.0", "A L4.0"]
     assert [{"least": 0.01}] in spec["datasets"].values()
 
@@ -117,7 +117,7 @@ def test_the_scatter_has_every_set_and_the_diagonal(n_random: int) -> None:
         + [{"name": "random", "kind": "random", "n_removed": 1, "colour": "#888"} | figures]
         * n_random
     )
-    spec = completeness_scatter(removals).to_dict()
+    spec = completeness_scatter(removals)
     data = [*spec["datasets"].values()]
     assert [{"model": 0, "circuit": 0}, {"model": 1, "circuit": 1}] in data
     assert 1 + n_random in [len(rows) for rows in data]

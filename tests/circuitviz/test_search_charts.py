@@ -20,7 +20,7 @@ CIRCUITS = pd.DataFrame(
 
 
 def test_all_circuits_are_drawn_with_their_bands() -> None:
-    spec = search_curve(CIRCUITS, None).to_dict()
+    spec = search_curve(CIRCUITS, None)
     bands, whole, lines, dots = spec["layer"]
     assert (bands["mark"]["type"], bands["encoding"]["y2"]["field"]) == ("area", "high")
     assert spec["datasets"][whole["data"]["name"]] == [{"faithfulness": 1.0}]
@@ -30,7 +30,7 @@ def test_all_circuits_are_drawn_with_their_bands() -> None:
 
 
 def test_the_chosen_circuit_is_marked_with_its_size() -> None:
-    spec = search_curve(CIRCUITS, 2).to_dict()
+    spec = search_curve(CIRCUITS, 2)
     *_, ring, label = spec["layer"]
     (row,) = spec["datasets"][label["data"]["name"]]
     assert (row["heads"], row["faithfulness"], row["label"]) == (1, 0.8, "1 heads")

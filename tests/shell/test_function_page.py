@@ -108,7 +108,7 @@ def test_models_stand_side_by_side() -> None:
     frame = cells_frame(found, "position", "A")
     assert [*frame["model"].unique()] == ["Base", "Chat"]
     groups = ENTITY_TRACKING.reading_order
-    spec = carried_map(frame, ["Position"], ["Base", "Chat"], groups).to_dict()
+    spec = carried_map(frame, ["Position"], ["Base", "Chat"], groups)
     squares, frames, *_ = spec["layer"]
     rows = next(iter(spec["datasets"].values()))
     assert len({(row["left"], row["right"]) for row in rows}) == 2 * len(groups)
@@ -195,7 +195,7 @@ def test_penalties_that_keep_as_many_heads_share_a_label() -> None:
             "n": [100, 100, 100],
         }
     )
-    data = penalty_chart(frame, 0.01).to_dict()["datasets"].values()
+    data = penalty_chart(frame, 0.01)["datasets"].values()
     assert {row["penalty"] for rows in data for row in rows if "share" not in row} == {
         "λ 0, 0.01",
         "λ 0.1",

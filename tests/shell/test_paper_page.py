@@ -279,7 +279,7 @@ def test_the_scatter_has_the_groups_and_the_mean_of_the_random_sets() -> None:
 
 
 def rows_of(chart: Any) -> Iterator[dict[str, Any]]:
-    for rows in chart.to_dict()["datasets"].values():
+    for rows in chart["datasets"].values():
         yield from rows
 
 
