@@ -12,12 +12,13 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import sleep
 from typing import Any, NamedTuple
 
 from backend.cluster.board import Board, News
-from backend.cluster.joining import joined
+from backend.cluster.keeping import Kept, Terms, kept
 from backend.cluster.versions import versions
 from backend.cluster.where import Cluster
 from backend.cluster.worker import End, Like, Outcome, Task, Worker
@@ -33,6 +34,7 @@ from backend.methods.requests import Request, models_of
 from backend.models.loaded_models import fingerprint_of, placement_of
 
 _WAIT_S = 0.2
+_LAST_S = 2.0
 _MOST_LOST = 3
 """How often processes may die, for each that works, before it is given up."""
 _OURS = "CIRCUIT_EXPLORER_"
@@ -67,21 +69,22 @@ def work(
     method, parts = method_of(request), [*finished]
     kinds = method.parts(request)
     models = {name: _like(name) for name in models_of(request)}
-    with joined(where, report) as ray:
-        kept = {part: unfinished(part) for part in range(len(parts), len(kinds))}
-        crew = _Crew(ray, _board(ray, kept), where, device)
+    with kept(Terms(where, device, _settings()), report) as there:
+        folders = {part: unfinished(part) for part in range(len(parts), len(kinds))}
+        crew = _Crew(there, _board(there.ray, folders))
         try:
             while len(parts) < len(kinds):
                 done = to_json(tuple(parts))
                 crew.tend(Task(method.name, to_json(request), done, versions(), models))
                 news = crew.news()
                 for name, data in news.blocks.items():
-                    _keep(kept, name, data)
+                    _keep(folders, name, data)
                 report(f"{news.stage} · {_processes(news.n_working)} on {where}", news.share)
                 for number, part in sorted(news.parts.items()):
                     if number == len(parts):
                         parts.append(from_json(kinds[number], part))
                         yield parts[number]
+            crew.finish()
         finally:
             crew.dismiss()
 
@@ -90,72 +93,89 @@ def work(
 class _Crew:
     """The processes that work now; new ones where some have died, or machines have come."""
 
-    ray: Any
+    there: Kept
     board: Any
-    where: Cluster
-    device: str
     _running: dict[Any, tuple[int, Any, Room]] = field(default_factory=dict)
     _n_begun: int = 0
     _n_lost: int = 0
 
     def tend(self, task: Task) -> None:
         """Begin where there is room, wait a moment, and raise what made a process fail."""
+        ray, terms = self.there.ray, self.there.terms
         taken = Counter(room for _, _, room in self._running.values())
-        for room in (Counter(_rooms(self.ray, self.where, self.device)) - taken).elements():
-            actor = _begun(self.ray, room, self.where, self.device)
+        for room in (Counter(_rooms(ray, terms.where, terms.device)) - taken).elements():
+            idle = self.there.idle[room]
+            actor = idle.pop() if idle else _begun(ray, room, terms.where, terms.device)
             reference = actor.run.remote(task, self.board, self._n_begun)
             self._running[reference] = self._n_begun, actor, room
             self._n_begun += 1
         if not self._running:
             sleep(_WAIT_S)
             return
-        ended, _ = self.ray.wait([*self._running], num_returns=1, timeout=_WAIT_S)
+        ended, _ = ray.wait([*self._running], num_returns=1, timeout=_WAIT_S)
         for reference in ended:
-            number, actor, _ = self._running.pop(reference)
-            self.ray.kill(actor)
-            self._look_at(reference, number)
+            self._look_at(reference)
 
     def news(self) -> News:
         """What the board has of new."""
         from ray.exceptions import RayError
 
         try:
-            news: News = self.ray.get(self.board.news.remote())
+            news: News = self.there.ray.get(self.board.news.remote())
         except RayError as error:
             raise UserError(f"The cluster is gone: {_line(error)}. {_NEXT}") from error
         return news
 
-    def dismiss(self) -> None:
-        """End all of it."""
-        for _, actor, _ in self._running.values():
-            self.ray.kill(actor)
-        self.ray.kill(self.board)
+    def finish(self) -> None:
+        """Keep those that are at the end of it within a moment."""
+        from ray.exceptions import RayError
 
-    def _look_at(self, reference: Any, number: int) -> None:
+        ray, running = self.there.ray, [*self._running]
+        ended = ray.wait(running, num_returns=len(running), timeout=_LAST_S)[0] if running else []
+        for reference in ended:
+            with suppress(RayError):
+                if ray.get(reference).outcome is Outcome.finished:
+                    self._free(reference)
+
+    def dismiss(self) -> None:
+        """End all that work still."""
+        for _, actor, _ in self._running.values():
+            self.there.ray.kill(actor)
+        self.there.ray.kill(self.board)
+
+    def _free(self, reference: Any) -> None:
+        _, actor, room = self._running.pop(reference)
+        self.there.idle[room].append(actor)
+
+    def _look_at(self, reference: Any) -> None:
         from ray.exceptions import OutOfMemoryError, RayError
 
+        ray = self.there.ray
         try:
-            end: End = self.ray.get(reference)
+            end: End = ray.get(reference)
         except OutOfMemoryError as error:
-            self.ray.get(self.board.shrink.remote())
-            self._lose(number, error)
+            ray.get(self.board.shrink.remote())
+            self._lose(reference, error)
         except RayError as error:
-            self._lose(number, error)
+            self._lose(reference, error)
         else:
             if end.outcome is Outcome.refused:
                 raise UserError(end.text)
             if end.outcome is Outcome.failed:
                 _log.error("A process of the cluster failed\n%s", end.trace)
                 raise UserError(f"A process of the cluster failed: {end.text}. {_NEXT}")
+            self._free(reference)
 
-    def _lose(self, number: int, error: Exception) -> None:
-        self.ray.get(self.board.release.remote(number))
+    def _lose(self, reference: Any, error: Exception) -> None:
         self._n_lost += 1
-        _log.warning("A process of the cluster died; others make what it was making. %s", error)
-        if self._n_lost > _MOST_LOST * (len(self._running) + 1):
+        if self._n_lost > _MOST_LOST * len(self._running):
             raise UserError(
                 f"The cluster’s processes die again and again: {_line(error)}. {_NEXT}"
             ) from error
+        number, actor, _ = self._running.pop(reference)
+        self.there.ray.kill(actor)
+        self.there.ray.get(self.board.release.remote(number))
+        _log.warning("A process of the cluster died; others make what it was making. %s", error)
 
 
 def _begun(ray: Any, room: Room, where: Cluster, device: str) -> Any:
@@ -181,10 +201,15 @@ def _like(name: str) -> Like:
 def _environment(room: Room, where: Cluster) -> dict[str, str]:
     """On this computer as here; machines of a cluster have models and tasks in folders of their
     own."""
+    place = {VARIABLE: str(LOCAL)} if where.n_local else {}
+    return {**dict(_settings()), **place, "OMP_NUM_THREADS": str(max(1, int(room.cpus)))}
+
+
+def _settings() -> frozenset[tuple[str, str]]:
+    """What the environment says of this tool, but for where it keeps what is made."""
     ours = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
     ours.pop(VARIABLE, None)
-    place = {VARIABLE: str(LOCAL)} if where.n_local else {}
-    return {**ours, **place, "OMP_NUM_THREADS": str(max(1, int(room.cpus)))}
+    return frozenset(ours.items())
 
 
 def _rooms(ray: Any, where: Cluster, device: str) -> Sequence[Room]:

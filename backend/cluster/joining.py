@@ -18,9 +18,7 @@ from typing import Any
 
 from backend.cluster.where import NO_RAY, Cluster
 from backend.core.errors import UserError
-from backend.core.progress import Report
 
-_LOOK_S = 0.2
 _TOKEN = Path.home() / ".ray" / "auth_token"
 """Where Ray looks for it, unless the environment says so."""
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -28,36 +26,17 @@ ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """What keeps Ray's ports on 127.0.0.1, on Linux as well."""
 _PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(10**8)}
 """Ray would end this process, a dashboard, a minute after its cluster has gone."""
-_one_study = threading.Lock()
 _joining = threading.Lock()
 _to: Cluster | None = None
 """The cluster that was joined here, rather than by a test."""
 _n_users = 0
 
 
-@contextmanager
-def joined(where: Cluster, report: Report) -> Iterator[Any]:
-    """Ray; left again, and ended if it was begun here. One study of a process at a time.
-
-    Raises UserError where there is no Ray, or no such cluster.
-    """
-    while not _one_study.acquire(timeout=_LOOK_S):
-        report("Waiting for the cluster", 0.0)
-    try:
-        report(f"Joining {where}", 0.0)
-        ray = join(where)
-        try:
-            yield ray
-        finally:
-            leave(ray)
-    finally:
-        _one_study.release()
-
-
 def join(where: Cluster) -> Any:
-    """Ray, until `leave` was called by all who joined; raises UserError as `joined` does.
+    """Ray, until `leave` was called by all who joined.
 
-    A process is part of one cluster at a time: raises UserError while others are in another one.
+    A process is part of one cluster at a time. Raises UserError while others are in another one,
+    where there is no Ray, and where there is no such cluster.
     """
     global _to, _n_users
     with _joining:
@@ -97,7 +76,7 @@ def _imported(where: Cluster) -> Any:
 
 
 def begin(ray: Any, where: Cluster) -> None:
-    """Begin Ray here, or join the cluster; raises UserError as `joined` does."""
+    """Begin Ray here, or join the cluster; raises UserError as `join` does."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if where.n_local:

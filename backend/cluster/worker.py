@@ -18,6 +18,7 @@ from backend.core.errors import OutOfMemory, UserError
 from backend.core.placement import Dtype, Placement
 from backend.core.progress import Report
 from backend.core.serialize import from_json, to_json
+from backend.core.tidying import tidy_up
 
 _LOOK_S = 0.05
 _TELL_S = 0.2
@@ -117,18 +118,22 @@ class Worker:
             self._take(task.models)
             _check(task)
             while not _is_done(task, board, number):
-                _let_go()
+                _let_go(task.models)  # what was kept is in batches of the size before
         except UserError as error:
             return End(Outcome.refused, str(error))
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             return End(Outcome.failed, text, traceback.format_exc())
+        finally:
+            tidy_up()
         return End(Outcome.finished)
 
     def _take(self, models: Mapping[str, Like]) -> None:
-        """Models are loaded in these numbers from now on."""
+        """Load models in these numbers from now on; of those that are there, keep only these."""
         from backend.models import loaded_models
 
+        _let_go(loaded_models.loaded().keys() - models.keys())
+        loaded_models.renew(models)
         loaded_models.place_by_default(
             Placement(self._device),
             {name: Placement(self._device, like.dtype, like.tf32) for name, like in models.items()},
@@ -194,11 +199,11 @@ def _check(task: Task) -> None:
             )
 
 
-def _let_go() -> None:
-    """Of the models and of all that was kept with them, in batches of the size before."""
+def _let_go(names: Iterable[str]) -> None:
+    """Of models, and of all that was kept with them."""
     from backend.models import loaded_models
 
-    for name in loaded_models.loaded():
+    for name in names:
         loaded_models.unload(name)
 
 

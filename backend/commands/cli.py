@@ -16,6 +16,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
+from backend.cluster import keeping
 from backend.commands import discover_command, method_commands, model_commands, task_commands
 from backend.commands.parts import placement_of, say, take_prompts
 from backend.core.errors import UserError, is_out_of_memory
@@ -48,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded_models.place_by_default(placement_of(options))
         studies.work_on(getattr(options, "ray", None))
         take_prompts(options)
-        with redirect_stdout(sys.stderr):  # What libraries say is no part of the result.
-            result = to_json(options.run(options))
+        result = _result(options)
     except Cancelled:
         say(f"stopped from the dashboard. {_KEPT}")
         return 130
@@ -65,6 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for failure in filter(None, failures):
         say(f"error: {failure}")
     return 1 if any(failures) else 0
+
+
+def _result(options: argparse.Namespace) -> Any:
+    """What libraries say is no part of it; Ray speaks to its end."""
+    with redirect_stdout(sys.stderr):
+        try:
+            return to_json(options.run(options))
+        finally:
+            keeping.let_go()
 
 
 def _failure(error: Exception) -> str:

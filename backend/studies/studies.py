@@ -17,7 +17,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from backend.cluster import crew
+from backend.cluster import crew, keeping
 from backend.cluster.where import VARIABLE, Cluster, cluster
 from backend.core.errors import UserError
 from backend.core.kept import Folder
@@ -90,6 +90,7 @@ def work_on(where: Cluster | None) -> None:
     if where != _cluster:
         check_allowed("To change where long work runs")
         remote.leave()
+        keeping.let_go()
     _cluster = where
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -12,9 +13,11 @@ import pytest
 
 pytest.importorskip("ray")
 
-from backend.cluster import crew, worker
+from backend.cluster import crew, keeping, worker
+from backend.cluster.where import Cluster
+from backend.cluster.worker import Like
 from backend.core.errors import UserError
-from backend.core.placement import Dtype, Placement
+from backend.core.placement import CPU, Dtype, Placement
 from backend.core.progress import Cancelled, Report
 from backend.core.serialize import to_json
 from backend.methods.requests import Request
@@ -117,7 +120,58 @@ def test_two_processes_find_what_one_finds_and_say_how_many_they_are(
     assert any(stage.endswith(" · 2 processes on local:2") for stage, _ in told)
     shares = [share for _, share in told]
     assert shares == sorted(shares)
-    assert all_end(workers())
+
+
+def test_processes_stay_for_the_next_study_and_see_that_a_model_has_changed(
+    compared: Request,
+    expected: str,
+    family: Sequence[str],  # noqa: F811
+) -> None:
+    assert run(compared) == expected
+    stayed = {each.pid for each in workers()}
+    assert len(stayed) == 2
+    weights = Path(family[1]) / "model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes((Path(family[0]) / "model.safetensors").read_bytes())
+    try:
+        changed = run(compared)
+        assert {each.pid for each in workers()} == stayed
+        forget(compared)
+        studies.work_on(None)
+        assert in_text([*studies.run(compared, silent)]) == changed != expected
+    finally:
+        weights.write_bytes(before)
+
+
+def test_processes_go_when_nobody_has_needed_them_for_a_while(
+    compared: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_IDLE_S", 0.1)
+    stayed: list[psutil.Process] = []
+    run(compared, lambda stage, share: stayed.extend(workers()))
+    assert stayed
+    assert all_end(stayed)
+
+
+def test_processes_go_when_work_is_to_be_elsewhere(compared: Request) -> None:
+    run(compared)
+    stayed = workers()
+    assert stayed
+    studies.work_on(Cluster(n_local=1))
+    assert all_end(stayed)
+
+
+def test_a_process_keeps_the_models_of_its_last_task_alone(family: Sequence[str]) -> None:  # noqa: F811
+    process = worker.Worker(CPU)
+    process._take({name: Like("", Dtype.float32, False) for name in family})
+    for name in family:
+        loaded_models.load(name)
+    first = loaded_models.load(family[0])
+    process._take({family[0]: Like("", Dtype.float32, False)})
+    assert loaded_models.loaded() == {family[0]: first}
+    process._take({family[0]: Like("", Dtype.bfloat16, False)})
+    assert loaded_models.load(family[0]).placement.dtype is Dtype.bfloat16
+    loaded_models.place_by_default(Placement())
 
 
 def test_models_are_in_the_numbers_that_they_have_here(
