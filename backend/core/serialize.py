@@ -50,22 +50,19 @@ def from_json(kind: Any, data: Any) -> Any:
     """
     if kind is Any:
         return data
+    if kind in (float, int, str):  # nearly all there is
+        return _scalar(kind, data)
     if hasattr(kind, "__from_json__"):
         return kind.__from_json__(data)
     if isinstance(kind, type) and is_dataclass(kind):
         hints = _hints(kind)
-        needed = {
-            f.name for f in fields(kind) if f.compare and f.default is f.default_factory is MISSING
-        }
-        if not isinstance(data, dict) or not needed <= data.keys():
+        if not isinstance(data, dict) or not _needed(kind) <= data.keys():
             raise UserError(f"This is not a saved {kind.__name__}. Compute it again.")
         return kind(**{name: from_json(hints[name], data[name]) for name in hints if name in data})
     if isinstance(kind, type) and issubclass(kind, Enum) and str(data) in kind.__members__:
         return kind[data]
     if isinstance(kind, type) and hasattr(kind, "_fields") and isinstance(data, list):
         return _named_tuple(kind, data)
-    if kind is float and data is None:
-        return float("nan")
     if isinstance(kind, UnionType):
         (some,) = (of for of in get_args(kind) if of is not type(None))
         return None if data is None else from_json(some, data)
@@ -75,6 +72,12 @@ def from_json(kind: Any, data: Any) -> Any:
         return _array(data)
     if get_origin(kind) is Mapping and isinstance(data, dict):
         return {name: from_json(get_args(kind)[1], item) for name, item in data.items()}
+    raise _misfit(data)
+
+
+def _scalar(kind: type, data: Any) -> Any:
+    if kind is float and data is None:
+        return float("nan")
     if kind is float and isinstance(data, int | float) and not isinstance(data, bool):
         if isfinite(data):
             return float(data)
@@ -83,10 +86,23 @@ def from_json(kind: Any, data: Any) -> Any:
             return data
     elif kind is str and isinstance(data, str):
         return data
-    raise UserError(f"{str(data)[:60]!r} is not what a saved result holds there. Compute it again.")
+    raise _misfit(data)
+
+
+def _misfit(data: Any) -> UserError:
+    return UserError(
+        f"{str(data)[:60]!r} is not what a saved result holds there. Compute it again."
+    )
 
 
 _hints = cache(get_type_hints)
+
+
+@cache
+def _needed(kind: Any) -> frozenset[str]:
+    return frozenset(
+        f.name for f in fields(kind) if f.compare and f.default is f.default_factory is MISSING
+    )
 
 
 def _named_tuple(kind: Any, data: list[Any]) -> Any:
