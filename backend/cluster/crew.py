@@ -31,7 +31,7 @@ from backend.core.serialize import from_json, to_json
 from backend.methods.method import Finished
 from backend.methods.registry import method_of
 from backend.methods.requests import Request, models_of
-from backend.models.loaded_models import fingerprint_of, placement_of
+from backend.models.loaded_models import fingerprint_of, note, placement_of
 
 _WAIT_S = 0.2
 _LAST_S = 2.0
@@ -84,7 +84,8 @@ def work(
                     if number == len(parts):
                         parts.append(from_json(kinds[number], part))
                         yield parts[number]
-            crew.finish()
+            for name, notes in crew.finish().items():
+                note(models[name].fingerprint, request.prompts.task, notes)
         finally:
             crew.dismiss()
 
@@ -96,6 +97,7 @@ class _Crew:
     there: Kept
     board: Any
     _running: dict[Any, tuple[int, Any, Room]] = field(default_factory=dict)
+    _notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _n_begun: int = 0
     _n_lost: int = 0
 
@@ -126,16 +128,18 @@ class _Crew:
             raise UserError(f"The cluster is gone: {_line(error)}. {_NEXT}") from error
         return news
 
-    def finish(self) -> None:
-        """Keep those that are at the end of it within a moment."""
+    def finish(self) -> Mapping[str, tuple[str, ...]]:
+        """Keep those that are at the end of it within a moment; what they say of their models."""
         from ray.exceptions import RayError
 
         ray, running = self.there.ray, [*self._running]
         ended = ray.wait(running, num_returns=len(running), timeout=_LAST_S)[0] if running else []
         for reference in ended:
             with suppress(RayError):
-                if ray.get(reference).outcome is Outcome.finished:
-                    self._free(reference)
+                end: End = ray.get(reference)
+                if end.outcome is Outcome.finished:
+                    self._free(reference, end)
+        return self._notes
 
     def dismiss(self) -> None:
         """End all that work still."""
@@ -143,7 +147,8 @@ class _Crew:
             self.there.ray.kill(actor)
         self.there.ray.kill(self.board)
 
-    def _free(self, reference: Any) -> None:
+    def _free(self, reference: Any, end: End) -> None:
+        self._notes |= end.notes
         _, actor, room = self._running.pop(reference)
         self.there.idle[room].append(actor)
 
@@ -164,7 +169,7 @@ class _Crew:
             if end.outcome is Outcome.failed:
                 _log.error("A process of the cluster failed\n%s", end.trace)
                 raise UserError(f"A process of the cluster failed: {end.text}. {_NEXT}")
-            self._free(reference)
+            self._free(reference, end)
 
     def _lose(self, reference: Any, error: Exception) -> None:
         self._n_lost += 1

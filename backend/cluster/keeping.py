@@ -62,6 +62,23 @@ def kept(terms: Terms, report: Report) -> Iterator[Kept]:
             raise
 
 
+def ask(what: str, *asked: Any) -> Any:
+    """What one of those that stayed answers, by a method of it; None where there is none.
+
+    Waits while a study is at work there.
+    """
+    if not _kept:
+        return None
+    _lock.acquire()
+    with _at_work():
+        idle = [actor for actors in _kept.idle.values() for actor in actors] if _kept else []
+        if not _kept or not idle:
+            return None
+        with suppress(_kept.ray.exceptions.RayError):  # it is gone meanwhile
+            return _kept.ray.get(getattr(idle[0], what).remote(*asked))
+    return None
+
+
 def let_go() -> None:
     """End those that have nothing to do, and leave the cluster, unless a study is at work there."""
     if _lock.acquire(blocking=False):

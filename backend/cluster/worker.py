@@ -38,11 +38,12 @@ class Outcome(Enum):
 
 
 class End(NamedTuple):
-    """How a process ended, and what it says of that."""
+    """How a process ended, what it says of that, and what is to be known of its models."""
 
     outcome: Outcome
     text: str = ""
     trace: str = ""
+    notes: Mapping[str, tuple[str, ...]] = {}
 
 
 class Like(NamedTuple):
@@ -119,6 +120,7 @@ class Worker:
             _check(task)
             while not _is_done(task, board, number):
                 _let_go(task.models)  # what was kept is in batches of the size before
+            notes = _notes(task)
         except UserError as error:
             return End(Outcome.refused, str(error))
         except Exception as error:
@@ -126,7 +128,17 @@ class Worker:
             return End(Outcome.failed, text, traceback.format_exc())
         finally:
             tidy_up()
-        return End(Outcome.finished)
+        return End(Outcome.finished, notes=notes)
+
+    def rounding(self, name: str, task: str) -> str:
+        """What the numbers of a model that was at work here do to its scores in a task, by its
+        name; empty where there is nothing to be said."""
+        from backend.methods.noise import told
+        from backend.models.loaded_models import loaded
+        from backend.tasks.registry import task_named
+
+        model = loaded().get(name)
+        return told(model, task_named(task)) if model else ""
 
     def _take(self, models: Mapping[str, Like]) -> None:
         """Load models in these numbers from now on; of those that are there, keep only these."""
@@ -174,6 +186,14 @@ def _work(task: Task, board: Any, number: int) -> None:
         made = method.work(request, parts, _told(board), place_of)
         for place, part in enumerate(made, len(parts)):
             _ask(board.finish, place, to_json(part))
+
+
+def _notes(task: Task) -> Mapping[str, tuple[str, ...]]:
+    from backend.methods.registry import METHODS
+    from backend.models.loaded_models import notes_of
+
+    request = from_json(METHODS[task.method].request, task.request)
+    return {name: notes_of(name, request.prompts.task) for name in task.models}
 
 
 def _check(task: Task) -> None:

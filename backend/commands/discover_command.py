@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from backend.cluster import keeping
 from backend.commands.discover_preview import (
     add_preview,
     check_preview,
@@ -36,7 +37,7 @@ from backend.methods.stages import DEFAULT_FDR, Criteria, next_stage, nothing_to
 from backend.models import catalogue, loaded_models
 from backend.studies import studies
 from backend.studies.stages import found_circuit, run_stages, stage_request, stored_stages
-from backend.tasks.prompts import N_PATCHED, Prompts
+from backend.tasks.prompts import N_PATCHED
 from backend.tasks.registry import known_groups
 from backend.tasks.setting import Setting
 from backend.tasks.task import Task
@@ -160,11 +161,12 @@ def _say_what_was_found(task: Task, stages: Sequence[Stage], criteria: Criteria)
 
 
 def _say_how_noisy(name: str, task: Task) -> None:
-    loaded = loaded_models.loaded().get(name)
-    if loaded and loaded.placement.rounds:
-        from backend.methods.noise import N_PROMPTS, probe, verdict
+    """In the words of the process that has the model."""
+    if loaded := loaded_models.loaded().get(name):
+        from backend.methods.noise import told
 
-        try:
-            say(verdict(probe(loaded, Prompts(task, N_PROMPTS, 0)), loaded.placement.numbers))
-        except UserError as error:  # it says nothing of what was found
-            say(f"What rounding does cannot be told: {error}")
+        text = told(loaded, task)
+    else:
+        text = keeping.ask("rounding", name, task.name)
+    if text:
+        say(text)

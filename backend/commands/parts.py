@@ -124,9 +124,8 @@ def placement_of(options: argparse.Namespace) -> Placement:
 def say_what_is_to_be_known(names: Iterable[str], task: Task) -> None:
     """Say on standard error what a model leaves out of its prompts, and whether it is run whole."""
     for name in names:
-        if loaded := loaded_models.loaded().get(name):
-            for note in loaded.notes(task):
-                say(f"{name}: {note}")
+        for note in loaded_models.notes_of(name, task):
+            say(f"{name}: {note}")
 
 
 def add_circuit(parser: argparse.ArgumentParser) -> None:

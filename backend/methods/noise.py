@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from backend.core.errors import UserError
 from backend.core.heads import Head
 from backend.core.placement import Dtype
 from backend.core.progress import Progress, between, silent
@@ -115,6 +116,17 @@ def said(loaded: LoadedModel, task: Task) -> tuple[str, bool]:
     """
     found = probe(loaded, Prompts(task, N_PROMPTS, 0))
     return verdict(found, loaded.placement.numbers), any(each.blurs for each in found)
+
+
+def told(loaded: LoadedModel, task: Task) -> str:
+    """The verdict on a model that is loaded, or why there is none; empty if its numbers do not
+    round."""
+    if not loaded.placement.rounds:
+        return ""
+    try:
+        return said(loaded, task)[0]
+    except UserError as error:  # it says nothing of what was found
+        return f"What rounding does cannot be told: {error}"
 
 
 def verdict(found: tuple[Noise, ...], numbers: str) -> str:

@@ -34,6 +34,7 @@ _bases: WeakValueDictionary[tuple[Path, str, str, str], Base] = WeakValueDiction
 _caches: list[Any] = []
 _loading = threading.RLock()
 _usual = Placement()
+_noted: dict[tuple[str, str], tuple[str, ...]] = {}
 _apart: Mapping[str, Placement] = {}
 
 
@@ -170,9 +171,20 @@ def loaded() -> dict[str, LoadedModel]:
 
 
 def notes_of(name: str, task: Task) -> tuple[str, ...]:
-    """What is to be known of a model that is loaded, here or on the cluster; nothing of others."""
-    model = _shelf.get(name) or elsewhere.loaded(name)
-    return model.notes(task) if model else ()
+    """What is to be known of a model that is loaded, here or on the cluster, or was at work in
+    other processes; nothing of others."""
+    if model := _shelf.get(name) or elsewhere.loaded(name):
+        return model.notes(task)
+    try:
+        files = fingerprint_of(name, patiently=False)
+    except UserError:
+        return ()
+    return _noted.get((str(files), task.name), ())
+
+
+def note(files: str, task: Task, notes: tuple[str, ...]) -> None:
+    """Remember what another process says of a model that is this, by its fingerprint."""
+    _noted[files, task.name] = notes
 
 
 def bytes_of(name: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ pytest.importorskip("ray")
 from backend.cluster import crew, keeping, worker
 from backend.cluster.where import Cluster
 from backend.cluster.worker import Like
+from backend.commands.cli import main
 from backend.core.errors import UserError
 from backend.core.placement import CPU, Dtype, Placement
 from backend.core.progress import Cancelled, Report
@@ -185,6 +186,39 @@ def test_models_are_in_the_numbers_that_they_have_here(
     assert run(compared) == rough
     loaded_models.place_by_default(Placement())
     assert in_text([*studies.run(compared, silent)]) != rough
+
+
+def test_a_command_says_what_rounding_does_and_what_is_to_be_known_as_without_a_cluster(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CIRCUIT_EXPLORER_CHUNK")
+
+    def said(seed: str, *where: str) -> Sequence[str]:
+        asked = ["discover", "base", "--prompts", "12", "--boxes", "3", "--seed", seed]
+        assert main([*asked, "--dtype", "bfloat16", *where]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "bfloat16" in line]
+
+    alone = said("3")
+    loaded_models.unload("base")
+    assert said("4", "--ray", "local:2") == alone
+    assert len(alone) == 1
+    loaded_models.place_by_default(Placement())
+
+
+def test_what_is_to_be_known_of_a_model_is_known_here_when_it_was_at_work_there(
+    compared: Request,
+    family: Sequence[str],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loaded_models, "_noted", {})
+    task = compared.prompts.task
+    notes = {name: loaded_models.load(name).notes(task) for name in family}
+    for name in family:
+        loaded_models.unload(name)
+        assert not loaded_models.notes_of(name, task)
+    run(compared)
+    assert {name: loaded_models.notes_of(name, task) for name in family} == notes
+    assert all(notes.values())
 
 
 def test_when_one_dies_another_makes_what_it_was_making(compared: Request, expected: str) -> None:

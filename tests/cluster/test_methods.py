@@ -17,7 +17,7 @@ pytest.importorskip("ray")
 from backend.cluster.board import Board
 from backend.cluster.crew import Room, _begun
 from backend.cluster.versions import versions
-from backend.cluster.worker import End, Outcome, Task
+from backend.cluster.worker import Outcome, Task
 from backend.core.heads import Head
 from backend.core.kept import Folder
 from backend.core.metrics import Ablation, Metric, Score
@@ -112,7 +112,7 @@ def test_two_processes_find_what_one_finds(
     board = two.remote(Board).options(num_cpus=0).remote({})
     task = Task(method.name, to_json(request), (), versions(), {})
     ends = [worker.run.remote(task, board, number) for number, worker in enumerate(workers)]
-    assert two.get(ends) == [End(Outcome.finished)] * 2
+    assert [end.outcome for end in two.get(ends)] == [Outcome.finished] * 2
     news = two.get(board.news.remote())
     assert [json.dumps(part) for _, part in sorted(news.parts.items())] == expected
     two.kill(board)
