@@ -50,7 +50,7 @@ def from_json(kind: Any, data: Any) -> Any:
     """
     if kind is Any:
         return data
-    if kind in (float, int, str):  # nearly all there is
+    if kind in (float, int, str, bool):  # nearly all there is
         return _scalar(kind, data)
     if hasattr(kind, "__from_json__"):
         return kind.__from_json__(data)
@@ -84,7 +84,7 @@ def _scalar(kind: type, data: Any) -> Any:
     elif kind is int and type(data) is int:
         if abs(data) <= _MOST:
             return data
-    elif kind is str and isinstance(data, str):
+    elif type(data) is kind:
         return data
     raise _misfit(data)
 

@@ -184,6 +184,11 @@ def _show_sets(
     )
 
 
+def pinned_key(task: Task) -> str:
+    """What the session calls the single heads that are chosen for a task."""
+    return f"pinned_{task.name}"
+
+
 def _tick(request: CmapRequest) -> frozenset[Site]:
     """The set of heads that the user has ticked and pinned."""
     circuit, task = request.circuit, request.prompts.task
@@ -196,20 +201,19 @@ def _tick(request: CmapRequest) -> frozenset[Site]:
             key="ticked_groups",
             persist_state="session",
         )
-        state.remember(pinned=[], pinned_for=task)
-        if st.session_state["pinned_for"] != task:
-            st.session_state["pinned"], st.session_state["pinned_for"] = [], task
-        pinned: list[Site] = st.session_state["pinned"]
+        key = pinned_key(task)
+        state.remember(**{key: []})
+        pinned: list[Site] = st.session_state[key]
         options = sorted({*circuit.sites, *pinned}, key=partial(_in_reading_order, task))
         st.multiselect(
             "Single heads",
             options,
             format_func=lambda site: f"{site.head} {task.position(site.position).words}",
-            key="pinned",
+            key=key,
             persist_state="session",
             placeholder="Choose heads, or click cells below",
         )
-    return circuit.sites_of(groups) | frozenset(st.session_state["pinned"])
+    return circuit.sites_of(groups) | frozenset(st.session_state[key])
 
 
 def _in_reading_order(task: Task, site: Site) -> tuple[int, Head]:
@@ -255,8 +259,9 @@ def _show_maps(study: Study[CmapRequest], maps: list[HeadMap]) -> None:
     for found, are_clear in zip(maps, of_map, strict=True):
         ((token, rows),) = found.heads.items()
         key = f"map_{token}_{st.session_state.get('map_epoch', 0)}"
-        pinned = {s.head for s in st.session_state["pinned"] if s.position == token}
-        words = request.prompts.task.position(token).words
+        task = request.prompts.task
+        pinned = {s.head for s in st.session_state[pinned_key(task)] if s.position == token}
+        words = task.position(token).words
         st.markdown(f"**{words[0].upper()}{words[1:]}**")
         show_chart(
             head_chart(rows, are_clear, pinned, largest, measure),
@@ -277,10 +282,9 @@ def _pin(key: str, position: str) -> None:
     """Put the clicked heads into the set, or take them out; the next click finds a clean chart."""
     cells = st.session_state[key].selection.get("cell", [])
     clicked = {Site(Head(int(cell["layer"]), int(cell["head"])), position) for cell in cells}
-    pinned = set(st.session_state["pinned"]) ^ clicked
-    st.session_state["pinned"] = sorted(
-        pinned, key=partial(_in_reading_order, st.session_state["task"])
-    )
+    task = st.session_state["task"]
+    pinned = set(st.session_state[pinned_key(task)]) ^ clicked
+    st.session_state[pinned_key(task)] = sorted(pinned, key=partial(_in_reading_order, task))
     st.session_state["map_epoch"] = st.session_state.get("map_epoch", 0) + 1
 
 

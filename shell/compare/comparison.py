@@ -23,10 +23,12 @@ from backend.methods.requests import METRICS
 from backend.models import catalogue
 from circuitviz.model_charts import accuracy_chart, knockout_chart
 from circuitviz.tables import Cell, figures_table, signed
+from shell.frame import state
 from shell.frame.choices import sizes
 from shell.frame.take_home import File, figures_files, origin_of, show_chart, show_control
 from shell.frame.words import unmarked
 
+KNOCKED_OUT_IN = ("in the circuit", "in the whole model")
 _HEADINGS = (
     "Model", "Fine-tuned on", "Full model", "Circuit", "Random circuit", "Faithfulness",
 )  # fmt: skip
@@ -109,15 +111,16 @@ def show_knockouts(request: ComparisonRequest, result: Comparison) -> None:
             width="content",
             help=f"The {METRICS[request.metric]} that is left when one whole group is knocked out.",
         )
+        state.remember(knocked_out_in=KNOCKED_OUT_IN[0])
         where = st.segmented_control(
             "Knocked out in",
-            ["in the circuit", "in the whole model"],
-            default="in the circuit",
+            KNOCKED_OUT_IN,
             key="knocked_out_in",
+            persist_state="session",
             required=True,
             label_visibility="collapsed",
         )
-    in_model = where == "in the whole model"
+    in_model = where == KNOCKED_OUT_IN[1]
     show_chart(
         knockout_chart(
             result.models,

@@ -38,7 +38,8 @@ from shell.frame.take_home import frame_files, origin_of, show_chart, show_contr
 
 STUDY = "search"
 _TAKEN = "circuits_of_searches"
-_MOST = 500
+MOST = 500
+"""Heads to search among."""
 _WHAT = (
     "Sizes that are only guessed may give a circuit that does a part of what the model does. Here "
     "one is **grown** of the heads with the strongest scores, clear or not, then **pruned**: the "
@@ -104,7 +105,7 @@ def _chosen(now: Progress) -> SearchRequest:
         st.number_input(
             "Heads at most",
             min_value=1,
-            max_value=_MOST,
+            max_value=MOST,
             step=10,
             key="search_most",
             persist_state="session",

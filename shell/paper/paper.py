@@ -15,6 +15,7 @@ from circuitviz.layout import circuit_layout
 from circuitviz.picture import circuit_picture
 from circuitviz.provenance import scores_of
 from circuitviz.score_charts import score_frame, score_map
+from shell.frame import state
 from shell.frame.choices import sizes
 from shell.frame.take_home import Origin, picture_files, show_chart, show_control
 
@@ -35,12 +36,12 @@ _SOURCES = (
 
 def choose_model() -> str:
     """One of the models whose circuit is published."""
+    state.remember(paper_model=next(iter(published.MODELS)))
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.markdown("#### The paper’s results", width="content")
-        model: str = st.segmented_control(
+        st.segmented_control(
             "Published model",
             list(published.MODELS),
-            default=next(iter(published.MODELS)),
             format_func=lambda name: published.MODELS[name],
             key="paper_model",
             required=True,
@@ -48,6 +49,7 @@ def choose_model() -> str:
             label_visibility="collapsed",
         )
         st.caption(_CITATION, help=_SOURCES, width="content")
+    model: str = st.session_state["paper_model"]
     return model
 
 

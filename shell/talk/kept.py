@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Container, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,22 @@ from typing import Any
 from backend import published
 from backend.core.components import Component
 from backend.core.errors import UserError
-from backend.core.heads import Head
-from backend.core.metrics import Ablation, Score
+from backend.core.heads import Head, Site
+from backend.core.metrics import Ablation, Score, Tokens
 from backend.core.serialize import from_json, to_json
+from backend.methods.attention_knockout import MOST_LAYERS
+from backend.methods.dcm import Among
+from backend.methods.pruning import Growth
+from backend.methods.stage import NO_TEST
+from backend.tasks.prompts import MAX_PROMPTS
 from backend.tasks.setting import Mode
 from backend.tasks.task import Task
 from backend.tasks.written import MAX_CHARACTERS, Written
 from shell.attention.opening import SECTIONS
 from shell.circuit.edges import MOST_PERCENT
+from shell.cmap import transplant
+from shell.compare.comparison import KNOCKED_OUT_IN
+from shell.discover import search
 from shell.discover.discovery import CENTRED, MOST_PROMPTS, RAW
 from shell.discover.stages import MOST_KEPT
 from shell.function import chosen, patching
@@ -41,8 +49,29 @@ class _Choice:
     """
 
     kind: Any
-    among: Collection[Any] | None = None
+    among: Container[Any] | None = None
     starts: bool = False
+
+
+@dataclass(frozen=True)
+class _Between:
+    """Numbers between two, both included."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: Any) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class _SitesAt:
+    """Heads at these tokens."""
+
+    positions: Container[str]
+
+    def __contains__(self, site: Any) -> bool:
+        return site.position in self.positions
 
 
 def check(page: str, task: Task, data: Mapping[str, Any], where: str) -> None:
@@ -75,14 +104,15 @@ def _value(page: str, task: Task, name: str, data: Any, where: str) -> Any:
         value = from_json(known.kind, data)
     except UserError as error:
         raise _refusal(where, name) from error
-    each = value if isinstance(value, tuple) and known.kind is not Head else (value,)
+    several = isinstance(value, tuple) and known.kind is not Head
+    each = value if several else (value,)
     if known.among is not None and not all(item in known.among for item in each):
         raise _refusal(where, name)
     if any(isinstance(item, str) and (len(item) > 500 or not item.isprintable()) for item in each):
         raise _refusal(where, name)
     if isinstance(value, Written) and max(len(value.text), len(value.marks)) > MAX_CHARACTERS:
         raise _refusal(where, name)
-    return [*value] if isinstance(value, tuple) and known.kind is not Head else value
+    return [*value] if several else value
 
 
 def _refusal(where: str, name: str) -> UserError:
@@ -105,18 +135,28 @@ def _choices(page: str, task: Task) -> dict[str, _Choice]:
             return {
                 "compared": _Choice(_Names, starts=True),
                 "compared_ablation": _Choice(Ablation),
+                "knocked_out_in": _Choice(str, KNOCKED_OUT_IN),
             }
         case "cmap":
             return {
                 "target": _Choice(str, starts=True),
                 "part": _Choice(Component),
                 "ticked_groups": _Choice(_Names, task.keys),
+                transplant.pinned_key(task): _Choice(
+                    tuple[Site, ...], _SitesAt(task.position_names)
+                ),
             }
         case "discover":
             return {
                 "discover_n": _Choice(int, range(5, MOST_PROMPTS + 1)),
                 "discover_score": _Choice(Score),
                 "discover_ranking": _Choice(str, (RAW, CENTRED)),
+                "discover_fdr": _Choice(float, _Between(0.001, NO_TEST)),
+                "search_growth": _Choice(Growth),
+                "search_most": _Choice(int, range(1, search.MOST + 1)),
+                "search_ablation": _Choice(Ablation),
+                "search_tokens": _Choice(Tokens),
+                "search_distance": _Choice(float, _Between(0, 1)),
             } | {f"discover_keep_{key}": _Choice(int, range(1, MOST_KEPT + 1)) for key in task.keys}
         case "function":
             return {
@@ -124,6 +164,16 @@ def _choices(page: str, task: Task) -> dict[str, _Choice]:
                 chosen.tests_key(task): _Choice(_Names, tests),
                 chosen.test_key(task): _Choice(str, tests),
                 chosen.group_key(task): _Choice(str, task.keys),
+                "dcm_model": _Choice(str),
+                "dcm_n": _Choice(int, range(20, MAX_PROMPTS + 1)),
+                "dcm_among": _Choice(Among),
+                "dcm_penalty": _Choice(float, _Between(0, 100)),
+                "dcm_sweep": _Choice(bool),
+                "dcm_rate": _Choice(float, _Between(0.001, 10)),
+                "dcm_epochs": _Choice(int, range(1, 101)),
+                "dcm_batch": _Choice(int, range(1, 10_001)),
+                "dcm_training": _Choice(int, range(1, 99)),
+                "dcm_validation": _Choice(int, range(1, 99)),
             }
         case "attention":
             return {
@@ -132,6 +182,9 @@ def _choices(page: str, task: Task) -> dict[str, _Choice]:
                 "attention_from": _Choice(str, task.position_names),
                 "attention_token": _Choice(int | None, range(10_000)),
                 "attention_beside": _Choice(str),
+                "attention_switched": _Choice(bool),
+                "knockout_window": _Choice(int, range(MOST_LAYERS + 1)),
+                "knockout_papers": _Choice(bool),
                 "attended": _Choice(_Names, starts=True),
             }
         case "logits":

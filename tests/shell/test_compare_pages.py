@@ -212,7 +212,7 @@ def test_a_cmap_shows_the_engines_numbers(evaluations: list[Any]) -> None:
         "prev_query_label", "query_label", "last",
     ]  # fmt: skip
     site = Site(CIRCUIT.heads("A")[0], "last")
-    test.multiselect(key="pinned").set_value([site]).run()
+    test.multiselect(key="pinned_entity-tracking").set_value([site]).run()
     assert "your set" in html(test)
 
 
@@ -229,7 +229,7 @@ def test_a_cmap_by_the_measure_says_so(evaluations: list[Any]) -> None:
     assert any("Logit difference: not as in the paper." in caption for caption in said)
     assert not any("McNemar" in caption or "accurac" in caption for caption in said)
     site = Site(CIRCUIT.heads("A")[0], "last")
-    test.multiselect(key="pinned").set_value([site]).run()
+    test.multiselect(key="pinned_entity-tracking").set_value([site]).run()
     one = cmap(tuned, base, {"": frozenset({site})}, metric=Metric.logit_difference).sets[""]
     assert f"{one.accuracy.value:.3f}".replace("-", "\N{MINUS SIGN}") in html(test)
 

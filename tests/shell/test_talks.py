@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
 from backend.core.errors import UserError
+from backend.core.heads import Head, Site
 from backend.studies import store
 from backend.tasks.entity_tracking import ENTITY_TRACKING
+from shell.cmap import transplant
 from shell.frame.position import Position, from_query, to_query
 from shell.frame.view import from_query as view_of
 from shell.talk import following, kept, stepping, talks
 from shell.talk.speaker import speaker_html
 from shell.talk.talk import LONGEST_TITLE, MAX_KB, MOST_STEPS, Step, Talk, from_text, to_text
 from tests.dashboard import ROOT
-from tests.shell.apps import drawn, figures
+from tests.shell.apps import drawn, figures, ready
 from tests.shell.test_page import session_of
 
 words = st.text(min_size=1, max_size=40).filter(str.strip)
@@ -50,6 +52,7 @@ def test_steps_change_places_and_none_is_lost(talk: Talk, place: int, by: int) -
     assert len(talk.without(place).steps) == len(talk.steps) - 1
 
 
+PINNED = transplant.pinned_key(ENTITY_TRACKING)
 GOOD: dict[str, Any] = {"format": 1, "title": "t", "steps": [{"title": "s", "page": "compare"}]}
 
 
@@ -88,6 +91,11 @@ def changed(**fields: Any) -> dict[str, Any]:
         (changed(page="logits", choices={"logits_read": "Tea leaves"}), "logits_read"),
         (changed(page="attention", choices={"attention_head": [1]}), "attention_head"),
         (changed(page="paper", choices={"paper_section": "None"}), "paper_section"),
+        (changed(page="function", choices={"dcm_sweep": 1}), "dcm_sweep"),
+        (changed(page="function", choices={"dcm_rate": -1.0}), "dcm_rate"),
+        (changed(page="function", choices={"dcm_penalty": None}), "dcm_penalty"),
+        (changed(page="cmap", choices={PINNED: [[[1, 0], "nowhere"]]}), PINNED),
+        (changed(page="cmap", choices={PINNED: ["A1.0"]}), PINNED),
     ],
 )  # fmt: skip
 def test_each_mistake_is_named(data: Any, named: str) -> None:
@@ -188,8 +196,7 @@ def test_each_finding_is_shown_with_figures(shipped: None, number: int) -> None:
     view, _ = view_of(step.view)
     if step.page == "circuit":
         stepping_job(view)
-    test = app(talk="findings", step=str(number), presenting="1")
-    assert not test.exception
+    test = ready(app(talk="findings", step=str(number), presenting="1"))
     assert not [each.value for each in (*test.error, *test.warning)]
     assert test.query_params["step"] == str(number)
     body = "".join(each.proto.body for each in test.main.get("html"))
@@ -280,6 +287,27 @@ def test_what_a_page_keeps_comes_back(page: str) -> None:
     data = json.loads(json.dumps(kept.written(page, ENTITY_TRACKING, session)))
     found = kept.read(page, ENTITY_TRACKING, data)
     assert found == {name: session[name] for name in data}
+
+
+def test_settings_and_heads_of_ones_own_are_there_when_their_step_is_given() -> None:
+    session_of("base")
+    view = {"n": "50"}
+    settings = {"dcm_rate": 0.5, "dcm_sweep": True, "dcm_among": "all"}
+    pinned = Site(Head(4, 2), "last")
+    talk = Talk(
+        "Mine",
+        (
+            Step("One", page="function", view=view, choices=settings),
+            Step("Two", page="cmap", view=view, choices={PINNED: [[[4, 2], "last"]]}),
+        ),
+    )
+    talks.keep("mine", talk)
+    test = app(talk="mine")
+    assert test.number_input(key="dcm_rate").value == 0.5
+    assert test.toggle(key="dcm_sweep").value
+    test.button(key="sidebar_▶").click().run()
+    assert test.session_state[PINNED] == [pinned]
+    assert not test.exception
 
 
 def test_missing_models_are_named() -> None:
