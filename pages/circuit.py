@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 @st.fragment
 @urgent()
 def explore(circuit: Circuit) -> None:
+    with waiting.memory_permitting():
+        show(circuit)
+
+
+def show(circuit: Circuit) -> None:
     view = state.current()
     # Sessions hold on to what their fragments are given, so it must not be the session.
     session = waiting.bench_for(view.setting)

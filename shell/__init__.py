@@ -12,7 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from backend.core.priority import urgent
-from shell.frame import presenting, sidebar, state, visitors
+from shell.frame import cluster_models, presenting, sidebar, state, visitors
 from shell.talk import adding, stepping
 
 _PAGES = Path(__file__).parent.parent / "pages"
@@ -56,6 +56,7 @@ def main() -> None:
             presenting.offer()
         stepping.show_in_sidebar()
         adding.offer(name, page.title)
+    cluster_models.wait_for(st.session_state["model"])
     st.session_state["entered"] = True
     try:
         with urgent():

@@ -30,7 +30,7 @@ _NEXT = "Try again; if it stays so, see whether the cluster runs and the tunnel 
 
 
 class Unreachable(UserError):
-    """The process on the cluster does not answer, or is gone."""
+    """The process on the cluster does not answer, is gone, or has another model by now."""
 
 
 class Outcome(Enum):

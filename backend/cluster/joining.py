@@ -80,7 +80,9 @@ def begin(ray: Any, where: Cluster) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if where.n_local:
-            ray.init(num_cpus=where.n_local, num_gpus=0, include_dashboard=False, **quiet)
+            begun = {"num_cpus": where.n_local, "num_gpus": 0, "include_dashboard": False}
+            # “local”, or it would be the cluster that this computer may be a machine of.
+            ray.init(address="local", **begun, **quiet)
         else:
             with _patiently():
                 ray.init(address=where.address, **quiet)

@@ -173,7 +173,7 @@ def loaded() -> dict[str, LoadedModel]:
 def notes_of(name: str, task: Task) -> tuple[str, ...]:
     """What is to be known of a model that is loaded, here or on the cluster, or was at work in
     other processes; nothing of others."""
-    if model := _shelf.get(name) or elsewhere.loaded(name):
+    if model := loaded_anywhere(name):
         return model.notes(task)
     try:
         files = fingerprint_of(name, patiently=False)
@@ -185,6 +185,11 @@ def notes_of(name: str, task: Task) -> tuple[str, ...]:
 def note(files: str, task: Task, notes: tuple[str, ...]) -> None:
     """Remember what another process says of a model that is this, by its fingerprint."""
     _noted[files, task.name] = notes
+
+
+def loaded_anywhere(name: str) -> LoadedModel | RemoteModel | None:
+    """A model that is loaded, here or on the cluster; None if it is not."""
+    return _shelf.get(name) or elsewhere.loaded(name)
 
 
 def bytes_of(name: str) -> tuple[int, int]:

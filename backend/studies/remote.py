@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _host: Host | None = None
 _where: Cluster | None = None
+_asked: Cluster | None = None
 _beginning = threading.Lock()
 
 
@@ -46,21 +47,34 @@ def ask_for_models(where: Cluster, report: Report) -> tuple[str, ...]:
 
     Raises UserError where there is no Ray or no such cluster, and where versions differ.
     """
-    global _where
+    global _where, _asked
     leave()
     _where = where
     found: tuple[Elsewhere, ...] = _ask("models", report=report)
     only_there = [each for each in found if not _is_here(each.entry.name)]
     elsewhere.take(only_there)
+    _asked = where
     return tuple(each.entry.name for each in only_there)
+
+
+def asked() -> Cluster | None:
+    """The cluster whose models are known."""
+    return _asked
 
 
 def leave() -> None:
     """End the process there; models that are only there are not known any more."""
-    global _where
+    global _where, _asked
     elsewhere.take(())
-    _where = None
+    _where = _asked = None
     _let_go()
+
+
+def tokenizer_of(model: str, report: Report) -> Any:
+    """The tokenizer of a model, which is loaded here or there; raises UserError as `load` does."""
+    if is_remote(model):
+        return load(model, report).tokenizer
+    return loaded_models.load(model).tokenizer
 
 
 def load(name: str, report: Report) -> RemoteModel:
@@ -108,14 +122,14 @@ def _about(
 
     there = elsewhere.known().get(model)
     if there is None:
-        raise UserError(
+        raise Unreachable(
             f"“{model}” was on a cluster that is not asked any more. Choose the cluster again on "
             "the Models page, or another model."
         )
     found = _ask(what, model, there.files, *asked, n_pieces=n_pieces, report=report)
     if isinstance(found, Changed):
         elsewhere.put(found.model)
-        raise UserError(f"The files of “{model}” have changed on the cluster. Try again.")
+        raise Unreachable(f"The files of “{model}” have changed on the cluster. Try again.")
     return found
 
 
@@ -123,7 +137,7 @@ def _ask(what: str, *asked: Any, n_pieces: int = 1, report: Report | None = None
     try:
         return _begun(report).ask(what, *asked, n_pieces=n_pieces, report=report)
     except Unreachable:
-        # What was prepared there is gone; the models may be reached again.
+        # What was prepared there is out of date here; the models may be reached again.
         elsewhere.take(map(replace, elsewhere.known().values()))
         _let_go()
         raise
@@ -136,7 +150,7 @@ def _begun(report: Report | None) -> Host:
     with _beginning:
         if not _host:
             if not _where:
-                raise UserError("No cluster is asked any more. Choose one on the Models page.")
+                raise Unreachable("No cluster is asked any more. Choose one on the Models page.")
             placement = replace(loaded_models.usual(), device=AUTO)
             _host = hosts.begin(_where, ModelHost, placement, report or _untold)
         return _host

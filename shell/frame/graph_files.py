@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from backend.core.heads import ModelShape
 from backend.models import loaded_models
 from backend.tasks.circuit import Circuit
 from backend.tasks.prompts import Prompts
 from shell.frame.take_home import File, Origin
 from takehome.citations import Subject, bibtex, subject_of, today
+
+if TYPE_CHECKING:
+    from backend.models.elsewhere import RemoteModel
+    from backend.models.loading import LoadedModel
 
 
 def graph_files(
@@ -25,13 +31,13 @@ def graph_files(
                 lambda: _graphml(subject, shape),
             )
         )
-    if model in loaded_models.loaded():
+    if loaded := loaded_models.loaded_anywhere(model):
         files.append(
             File(
                 "Attribution graph",
                 origin.name(f"{circuit.name} attribution graph", "json"),
                 "application/json",
-                lambda: _attribution_graph(subject, model),
+                lambda: _attribution_graph(subject, loaded),
             )
         )
     name = origin.name(circuit.name, "bib")
@@ -44,10 +50,9 @@ def _graphml(subject: Subject, shape: ModelShape) -> str:
     return graphml(subject, shape)
 
 
-def _attribution_graph(subject: Subject, model: str) -> str:
+def _attribution_graph(subject: Subject, loaded: LoadedModel | RemoteModel) -> str:
     """On the first of the prompts."""
     from takehome.graphs import attribution_graph, worked
 
-    loaded = loaded_models.load(model)
     prompts = subject.prompts.sample(loaded.tokenizer)
     return attribution_graph(subject, loaded.shape, worked(prompts, 0, loaded.tokenizer.decode))

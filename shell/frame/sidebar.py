@@ -12,7 +12,7 @@ from backend.models import catalogue
 from backend.tasks.prompts import MAX_SEED
 from backend.tasks.registry import DEFAULT_TASK, TASKS, own_sets, own_tasks
 from backend.tasks.task import Task
-from shell.frame import fitting, joblist, state, task_files
+from shell.frame import cluster_models, fitting, joblist, state, task_files
 from shell.frame.history import History
 from shell.frame.view import prompt_counts
 from shell.frame.words import MEASURES, unmarked
@@ -58,6 +58,7 @@ def show() -> None:
             help="Known models are on the Models page. You can also type a Hugging Face model: its "
             "folder on this computer, or a hub name such as `owner/name`.",
         )
+        cluster_models.show_asking()
         _describe(st.session_state["model"], task)
         circuits = catalogue.circuits_for(task)
         state.choose_circuit(circuits)

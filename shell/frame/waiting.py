@@ -11,6 +11,7 @@ from weakref import ref
 
 import streamlit as st
 
+from backend.cluster.host import Unreachable
 from backend.core.errors import explained
 from backend.core.progress import Cancelled, Report
 from backend.models import catalogue, loaded_models, prepared
@@ -92,7 +93,7 @@ def wait_for_patterns(
     _result_of(
         ("patterns", files, *asked),
         lambda report: _run_patterns(*asked, report),
-        jobs.QUICK if model in loaded_models.loaded() else jobs.PREPARATION,
+        jobs.QUICK if loaded_models.loaded_anywhere(model) else jobs.PREPARATION,
     )
 
 
@@ -117,11 +118,13 @@ def wait_for_model(model: str, prompts: Prompts) -> None:
 
 @contextmanager
 def memory_permitting() -> Iterator[None]:
-    """Say so, and draw no more of the page, when the memory is full (torch's RuntimeError)."""
+    """Say so, and draw no more of the page, when the memory is full (torch's RuntimeError), or the
+    cluster that has the model does not answer."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, Unreachable) as error:
         st.error(unmarked(explained(error)))
+        st.button("Try again")
         st.stop()
 
 

@@ -13,8 +13,8 @@ import streamlit as st
 from backend.core.errors import UserError
 from backend.core.priority import unhurried
 from backend.core.progress import Report
-from backend.models import catalogue, loaded_models
-from backend.studies import jobs
+from backend.models import catalogue
+from backend.studies import jobs, remote
 from backend.tasks.desiderata import Desideratum, Pairs
 from backend.tasks.prompts import Ints, Prompts
 from circuitviz.pairs import alternate_html, base_html
@@ -119,7 +119,7 @@ def _go(place: int) -> None:
 
 def _draw(model: str, prompts: Prompts, report: Report) -> Iterator[Drawn]:
     report("Loading the model", 0.1)
-    tokenizer = loaded_models.load(model).tokenizer
+    tokenizer = remote.tokenizer_of(model, report)
     report("Writing the prompts", 0.6)
     base = prompts.sample(tokenizer)
 

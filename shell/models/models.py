@@ -14,14 +14,14 @@ from backend.core.errors import UserError
 from backend.core.placement import AUTO, CPU, SPREAD, Dtype, Placement
 from backend.core.progress import Report
 from backend.core.read_only import check_allowed, is_read_only
-from backend.models import catalogue, loaded_models, prepared, registry
+from backend.models import catalogue, elsewhere, loaded_models, prepared, registry
 from backend.models.adding import add_model, is_gguf
 from backend.models.gguf_folders import MADE, origin_of
 from backend.models.model_config import Blueprint, blueprint, misfit
 from backend.models.model_files import n_parameters
 from backend.models.registry import ADAPTERS, BUNDLED, Entry, Kind
 from backend.models.weights import cached, trouble
-from backend.studies import jobs
+from backend.studies import jobs, remote
 from backend.tasks.setting import Setting
 from shell.frame import state, waiting
 from shell.frame.notes import show_noise
@@ -30,6 +30,7 @@ from shell.frame.words import unmarked
 _TITLES = {
     Kind.bundled: "Bundled",
     Kind.added: "Yours",
+    Kind.remote: "On the cluster, and not here",
     Kind.typed: "Typed elsewhere",
     Kind.paper: "The paper’s",
 }
@@ -190,6 +191,9 @@ def groups_that_fit(known: dict[str, Blueprint]) -> list[list[str]]:
 
 def _show_model(entry: Entry, placement: Placement) -> None:
     name = entry.name
+    if entry.kind is Kind.remote:
+        _show_remote(entry)
+        return
     is_loaded, is_loading = name in loaded_models.loaded(), name in _loads() and _is_running(name)
     places = " + ".join(_short(place) for place in (entry.source, entry.adapter) if place)
     if origin := origin_of(entry.source):
@@ -222,6 +226,17 @@ def _show_model(entry: Entry, placement: Placement) -> None:
                 args=(name,),
             )
     show_noise(name, st.session_state["task"])
+
+
+def _show_remote(entry: Entry) -> None:
+    """A model that a page loads there when it asks it something."""
+    is_loaded = elsewhere.loaded(entry.name) is not None
+    places = " + ".join(str(place) for place in (entry.source, entry.adapter) if place)
+    row, act = st.columns(_WIDTHS, vertical_alignment="center", gap="small")
+    where = ("● Loaded", "there") if is_loaded else ("", "loaded there when a page asks")
+    row.html(_row([(entry.label, places), ("", entry.finetuned_on), where], is_loaded))
+    if is_loaded and not is_read_only():
+        act.button("Unload", key=f"unload_{entry.name}", on_click=unload, args=(entry.name,))
 
 
 def _row(cells: Iterable[tuple[str, str]], is_loaded: bool) -> str:
@@ -283,7 +298,10 @@ def unload(name: str) -> None:
     check_allowed("To unload a model")
     _tidy()
     jobs.forget_all(lambda key: _is_about(key, name))
-    loaded_models.unload(name)
+    try:
+        remote.unload(name) if remote.is_remote(name) else loaded_models.unload(name)
+    except UserError as error:
+        st.session_state["add_complaint"] = str(error)
 
 
 def _is_about(key: Hashable, name: str) -> bool:
