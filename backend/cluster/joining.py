@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from typing import Any
 from backend.cluster.where import NO_RAY, Cluster
 from backend.core.errors import UserError
 
+_LISTENS_S = 10.0
 _TOKEN = Path.home() / ".ray" / "auth_token"
 """Where Ray looks for it, unless the environment says so."""
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -84,6 +86,7 @@ def begin(ray: Any, where: Cluster) -> None:
             # “local”, or it would be the cluster that this computer may be a machine of.
             ray.init(address="local", **begun, **quiet)
         else:
+            _check_listens(where)
             with _patiently():
                 ray.init(address=where.address, **quiet)
     except Exception as error:
@@ -95,6 +98,12 @@ def begin(ray: Any, where: Cluster) -> None:
             "Ray would listen to other computers, as this process has been part of a cluster. "
             "Start the dashboard again, then choose this computer."
         )
+
+
+def _check_listens(where: Cluster) -> None:
+    """Raise OSError at once where Ray would try for minutes."""
+    if where.place:
+        socket.create_connection(where.place, timeout=_LISTENS_S).close()
 
 
 @contextmanager

@@ -29,6 +29,12 @@ class Cluster:
         """Whether it is reached by Ray Client, from a computer that is none of its machines."""
         return self.address.startswith("ray://")
 
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """Host and port; None where the address does not say."""
+        host, _, port = self.address.removeprefix("ray://").rpartition(":")
+        return (host.strip("[]"), int(port)) if host else None
+
     def __str__(self) -> str:
         return f"local:{self.n_local}" if self.n_local else self.address
 

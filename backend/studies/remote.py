@@ -35,6 +35,7 @@ _host: Host | None = None
 _where: Cluster | None = None
 _asked: Cluster | None = None
 _beginning = threading.Lock()
+_changing = threading.Lock()
 
 
 def is_remote(model: str) -> bool:
@@ -66,7 +67,8 @@ def leave() -> None:
     """End the process there; models that are only there are not known any more."""
     global _where, _asked
     elsewhere.take(())
-    _where = _asked = None
+    with _changing:
+        _where = _asked = None
     _let_go()
 
 
@@ -145,20 +147,26 @@ def _ask(what: str, *asked: Any, n_pieces: int = 1, report: Report | None = None
 
 def _begun(report: Report | None) -> Host:
     global _host
-    if _host:
-        return _host
+    if known := _host:
+        return known
     with _beginning:
-        if not _host:
-            if not _where:
-                raise Unreachable("No cluster is asked any more. Choose one on the Models page.")
-            placement = replace(loaded_models.usual(), device=AUTO)
-            _host = hosts.begin(_where, ModelHost, placement, report or _untold)
-        return _host
+        if known := _host:
+            return known
+        if not (where := _where):
+            raise Unreachable("No cluster is asked any more. Choose one on the Models page.")
+        placement = replace(loaded_models.usual(), device=AUTO)
+        begun = hosts.begin(where, ModelHost, placement, report or _untold)
+        with _changing:
+            if where == _where:
+                _host = begun
+                return begun
+    begun.end()  # another cluster was chosen meanwhile, which did not wait for this one
+    raise Unreachable(f"The cluster {where} is not asked any more. Try again.")
 
 
 def _let_go() -> None:
     global _host
-    with _beginning:
+    with _changing:
         left, _host = _host, None
     if left:
         left.end()

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from backend.cluster import host
+from backend.cluster import host, joining
 from backend.cluster.where import Cluster
 from backend.core.errors import UserError
 from backend.core.heads import Head
@@ -248,3 +248,9 @@ def test_long_work_on_it_is_done_there_and_found_again(there: Path) -> None:
         assert here, "it is the same model wherever it lies"
     finally:
         studies._cluster = None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_where_nothing_listens_it_is_told_at_once(address: str, two: Any) -> None:
+    with pytest.raises(UserError, match=r"No Ray cluster answers at .*: .*refused"):
+        joining.begin(two, Cluster(address))

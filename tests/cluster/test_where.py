@@ -35,3 +35,17 @@ def test_the_environment_says_where_unless_a_command_does(monkeypatch: pytest.Mo
         studies.where_work_is()
     monkeypatch.delenv(VARIABLE)
     assert studies.where_work_is() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("head:6379", ("head", 6379)),
+        ("ray://127.0.0.1:10001", ("127.0.0.1", 10001)),
+        ("[::1]:6379", ("::1", 6379)),
+        ("auto", None),
+        ("local:2", None),
+    ],
+)
+def test_host_and_port(text: str, place: tuple[str, int] | None) -> None:
+    assert cluster(text).place == place

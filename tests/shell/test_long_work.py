@@ -11,7 +11,7 @@ from backend.cluster import where
 from backend.cluster.where import Cluster
 from backend.core import read_only
 from backend.core.read_only import Refused
-from backend.studies import studies
+from backend.studies import remote, studies
 from shell.models import long_work
 from shell.models.long_work import Place
 from tests.shell.test_models_page import page, shown
@@ -21,6 +21,7 @@ from tests.shell.test_models_page import page, shown
 def with_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(where.VARIABLE, raising=False)
     monkeypatch.setattr(long_work, "is_ray_installed", lambda: True)
+    monkeypatch.setattr(remote, "ask_for_models", lambda where, report: ())  # there is none
     yield
     studies.work_on(None)
 
