@@ -124,6 +124,13 @@ def test_work_ends_with_whoever_asked_and_one_process_goes_on(
     assert parts(again) == expected
 
 
+def test_processes_of_this_computer_are_begun_beside_a_cluster_on_it(
+    machines: Any, expected: Any, tmp_path: Path
+) -> None:
+    assert parts(asking(tmp_path, "--ray", "local:1")) == expected
+    assert len(machines.list_all_nodes()) == 1
+
+
 def test_who_has_not_the_token_is_told_how_to_join(machines: Any, tmp_path: Path) -> None:
     process = asking(tmp_path, "--ray", machines.address, RAY_AUTH_TOKEN="another")
     _, err = process.communicate(timeout=PATIENCE)
