@@ -3,8 +3,9 @@
 First paint: from the start of a new server process until the page's first words are there, with
 nothing loaded yet; and of each page of a running server, alone and beside a long job on the same
 processors. Click: from a mouse click on a head until the numbers for that set of heads are on
-screen, base model, 200 prompts; and how many of twenty clicks in two seconds are lost. All in a
-real Chromium, clicks by its own clock.
+screen, base model, 200 prompts; and how many of twenty clicks in two seconds are lost. Step of a
+talk: from Page Down until nothing on the page changes any more, for the talk about the paper's
+findings, the first time on a new server and again. All in a real Chromium, by its own clock.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from statistics import median, quantiles
 from typing import Any
 
+from shell.talk.talks import talk
 from tests.dashboard import ROOT, browsing, chromium, serving
 
 N_STARTS = 3
@@ -24,6 +26,8 @@ N_FAST = 20
 _PAUSE_MS = 300
 _PATIENCE_MS = 120_000
 _VIEWPORT = {"width": 1440, "height": 900}
+_ON_A_STEP_MS = 10_000
+"""How long a speaker stays on a step: the next one is prepared meanwhile."""
 PAGES = ("", "prompt", "compare", "cmap", "discover", "function", "attention", "logits", "results")
 
 # Resolves with the milliseconds from the click until the page shows that it served this click.
@@ -57,6 +61,35 @@ async (heads) => {
 """
 
 
+# Resolves with the milliseconds from pressing Page Down to the page's last change, which is the
+# last one when the script is at rest and none has come for half a second.
+_STEP = """
+() => new Promise((resolve) => {
+  const main = document.querySelector("[data-testid=stMain]");
+  const app = document.querySelector("[data-testid=stApp]");
+  let start = null, last = null;
+  const seen = new MutationObserver(() => { last = performance.now(); });
+  const watch = () => {
+    const isAtRest = app.dataset.testScriptState === "notRunning";
+    if (last === null || !isAtRest || performance.now() - last < 500) {
+      requestAnimationFrame(watch);
+    } else {
+      seen.disconnect();
+      resolve(last - start);
+    }
+  };
+  document.addEventListener("keydown", () => {
+    start = performance.now();
+    seen.observe(main, { subtree: true, childList: true, characterData: true });
+    watch();
+  }, { once: true, capture: true });
+  for (const kind of ["keydown", "keyup"]) {
+    document.dispatchEvent(new KeyboardEvent(kind, { key: "PageDown", bubbles: true }));
+  }
+})
+"""
+
+
 def main() -> None:
     """Measure and print all of it."""
     executable = chromium()
@@ -72,9 +105,14 @@ def main() -> None:
                 f"95th percentile {quantiles(times, n=20)[-1]:.0f} ms, longest {max(times):.0f} ms"
             )
             print(f"{N_FAST} clicks in two seconds: {N_FAST - n_served} lost")
+            first, again = step_times(browser, address)
             alone = {name: paint(browser, f"{address}/{name}") for name in PAGES}
             with beside_a_long_job(browser, address):
                 beside = {name: paint(browser, f"{address}/{name}") for name in PAGES}
+    for name in first:
+        print(
+            f"step of a talk, {name}: {first[name]:.2f} s the first time, {again[name]:.2f} again"
+        )
     for name in PAGES:
         print(f"first paint, {name or 'circuit'}: {alone[name]:.2f} s, {beside[name]:.2f} s beside")
     print(f"longest beside a long job: {max(beside.values()):.2f} s")
@@ -133,6 +171,26 @@ def click_times(browser: Any, address: str) -> tuple[list[float], int]:
     n_served = heads.evaluate_all(f"(heads) => ({_FAST_CLICKS})(heads.slice(0, {N_FAST}))")
     page.close()
     return times, n_served
+
+
+def step_times(browser: Any, address: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds for each step after the first of the talk about the paper's findings, by number and
+    page: as a speaker comes to it for the first time, and once more."""
+    steps = talk("findings").steps
+    page = browser.new_page(viewport=_VIEWPORT)
+    page.goto(f"{address}/?talk=findings&presenting=1")
+    rounds = []
+    for _ in range(2):
+        times = {}
+        for number, step in enumerate(steps[1:], 2):
+            page.wait_for_timeout(_ON_A_STEP_MS)
+            times[f"{number} ({step.page})"] = page.evaluate(_STEP) / 1000
+            page.locator(".presented-title", has_text=step.title).wait_for()
+        page.keyboard.press("Home")
+        page.locator(".presented-title", has_text=steps[0].title).wait_for()
+        rounds.append(times)
+    page.close()
+    return rounds[0], rounds[1]
 
 
 if __name__ == "__main__":
