@@ -129,16 +129,18 @@ class _Crew:
         return news
 
     def finish(self) -> Mapping[str, tuple[str, ...]]:
-        """Keep those that are at the end of it within a moment; what they say of their models."""
+        """Let all stay; what they say of their models. Who is not at the end of it, as it was late,
+        ends when it next asks the board, which is gone."""
         from ray.exceptions import RayError
 
         ray, running = self.there.ray, [*self._running]
-        ended = ray.wait(running, num_returns=len(running), timeout=_LAST_S)[0] if running else []
+        ended = ray.wait(running, num_returns=1, timeout=_LAST_S)[0] if running else []
         for reference in ended:
             with suppress(RayError):
-                end: End = ray.get(reference)
-                if end.outcome is Outcome.finished:
-                    self._free(reference, end)
+                self._notes |= ray.get(reference).notes
+        for _, actor, room in self._running.values():
+            self.there.idle[room].append(actor)
+        self._running.clear()
         return self._notes
 
     def dismiss(self) -> None:
@@ -146,11 +148,6 @@ class _Crew:
         for _, actor, _ in self._running.values():
             self.there.ray.kill(actor)
         self.there.ray.kill(self.board)
-
-    def _free(self, reference: Any, end: End) -> None:
-        self._notes |= end.notes
-        _, actor, room = self._running.pop(reference)
-        self.there.idle[room].append(actor)
 
     def _look_at(self, reference: Any) -> None:
         from ray.exceptions import OutOfMemoryError, RayError
@@ -169,7 +166,9 @@ class _Crew:
             if end.outcome is Outcome.failed:
                 _log.error("A process of the cluster failed\n%s", end.trace)
                 raise UserError(f"A process of the cluster failed: {end.text}. {_NEXT}")
-            self._free(reference, end)
+            self._notes |= end.notes
+            _, actor, room = self._running.pop(reference)
+            self.there.idle[room].append(actor)
 
     def _lose(self, reference: Any, error: Exception) -> None:
         self._n_lost += 1
