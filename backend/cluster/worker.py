@@ -228,12 +228,13 @@ def _let_go(names: Iterable[str]) -> None:
 
 
 def _told(board: Any) -> Report:
-    last = float("-inf")
+    """What is done now is told at once, how far it is from time to time."""
+    last, said = float("-inf"), ""
 
     def report(stage: str, share: float) -> None:
-        nonlocal last
-        if monotonic() - last > _TELL_S:
-            last = monotonic()
+        nonlocal last, said
+        if stage != said or monotonic() - last > _TELL_S:
+            last, said = monotonic(), stage
             board.report.remote(stage, share)
 
     return report

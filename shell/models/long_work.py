@@ -101,4 +101,4 @@ def _now() -> str:
         return ""
     if not studies.chosen_cluster():
         return f"The environment of the dashboard says {where}."
-    return f"What starts now runs on {where}; what runs already stays where it is."
+    return f"Studies and stages that start now run on {where}."

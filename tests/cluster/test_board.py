@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 from backend.cluster.board import Board
+from backend.cluster.worker import _told
 
 
 def test_every_block_is_given_to_one_worker_until_all_are_there() -> None:
@@ -67,3 +71,12 @@ def test_news_are_told_once_and_the_furthest_worker_counts() -> None:
     again = board.news()
     assert not again.blocks
     assert not again.parts
+
+
+def test_what_comes_next_is_told_at_once_and_how_far_it_is_from_time_to_time() -> None:
+    heard: list[tuple[str, float]] = []
+    board = SimpleNamespace(report=SimpleNamespace(remote=lambda *told: heard.append(told)))
+    report = _told(cast(Any, board))
+    for told in (("load", 0.0), ("load", 0.0), ("run", 0.0), ("run", 0.1)):
+        report(*told)
+    assert heard == [("load", 0.0), ("run", 0.0)]

@@ -41,7 +41,7 @@ def test_processes_of_this_computer_are_chosen_for_every_session() -> None:
     other.run()
     assert other.selectbox(key="work_place").value is Place.several
     assert other.number_input(key="work_n").value == 3
-    assert "What starts now runs on local" in shown(other)
+    assert "that start now run on local" in shown(other)
     choose(other, Place.here)
     assert studies.where_work_is() is None
     assert test.run().selectbox(key="work_place").value is Place.here
