@@ -225,13 +225,15 @@ def _rooms(ray: Any, where: Cluster, device: str) -> Sequence[Room]:
         if node["Alive"]:
             cpus, gpus = (int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
             gpus = 0 if device == CPU else gpus
-            found += _rooms_of(node["NodeID"], cpus, gpus, device == SPREAD)
+            per_gpu = 0 if device == SPREAD else where.per_gpu
+            found += _rooms_of(node["NodeID"], cpus, gpus, per_gpu)
     return found
 
 
-def _rooms_of(node: str, cpus: int, gpus: int, is_spread: bool) -> Sequence[Room]:
-    if gpus and not is_spread:
-        return [Room(node, cpus // gpus, 1)] * gpus
+def _rooms_of(node: str, cpus: int, gpus: int, per_gpu: int) -> Sequence[Room]:
+    """per_gpu: how many share a GPU; 0 where one takes them all."""
+    if n := gpus * per_gpu:
+        return [Room(node, cpus // n, 1 / per_gpu)] * n
     return [Room(node, cpus, gpus)] if cpus else []
 
 

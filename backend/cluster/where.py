@@ -13,16 +13,19 @@ VARIABLE = "CIRCUIT_EXPLORER_RAY"
 """Says where work is, unless a command does."""
 MOST = 1024
 """So many processes on this computer."""
+_MOST_PER_GPU = 16
+_LAST_PORT = 65535
 NO_RAY = "Ray is not installed. Install it with: pip install -r requirements-cluster.txt"
 
 
 @dataclass(frozen=True)
 class Cluster:
     """`n_local` processes here, each with one thread; or, with an address (`auto` for that of the
-    environment), one for each GPU of a cluster, else one for each machine."""
+    environment), `per_gpu` for each GPU of a cluster, else one for each machine."""
 
     address: str = ""
     n_local: int = 0
+    per_gpu: int = 1
 
     @property
     def is_client(self) -> bool:
@@ -36,7 +39,9 @@ class Cluster:
         return (host.strip("[]"), int(port)) if host else None
 
     def __str__(self) -> str:
-        return f"local:{self.n_local}" if self.n_local else self.address
+        if self.n_local:
+            return f"local:{self.n_local}"
+        return self.address + (f"/{self.per_gpu}" if self.per_gpu > 1 else "")
 
 
 def is_ray_installed() -> bool:
@@ -45,13 +50,25 @@ def is_ray_installed() -> bool:
 
 
 def cluster(text: str) -> Cluster:
-    """`local:N`, `auto`, HOST:PORT or ray://HOST:PORT; raises UserError for anything else."""
+    """`local:N`, `auto`, HOST:PORT or ray://HOST:PORT; the latter three with `/N` where N processes
+    are to share each GPU. Raises UserError for anything else."""
     host, _, number = text.rpartition(":")
-    if host == "local" and number.isdecimal() and 1 <= int(number) <= MOST:
-        return Cluster(n_local=int(number))
-    if text == AUTO or (host not in ("", "local") and number.isdecimal() and text.isprintable()):
-        return Cluster(text)
+    if host == "local" and (n := _number(number, MOST)):
+        return Cluster(n_local=n)
+    before, _, sharing = text.rpartition("/")
+    per_gpu = _number(sharing, _MOST_PER_GPU)
+    address = before if per_gpu else text
+    host, _, port = address.rpartition(":")
+    is_place = host not in ("", "local") and text.isprintable() and _number(port, _LAST_PORT)
+    if address == AUTO or is_place:
+        return Cluster(address, per_gpu=per_gpu or 1)
     raise UserError(
         f"“{shown(text)[:40]}” is no cluster. Give local:2 for two processes on this computer, or "
-        "auto, HOST:PORT or ray://HOST:PORT for a Ray cluster."
+        "auto, HOST:PORT or ray://HOST:PORT for a Ray cluster; auto/2 lets two share each GPU."
     )
+
+
+def _number(text: str, most: int) -> int:
+    """The number from 1 on that a text says; 0 if it says none."""
+    found = int(text) if text.isdecimal() and len(text) < 6 else 0
+    return found if found <= most else 0

@@ -110,7 +110,8 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
         "--ray",
         type=checked_by(cluster),
         metavar="CLUSTER",
-        help="let several processes work: local:N here, auto or HOST:PORT on a Ray cluster",
+        help="let several processes work: local:N here, auto or HOST:PORT on a Ray cluster "
+        "(auto/2: two share each GPU)",
     )
 
 

@@ -67,7 +67,7 @@ def _take_over(chosen: Cluster | None) -> None:
     elif chosen.n_local:
         at["work_place"], at["work_n"] = Place.several, chosen.n_local
     else:
-        at["work_place"], at["work_address"] = Place.cluster, chosen.address
+        at["work_place"], at["work_address"] = Place.cluster, str(chosen)
 
 
 def _apply() -> None:

@@ -131,6 +131,19 @@ def test_processes_of_this_computer_are_begun_beside_a_cluster_on_it(
     assert len(machines.list_all_nodes()) == 1
 
 
+def test_two_processes_share_a_gpu_where_that_is_said(expected: Any, tmp_path: Path) -> None:
+    """Ray believes that there is one; that it is not there, each finds for itself."""
+    from ray.cluster_utils import Cluster
+
+    one_gpu = Cluster(initialize_head=True, head_node_args=node() | {"num_gpus": 1})
+    try:
+        process = asking(tmp_path, "--ray", f"{one_gpu.address}/2")
+        wait_for(process, r"· 2 processes on .*/2:")
+        assert parts(process) == expected
+    finally:
+        one_gpu.shutdown()
+
+
 def test_who_has_not_the_token_is_told_how_to_join(machines: Any, tmp_path: Path) -> None:
     process = asking(tmp_path, "--ray", machines.address, RAY_AUTH_TOKEN="another")
     _, err = process.communicate(timeout=PATIENCE)

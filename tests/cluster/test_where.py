@@ -10,17 +10,33 @@ from backend.studies import studies
 
 
 @pytest.mark.parametrize(
-    "text", ["", "local", "local:", "local:0", "local:x", "local:9999", "here", "a:b", "\n:1", ":6"]
+    "text",
+    [
+        *("", "here", "a:b", "\n:1", ":6", "head:70000", "/2", "head/2"),
+        *(
+            "local",
+            "local:",
+            "local:0",
+            "local:x",
+            "local:9999",
+            "local:2/2",
+            "local:" + "9" * 5000,
+        ),
+        *("auto/0", "auto/99", "auto/2/2"),
+    ],
 )
 def test_an_address_that_cannot_be_is_told(text: str) -> None:
     with pytest.raises(UserError, match="Give"):
         cluster(text)
 
 
-@pytest.mark.parametrize("text", ["local:3", "auto", "head:6379", "ray://head:10001"])
+@pytest.mark.parametrize(
+    "text", ["local:3", "auto", "auto/2", "head:6379/4", "head:6379", "ray://head:10001"]
+)
 def test_addresses(text: str) -> None:
     assert str(cluster(text)) == text
     assert cluster("local:3") == Cluster(n_local=3)
+    assert cluster("ray://head:10001/2") == Cluster("ray://head:10001", per_gpu=2)
 
 
 def test_the_environment_says_where_unless_a_command_does(monkeypatch: pytest.MonkeyPatch) -> None:
