@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,7 @@ from backend.tasks.circuit import Circuit
 from backend.tasks.entity_tracking import ENTITY_TRACKING
 from benchmarks import engine
 from benchmarks.cases import rehearsal
+from benchmarks.far_away import far_away
 
 CPU = torch.device("cpu")
 
@@ -104,3 +107,18 @@ def test_the_top_heads_are_the_most_negative_in_order() -> None:
 
 def test_an_empty_circuit_asks_for_itself() -> None:
     assert n_circuits(Circuit.of(ENTITY_TRACKING, {}, "empty")) == 1
+
+
+def test_a_port_that_is_far_away_leads_there_and_back_in_its_time() -> None:
+    there = socket.create_server(("127.0.0.1", 0))
+    with there, far_away(there.getsockname(), 0.05) as port:
+        begun = monotonic()
+        here = socket.create_connection(("127.0.0.1", port))
+        here.sendall(b"one, two")
+        other, _ = there.accept()
+        assert other.recv(8, socket.MSG_WAITALL) == b"one, two"
+        other.sendall(b"three")
+        assert here.recv(5, socket.MSG_WAITALL) == b"three"
+        assert monotonic() - begun >= 0.1
+        here.close()
+        assert other.recv(1) == b"", "the end travels, too"

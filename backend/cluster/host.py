@@ -104,6 +104,11 @@ class Host:
             raise UserError(answer.value)
         return answer.value
 
+    def ping(self) -> None:
+        """An empty message there and back."""
+        # Ray Client asks, in another message, how many values there are, unless it is told.
+        self.ray.get(self.actor.told.options(num_returns=1).remote(""))
+
     def end(self) -> None:
         """End the process there, and leave the cluster."""
         with suppress(Exception):  # it may be gone

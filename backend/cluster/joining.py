@@ -90,7 +90,7 @@ def begin(ray: Any, where: Cluster) -> None:
             with _patiently():
                 ray.init(address=where.address, **quiet)
     except Exception as error:
-        what = str(error).strip().partition("\n")[0]
+        what = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
         raise UserError(f"No Ray cluster answers at {where}: {what} {_next(where)}") from error
     if where.n_local and not _is_on_loopback(ray):
         ray.shutdown()

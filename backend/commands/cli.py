@@ -24,7 +24,7 @@ from backend.core.files import write_atomically
 from backend.core.progress import Cancelled
 from backend.core.serialize import to_json
 from backend.models import catalogue, loaded_models
-from backend.studies import studies
+from backend.studies import remote, studies
 from backend.tasks.circuit import Circuit
 
 _EXAMPLES = """examples:
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         loaded_models.place_by_default(placement_of(options))
         studies.work_on(getattr(options, "ray", None))
+        _ask_cluster(options)
         take_prompts(options)
         result = _result(options)
     except Cancelled:
@@ -74,6 +75,17 @@ def _result(options: argparse.Namespace) -> Any:
             return to_json(options.run(options))
         finally:
             keeping.let_go()
+            remote.leave()
+
+
+def _ask_cluster(options: argparse.Namespace) -> None:
+    """Where work is on a cluster, a model that is not here may be there."""
+    where, given = studies.where_work_is(), vars(options)
+    named = [given.get(role) for role in ("model", "source", "target")]
+    names = {*given.get("models", ()), *filter(None, named)}
+    if "ray" in given and where and where.address and not all(map(remote.is_here, names)):
+        say(f"asking {where} for its models")
+        remote.ask_for_models(where, lambda stage, share: None)
 
 
 def _failure(error: Exception) -> str:

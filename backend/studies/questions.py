@@ -19,13 +19,14 @@ from backend.engine.answers import Answers
 from backend.engine.attention import AttentionMass
 from backend.models import loaded_models, registry
 from backend.models.elsewhere import Elsewhere
-from backend.models.fingerprints import Fingerprint, is_here, tokenizer_files
+from backend.models.fingerprints import Fingerprint, tokenizer_files
 from backend.models.loading import LoadedModel, find
 from backend.models.model_config import blueprint
 from backend.models.model_files import CONFIG
 from backend.models.prepared import get
 from backend.studies import session as sessions
 from backend.studies.patterns import Patterns, patterns
+from backend.studies.remote import is_here
 from backend.studies.session import LocalSession
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Intervention, Mode, Reading, Setting
@@ -60,7 +61,7 @@ class Changed:
 
 def _models(report: Report) -> tuple[Elsewhere, ...]:
     """Those whose files are there."""
-    names = [name for name in registry.models() if _is_here(name)]
+    names = [name for name in registry.models() if is_here(name)]
     found = []
     for place, name in enumerate(names):
         report(f"Reading the files of {name}", place / len(names))
@@ -180,13 +181,6 @@ def _known(prompts: Any) -> Prompts:
 def _is(loaded: LoadedModel, files: Fingerprint) -> bool:
     """Whether a loaded model is what was asked about, in whichever precision."""
     return loaded.files is not None and replace(loaded.files, precision=files.precision) == files
-
-
-def _is_here(name: str) -> bool:
-    try:
-        return is_here(name)
-    except (UserError, OSError):
-        return False
 
 
 def _elsewhere(name: str) -> Elsewhere:

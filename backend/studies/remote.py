@@ -18,9 +18,8 @@ from backend.core.errors import UserError
 from backend.core.placement import AUTO
 from backend.core.progress import Report
 from backend.core.serialize import to_json
-from backend.models import catalogue, elsewhere, loaded_models
+from backend.models import catalogue, elsewhere, fingerprints, loaded_models
 from backend.models.elsewhere import Elsewhere, RemoteModel
-from backend.models.fingerprints import is_here
 from backend.studies.model_host import ModelHost
 from backend.tasks.prompts import Prompts
 from backend.tasks.setting import Intervention, Setting
@@ -43,6 +42,14 @@ def is_remote(model: str) -> bool:
     return model in elsewhere.known()
 
 
+def is_here(name: str) -> bool:
+    """Whether there is a model of this name, and all of its files are on this computer."""
+    try:
+        return fingerprints.is_here(name)
+    except (UserError, OSError):
+        return False
+
+
 def ask_for_models(where: Cluster, report: Report) -> tuple[str, ...]:
     """Ask a cluster for its models; those that are not here are known from now on, by name.
 
@@ -52,7 +59,7 @@ def ask_for_models(where: Cluster, report: Report) -> tuple[str, ...]:
     leave()
     _where = where
     found: tuple[Elsewhere, ...] = _ask("models", report=report)
-    only_there = [each for each in found if not _is_here(each.entry.name)]
+    only_there = [each for each in found if not is_here(each.entry.name)]
     elsewhere.take(only_there)
     _asked = where
     return tuple(each.entry.name for each in only_there)
@@ -109,6 +116,11 @@ def prepare(setting: Setting, report: Report) -> Prepared:
 def ask(setting: Setting, what: str, *asked: Any, n_pieces: int = 1) -> Any:
     """One question about a session that was prepared there; raises UserError as `load` does."""
     return _about(setting.model, "about", to_json(setting.prompts), what, *asked, n_pieces=n_pieces)
+
+
+def ping() -> None:
+    """An empty message there and back."""
+    _begun(None).ping()
 
 
 def patterns(model: str, prompts: Prompts, number: int, switched: Intervention | None) -> Patterns:
@@ -179,13 +191,6 @@ def _tokenizer(files: Mapping[str, bytes]) -> Any:
         for name, data in files.items():
             (Path(folder) / Path(name).name).write_bytes(data)
         return tokenizer_in(Path(folder))
-
-
-def _is_here(name: str) -> bool:
-    try:
-        return is_here(name)
-    except (UserError, OSError):
-        return False
 
 
 def _untold(stage: str, share: float) -> None:

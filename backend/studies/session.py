@@ -50,7 +50,7 @@ from backend.tasks.setting import Intervention, Mode, Reading, Setting
 _SMALL = 1_000_000
 _N_CLICKS = 20
 """So many of them are kept of a session that is prepared elsewhere, and takes little here."""
-_PIECE = 64_000
+_PIECE = 90_000
 """Bytes of an answer that travel together; Ray takes 100 kB into its message."""
 
 
@@ -85,9 +85,12 @@ class RemoteSession(Session):
 
     loaded: RemoteModel
 
-    def ask(self, what: str, *asked: Any) -> Any:
-        """One question to the cluster, and its answer; see `backend.studies.questions`."""
-        n_pieces = 1 + 2 * bytes_in(self.whole) // _PIECE
+    def ask(self, what: str, *asked: Any, n_answers: int = 1) -> Any:
+        """One question to the cluster, and its answer; see `backend.studies.questions`.
+
+        n_answers: how often the size of `whole` it may have.
+        """
+        n_pieces = 1 + n_answers * bytes_in(self.whole) // _PIECE
         return remote.ask(self.setting, what, *asked, n_pieces=n_pieces)
 
 
@@ -344,7 +347,9 @@ def read(session: Session, intervention: Intervention) -> tuple[Answers, ...]:
 
 def _answers(session: Session, intervention: Intervention) -> tuple[Answers, ...]:
     if isinstance(session, RemoteSession):
-        there: tuple[Answers, ...] = session.ask("answers", intervention)
+        there: tuple[Answers, ...] = session.ask(
+            "answers", intervention, n_answers=2 if intervention.desideratum else 1
+        )
         return there
     return _answers_here(_here(session), intervention)
 

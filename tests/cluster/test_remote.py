@@ -16,6 +16,7 @@ pytest.importorskip("ray")
 
 from backend.cluster import host, joining
 from backend.cluster.where import Cluster
+from backend.commands.cli import main
 from backend.core.errors import UserError
 from backend.core.heads import Head
 from backend.core.progress import Cancelled, Report
@@ -254,3 +255,15 @@ def test_long_work_on_it_is_done_there_and_found_again(there: Path) -> None:
 def test_where_nothing_listens_it_is_told_at_once(address: str, two: Any) -> None:
     with pytest.raises(UserError, match=r"No Ray cluster answers at .*: .*refused"):
         joining.begin(two, Cluster(address))
+
+
+def test_a_command_finds_a_model_that_is_only_there(
+    capsys: pytest.CaptureFixture[str], there: Path
+) -> None:
+    asked = ("accuracy", "planted", "--task", "ioi", "--prompts", "8", "--ray", "auto")
+    try:
+        assert main(asked) == 0, capsys.readouterr().err
+        assert '"planted"' in capsys.readouterr().out
+    finally:
+        studies.work_on(None)
+        remote.ask_for_models(THERE, silent)
