@@ -23,7 +23,12 @@ from backend.core.errors import UserError
 _LISTENS_S = 10.0
 _TOKEN = Path.home() / ".ray" / "auth_token"
 """Where Ray looks for it, unless the environment says so."""
-ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
+"""The last one: where a cluster has gone, no question begins another one here."""
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """What keeps Ray's ports on 127.0.0.1, on Linux as well."""
 _PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(10**8)}
@@ -91,7 +96,8 @@ def begin(ray: Any, where: Cluster) -> None:
                 ray.init(address=where.address, **quiet)
     except Exception as error:
         what = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
-        raise UserError(f"No Ray cluster answers at {where}: {what} {_next(where)}") from error
+        said = f"No Ray cluster answers at {where}: {what.rstrip('.')}. {_next(where)}"
+        raise UserError(said) from error
     if where.n_local and not _is_on_loopback(ray):
         ray.shutdown()
         raise UserError(

@@ -167,7 +167,10 @@ def _begun(report: Report | None) -> Host:
         if not (where := _where):
             raise Unreachable("No cluster is asked any more. Choose one on the Models page.")
         placement = replace(loaded_models.usual(), device=AUTO)
-        begun = hosts.begin(where, ModelHost, placement, report or _untold)
+        try:
+            begun = hosts.begin(where, ModelHost, placement, report or _untold)
+        except UserError as error:
+            raise Unreachable(str(error)) from error
         with _changing:
             if where == _where:
                 _host = begun

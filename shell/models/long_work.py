@@ -33,7 +33,8 @@ def choose_where() -> None:
         on_change=_apply,
         disabled=not can_choose,
         help="What is listed under Jobs may be done by several processes, each with the models "
-        "that it needs. Clicks are always answered by this process.",
+        "that it needs. Clicks are answered by this process, but for models that only the cluster "
+        "has.",
     )
     if not can_choose:
         st.caption(NO_RAY)
@@ -47,8 +48,9 @@ def choose_where() -> None:
             key="work_address",
             on_change=_apply,
             placeholder="auto or HOST:PORT",
-            help="This computer has to be one of its machines: see “More than one machine” in the "
-            "README.",
+            help="With auto or HOST:PORT this computer has to be one of its machines; with "
+            "ray://HOST:PORT it is asked from outside, as through a tunnel: see “More than one "
+            "machine” in the README.",
         )
         if complaint := st.session_state["work_complaint"]:
             st.error(unmarked(complaint))
