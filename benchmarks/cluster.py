@@ -1,8 +1,8 @@
 """What a second process on this computer saves: python -m benchmarks.cluster
 
 All stages of a discovery by this process, by one other on Ray and by two, a thread each, on the
-clock: it says something only where nobody else takes the cores. Each discovers twice, on different
-prompts: what the first takes longer is beginning, as processes and models stay for the second.
+clock: it says something only where nobody else takes the cores. Each first discovers on a few other
+prompts, which is mostly beginning, as processes and models then stay.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from backend.cluster.where import Cluster
     from backend.tasks.setting import Setting
+
+_FEW = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def compare(model: str, task: str, n: int, processes: Sequence[int]) -> None:
-    """Print the seconds of both discoveries by each, and how much faster than this process it was.
+    """Print the seconds of both discoveries by each, and this process’s to those of the second.
 
     Raises AssertionError where scores are not the same, to the last bit.
     """
@@ -44,24 +46,22 @@ def compare(model: str, task: str, n: int, processes: Sequence[int]) -> None:
     from backend.tasks.registry import task_named
     from backend.tasks.setting import Setting
 
-    prompts = [Prompts(task_named(task), n, seed) for seed in (0, 1)]
+    prompts = [Prompts(task_named(task), *each) for each in ((_FEW, 1), (n, 0))]
     print(
-        f"All stages of {model}, {prompts[0]}; {os.cpu_count()} processors, of which "
+        f"All stages of {model}, {prompts[1]}; {os.cpu_count()} processors, of which "
         f"{os.getloadavg()[0]:.1f} were busy in the minute before.\n\n"
-        "                 first / s   again / s   beginning / s   ratio, again",
+        f"                 to begin, with {_FEW} prompts / s   {n:5} prompts / s   ratio",
         flush=True,
     )
     expected, alone = "", 0.0
     for where in (None, *(Cluster(n_local=each) for each in processes)):
-        runs = [discovered(Setting(model, each), where) for each in prompts]
-        (first, again), scores = (run[0] for run in runs), "".join(run[1] for run in runs)
-        expected, alone = expected or scores, alone or again
-        assert scores == expected, f"{where} finds other scores"
-        name = str(where or "this process")
-        print(
-            f"{name:16} {first:9.1f} {again:11.1f} {first - again:15.1f} {alone / again:14.2f}",
-            flush=True,
+        (begun, few), (seconds, many) = (
+            discovered(Setting(model, each), where) for each in prompts
         )
+        expected, alone = expected or few + many, alone or seconds
+        assert few + many == expected, f"{where} finds other scores"
+        name = str(where or "this process")
+        print(f"{name:16} {begun:28.1f} {seconds:19.1f} {alone / seconds:7.2f}", flush=True)
 
 
 def discovered(setting: Setting, where: Cluster | None) -> tuple[float, str]:
