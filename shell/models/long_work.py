@@ -47,7 +47,7 @@ def choose_where() -> None:
             "Its address",
             key="work_address",
             on_change=_apply,
-            placeholder="auto or HOST:PORT",
+            placeholder="auto, HOST:PORT or ray://HOST:PORT",
             help="With auto or HOST:PORT this computer has to be one of its machines; with "
             "ray://HOST:PORT it is asked from outside, as through a tunnel: see “More than one "
             "machine” in the README.",
