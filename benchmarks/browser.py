@@ -4,7 +4,7 @@ First paint: from the start of a new server process until the page's first words
 nothing loaded yet; and of each page of a running server, alone and beside a long job on the same
 processors. Click: from a mouse click on a head until the numbers for that set of heads are on
 screen, base model, 200 prompts; and how many of twenty clicks in two seconds are lost. Step of a
-talk: from Page Down until nothing on the page changes any more, for the talk about the paper's
+talk: from Page Down until nothing on the screen changes any more, for the talk about the paper's
 findings, the first time on a new server and again. All in a real Chromium, by its own clock.
 """
 
@@ -61,14 +61,27 @@ async (heads) => {
 """
 
 
-# Resolves with the milliseconds from pressing Page Down to the page's last change, which is the
+# Resolves with the milliseconds from pressing Page Down to the last change on the screen, the
 # last one when the script is at rest and none has come for half a second.
 _STEP = """
 () => new Promise((resolve) => {
   const main = document.querySelector("[data-testid=stMain]");
   const app = document.querySelector("[data-testid=stApp]");
   let start = null, last = null;
-  const seen = new MutationObserver(() => { last = performance.now(); });
+  const isOnScreen = (node) => {
+    const part = document.createRange();
+    part.selectNode(node);
+    const { top, bottom, height } = part.getBoundingClientRect();
+    return height > 0 && top < window.innerHeight && bottom > 0;
+  };
+  const isSeen = ({ target, addedNodes, removedNodes }) => (
+    removedNodes.length || !addedNodes.length
+      ? target.isConnected && isOnScreen(target)
+      : [...addedNodes].some((node) => node.isConnected && isOnScreen(node))
+  );
+  const seen = new MutationObserver((changes) => {
+    if (last === null || changes.some(isSeen)) { last = performance.now(); }
+  });
   const watch = () => {
     const isAtRest = app.dataset.testScriptState === "notRunning";
     if (last === null || !isAtRest || performance.now() - last < 500) {
