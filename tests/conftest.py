@@ -13,7 +13,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from backend.core import priority
-from backend.models import adapters_seen, catalogue, fingerprints, registry
+from backend.core.placement import Placement
+from backend.models import adapters_seen, catalogue, fingerprints, loaded_models, registry
 from backend.studies import store
 from backend.tasks.own import files
 from backend.tasks.sets import files as sets
@@ -50,6 +51,8 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     monkeypatch.setattr(files, "ADDED", place / "tasks")
     monkeypatch.setattr(sets, "ADDED", place / "prompts")
     monkeypatch.setattr(talks, "ADDED", place / "talks")
+    # A command says how models are loaded from then on, for all of its process.
+    monkeypatch.setattr(loaded_models, "_usual", Placement())
     return place
 
 

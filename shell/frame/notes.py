@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+from weakref import ref
 
 import streamlit as st
 
@@ -12,6 +14,9 @@ from backend.studies import jobs
 from backend.tasks.task import Task
 from shell.frame import waiting
 from shell.frame.words import unmarked
+
+if TYPE_CHECKING:
+    from backend.models.loading import LoadedModel
 
 
 def show_notes(names: Iterable[str], task: Task) -> None:
@@ -29,9 +34,10 @@ def show_noise(name: str, task: Task) -> None:
     loaded = loaded_models.loaded().get(name)
     if not loaded or not loaded.placement.rounds:
         return
+    of = ref(loaded)  # a job is kept for longer than its model
     asked = jobs.job(
-        ("noise", loaded, task),
-        lambda report: _noise(name, task, report),
+        ("noise", of, task),
+        lambda report: _noise(of, task, report),
         kind=jobs.SMALL,
         where=lambda: loaded_models.devices_of([name]),
     )
@@ -42,8 +48,9 @@ def show_noise(name: str, task: Task) -> None:
     (st.warning if is_warning else st.caption)(unmarked(f"{catalogue.label(name)}: {text}"))
 
 
-def _noise(name: str, task: Task, report: Report) -> Iterator[tuple[str, bool]]:
+def _noise(of: ref[LoadedModel], task: Task, report: Report) -> Iterator[tuple[str, bool]]:
     report("Measuring what rounding does to the scores", 0.1)
     from backend.methods.noise import said
 
-    yield said(loaded_models.load(name), task)
+    if loaded := of():
+        yield said(loaded, task)

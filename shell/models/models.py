@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import combinations
 from pathlib import Path
@@ -297,20 +297,11 @@ def unload(name: str) -> None:
     """Let go of a model, and of what was prepared with it for the Circuit page."""
     check_allowed("To unload a model")
     _tidy()
-    jobs.forget_all(lambda key: _is_about(key, name))
+    jobs.forget_all(lambda key: isinstance(key, Setting) and key.model == name)
     try:
         remote.unload(name) if remote.is_remote(name) else loaded_models.unload(name)
     except UserError as error:
         st.session_state["add_complaint"] = str(error)
-
-
-def _is_about(key: Hashable, name: str) -> bool:
-    match key:
-        case Setting() as setting:
-            return setting.model == name
-        case ("noise", model, _):
-            return getattr(model, "name", None) == name
-    return False
 
 
 def _remove(name: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from gguf import GGMLQuantizationType
 from streamlit.testing.v1 import AppTest
 
-from backend.core.placement import Dtype
+from backend.core.placement import Dtype, Placement
 from backend.models import catalogue, gguf_folders, loaded_models, registry
 from backend.studies import jobs
 from backend.studies.session import prepare
@@ -139,8 +139,8 @@ def test_small_numbers_come_with_a_verdict_on_their_noise() -> None:
     press(test, "load_base")
     finish(test, "base")
     assert loaded_models.loaded()["base"].placement.dtype is Dtype.bfloat16
-    key = "noise", loaded_models.loaded()["base"], ENTITY_TRACKING
-    asked = jobs.known(key)
+    model = weakref.ref(loaded_models.loaded()["base"])
+    asked = jobs.known(("noise", model, ENTITY_TRACKING))
     assert asked
     asked.future.result(60)
     test.run()
@@ -153,7 +153,7 @@ def test_small_numbers_come_with_a_verdict_on_their_noise() -> None:
         assert told[0].endswith("8 prompts, seed 0, 7 boxes.")
     test.switch_page("pages/models.py").run()
     press(test, "unload_base")
-    assert jobs.known(key) is None
+    assert model() is None
 
 
 def test_a_model_that_cannot_be_had_says_what_to_do() -> None:
@@ -192,7 +192,9 @@ def test_a_malformed_file_is_told_on_the_page() -> None:
     assert test.button(key="load_base")
 
 
-def test_unloading_frees_what_the_circuit_page_prepared(folder: Path) -> None:
+@pytest.mark.parametrize("usual", [Placement(), Placement(tf32=True)], ids=["float32", "rough"])
+def test_unloading_frees_what_pages_prepared(folder: Path, usual: Placement) -> None:
+    loaded_models.place_by_default(usual)
     registry.add("mine", str(folder))
     setting = Setting("mine", Prompts(ENTITY_TRACKING, 50, 0, (7,)))
     job = jobs.job(setting, lambda report: iter([prepare(setting, report)]))
@@ -201,5 +203,8 @@ def test_unloading_frees_what_the_circuit_page_prepared(folder: Path) -> None:
     del job
     test = page()
     press(test, "unload_mine")
+    for each in [*jobs._jobs.values()]:
+        each.future.exception(120)  # what rounding does was measured
     assert model() is None
+    assert "mine" not in loaded_models.loaded()
     assert jobs.known(setting) is None
