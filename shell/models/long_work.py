@@ -23,7 +23,9 @@ class Place(Enum):
 
 def choose_where() -> None:
     """What holds now, and other places to choose; each choice holds at once."""
-    can_choose = is_ray_installed()
+    if not is_ray_installed():
+        st.caption(f"With Ray, long work may run in several processes or machines. {NO_RAY}")
+        return
     _take_over(studies.chosen_cluster())
     st.selectbox(
         "Where long work runs",
@@ -31,14 +33,10 @@ def choose_where() -> None:
         format_func=_words,
         key="work_place",
         on_change=_apply,
-        disabled=not can_choose,
         help="What is listed under Jobs may be done by several processes, each with the models "
         "that it needs. Clicks are answered by this process, but for models that only the cluster "
         "has.",
     )
-    if not can_choose:
-        st.caption(NO_RAY)
-        return
     place: Place = st.session_state["work_place"]
     if place is Place.several:
         st.number_input("How many", 1, MOST, key="work_n", on_change=_apply)
