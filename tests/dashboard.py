@@ -125,8 +125,9 @@ def watched_pages(browser: Any) -> Iterator[Callable[..., Any]]:
 
 
 def figure(page: Any, label: str) -> Any:
-    """A figure beside the circuit, by what stands above it."""
-    return page.locator(".figure").filter(has=page.get_by_text(label, exact=True))
+    """A figure beside the circuit, by what stands above it; not one that a new one replaces."""
+    drawn = page.locator("[data-testid=stElementContainer][data-stale=false] .figure")
+    return drawn.filter(has=page.get_by_text(label, exact=True))
 
 
 def settled(page: Any, timeout_ms: float = 30_000) -> None:
